@@ -1,0 +1,76 @@
+/* The event loop: file descriptors and timers of one machine, and the machine's device lock.
+ *
+ * One thread runs loop_run(). Every callback runs on that thread with the device lock held, so a
+ * device's state is only ever touched under the lock: by callbacks, and by vCPU threads through
+ * the bus, which takes the lock around each access. The lock is not recursive. Devices never take
+ * it themselves.
+ *
+ * Lock order: device lock, then nothing else (leaf locks of log and ram only).
+ */
+#ifndef VITRO_BASE_LOOP_H
+#define VITRO_BASE_LOOP_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+
+struct loop;
+
+/* A one-shot timer on guest time. Embed it, timer_init() it once. All calls need the device lock. */
+struct timer {
+    struct loop *loop;
+    void (*fn)(void *opaque);
+    void *opaque;
+    uint64_t deadline; /* guest ns; meaningful while armed */
+    size_t slot;       /* heap position + 1; 0 when not armed */
+};
+
+/* A watched file descriptor. Embed it. */
+struct loop_fd {
+    int fd;
+    void (*fn)(void *opaque, uint32_t events); /* events: EPOLLIN, EPOLLOUT, EPOLLHUP ... */
+    void *opaque;
+};
+
+struct loop {
+    struct clock *clock;
+    pthread_mutex_t lock; /* the device lock */
+    int epfd, wakefd;
+    struct timer **heap;
+    size_t heap_len, heap_cap;
+    uint64_t armed_until; /* the earliest deadline that the sleeping thread knows of */
+    bool stop;
+};
+
+/* Returns 0 or -errno. clock is borrowed for the life of the loop. */
+int loop_init(struct loop *l, struct clock *clock);
+void loop_fini(struct loop *l);
+
+/* Run until loop_stop(). Returns 0 or -errno. */
+int loop_run(struct loop *l);
+/* Run due timers and ready descriptors once, waiting at most timeout_ms (-1: until something
+ * happens). For tests with a manual clock call with 0. The lock must not be held. */
+int loop_step(struct loop *l, int timeout_ms);
+/* Make loop_run() return; any thread, also from a callback. */
+void loop_stop(struct loop *l);
+
+void loop_lock(struct loop *l);
+void loop_unlock(struct loop *l);
+
+/* Start and stop watching. events is an EPOLL* mask (level-triggered). 0 or -errno. */
+int loop_add_fd(struct loop *l, struct loop_fd *w, uint32_t events);
+int loop_mod_fd(struct loop *l, struct loop_fd *w, uint32_t events);
+void loop_del_fd(struct loop *l, struct loop_fd *w);
+
+void timer_init(struct timer *t, struct loop *l, void (*fn)(void *opaque), void *opaque);
+/* Fire once when guest time reaches deadline_ns (at once if it has passed). Re-arms if armed. */
+void timer_arm(struct timer *t, uint64_t deadline_ns);
+void timer_cancel(struct timer *t);
+static inline bool timer_armed(const struct timer *t) { return t->slot != 0; }
+/* Guest time now, the time base of timer_arm(). */
+uint64_t timer_now(const struct timer *t);
+
+#endif

@@ -1,0 +1,89 @@
+/* Guest-physical memory: RAM and ROM slots, bounds-checked access, dirty log, code-page flags.
+ *
+ * Everything that touches guest memory from outside a vCPU goes through ram_read()/ram_write().
+ * Engines may own a mapping: ram_borrow() gives a host pointer that stays valid as long as the
+ * slot exists; engines that write through it must honour the page flags (see ram_page_flags()).
+ *
+ * Threads: slots are added before any vCPU runs; afterwards all calls are thread-safe.
+ */
+#ifndef VITRO_RAM_RAM_H
+#define VITRO_RAM_RAM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096UL
+#define PAGE_OFFSET(a) ((a)&0xfffUL)
+#define PAGE_BASE(a) ((a) & ~0xfffUL)
+
+#define RAM_MAX_SLOTS 16
+
+/* Per-page flags, one atomic byte a page. */
+enum {
+    PAGE_CODE = 1,  /* an engine holds code decoded or translated from this page */
+    PAGE_DIRTY = 2, /* written since the dirty log was last collected */
+};
+
+struct ram_slot {
+    uint64_t gpa;  /* page-aligned */
+    uint64_t size; /* bytes, a multiple of PAGE_SIZE */
+    uint8_t *hva;
+    _Atomic uint8_t *flags; /* one byte a page */
+    bool readonly;          /* ROM: guest writes are dropped */
+};
+
+struct ram {
+    struct ram_slot slot[RAM_MAX_SLOTS]; /* sorted by gpa, never overlapping */
+    unsigned nslots;
+    _Atomic bool dirty_log;
+    /* Called before bytes [gpa, gpa+len) of pages that carry PAGE_CODE change, from any thread:
+     * the engine drops what it decoded from them. Set once by the engine; may be NULL. */
+    void (*code_write)(void *opaque, uint64_t gpa, uint64_t len);
+    void *code_opaque;
+};
+
+void ram_init(struct ram *r);
+void ram_fini(struct ram *r); /* unmaps every slot */
+
+/* Map size zeroed bytes at gpa. -EINVAL: not page-aligned, zero, or wraps; -EEXIST: overlap;
+ * -ENOSPC: too many slots; -ENOMEM. */
+int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
+
+/* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */
+struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa);
+
+/* Copy len bytes between guest memory and buf. The range may span adjoining slots; -EFAULT, with
+ * nothing copied, if any byte lies outside RAM. ram_write() honours code pages and the dirty log;
+ * it drops writes to read-only slots (like a bus does). */
+int ram_read(struct ram *r, uint64_t gpa, void *buf, uint64_t len);
+int ram_write(struct ram *r, uint64_t gpa, const void *buf, uint64_t len);
+int ram_fill(struct ram *r, uint64_t gpa, uint8_t byte, uint64_t len);
+/* As ram_write(), also into read-only slots; for loaders. */
+int ram_load(struct ram *r, uint64_t gpa, const void *buf, uint64_t len);
+
+/* Host pointer to [gpa, gpa+len) if that lies inside one slot, else NULL. Never freed by the
+ * caller. For reading; engines only may write, under the rules above. */
+void *ram_borrow(struct ram *r, uint64_t gpa, uint64_t len);
+
+/* Flags byte of the page that holds gpa, or NULL outside RAM. Engines set PAGE_CODE when they
+ * decode from a page, and must take a slow path for stores to a page with PAGE_CODE or, while
+ * the dirty log is on, without PAGE_DIRTY. */
+_Atomic uint8_t *ram_page_flags(struct ram *r, uint64_t gpa);
+
+/* Tell that an engine stored len bytes at gpa through a borrowed pointer: sets PAGE_DIRTY. */
+void ram_mark_dirty(struct ram *r, uint64_t gpa, uint64_t len);
+
+/* Switch the dirty log. Switching on clears all PAGE_DIRTY bits first; engines flush their
+ * cached write permissions (the machine does that through the engine's contract). */
+void ram_dirty_log(struct ram *r, bool on);
+/* Collect and clear: bitmap gets one bit a page of the slot (bit n of byte n/8, little-endian);
+ * size is in bytes and must hold all pages, else -EINVAL. Returns the number of dirty pages. */
+int64_t ram_dirty_collect(struct ram *r, unsigned slot, uint8_t *bitmap, size_t size);
+
+/* Total bytes of writable slots. */
+uint64_t ram_total(const struct ram *r);
+
+#endif
