@@ -32,11 +32,13 @@ uint64_t clock_ns(struct clock *c);
 /* Nanoseconds since the epoch, UTC. */
 uint64_t clock_wall_ns(struct clock *c);
 
-/* Freeze and thaw guest time. The caller has stopped all vCPUs. Idempotent. */
+/* Freeze and thaw guest time. The caller has stopped all vCPUs, holds the device lock, and calls
+ * loop_kick() after clock_start(). Idempotent. */
 void clock_stop(struct clock *c);
 void clock_start(struct clock *c);
+bool clock_stopped(const struct clock *c);
 
-/* Make clock_ns() return ns from now on (after a restore). */
+/* Make clock_ns() return ns from now on (after a restore), stopped or not; then loop_kick(). */
 void clock_set_ns(struct clock *c, uint64_t ns);
 
 /* floor(a * b / c) without overflow; c must not be 0; the result is truncated to 64 bits. */

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 
+struct epoll_event;
 struct loop;
 
 /* A one-shot timer on guest time. Embed it, timer_init() it once. All calls need the device lock. */
@@ -41,8 +42,10 @@ struct loop {
     int epfd, wakefd;
     struct timer **heap;
     size_t heap_len, heap_cap;
-    uint64_t armed_until; /* the earliest deadline that the sleeping thread knows of */
+    uint64_t armed_until; /* the earliest deadline that the sleeping thread knows of; 0: awake */
     bool stop;
+    struct epoll_event *batch; /* the ready descriptors that are being called */
+    int batch_len;
 };
 
 /* Returns 0 or -errno. clock is borrowed for the life of the loop. */
@@ -56,11 +59,17 @@ int loop_run(struct loop *l);
 int loop_step(struct loop *l, int timeout_ms);
 /* Make loop_run() return; any thread, also from a callback. */
 void loop_stop(struct loop *l);
+/* Make a waiting loop look at the clock and its timers again; any thread, with or without the lock.
+ * Call it after clock_start(), clock_set_ns() or clock_advance(): the loop cannot see those. */
+void loop_kick(struct loop *l);
 
 void loop_lock(struct loop *l);
 void loop_unlock(struct loop *l);
 
-/* Start and stop watching. events is an EPOLL* mask (level-triggered). 0 or -errno. */
+/* Start and stop watching; device lock held once the loop runs. events is an EPOLL* mask (level-triggered).
+ * 0 or -errno; -EPERM: the descriptor is a regular file, which is always ready and cannot be watched.
+ * A callback that sees EPOLLHUP or EPOLLERR must stop watching, else it is called without end.
+ * Unwatch before closing the descriptor; after loop_del_fd() the struct may be freed at once. */
 int loop_add_fd(struct loop *l, struct loop_fd *w, uint32_t events);
 int loop_mod_fd(struct loop *l, struct loop_fd *w, uint32_t events);
 void loop_del_fd(struct loop *l, struct loop_fd *w);

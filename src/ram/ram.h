@@ -64,6 +64,10 @@ int ram_fill(struct ram *r, uint64_t gpa, uint8_t byte, uint64_t len);
 /* As ram_write(), also into read-only slots; for loaders. */
 int ram_load(struct ram *r, uint64_t gpa, const void *buf, uint64_t len);
 
+/* Put value at gpa and return in *old what was there, in one indivisible step. As ram_write() otherwise; a read-only
+ * byte only is read. */
+int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old);
+
 /* Host pointer to [gpa, gpa+len) if that lies inside one slot, else NULL. Never freed by the
  * caller. For reading; engines only may write, under the rules above. */
 void *ram_borrow(struct ram *r, uint64_t gpa, uint64_t len);

@@ -61,12 +61,34 @@ struct state_buf {
 };
 void state_buf_fini(struct state_buf *b);
 
-/* Append the section of obj. 0 or -ENOMEM. */
+/* Limits of the form; a description outside them is refused by state_desc_check(). */
+#define STATE_NAME_MAX   63
+#define STATE_MAX_FIELDS 256
+#define STATE_MAX_DEPTH  8
+#define STATE_MAX_LEN    (256UL << 20) /* bytes of all sections together */
+
+/* Is the description itself sound: names, offsets inside the object, since, nesting? 0 or -EINVAL with err
+ * filled. Tests call it for every device. */
+int state_desc_check(const struct state_desc *d, struct err *err);
+
+/* Append the section of obj. 0, -ENOMEM, or -EINVAL for a bad description; nothing is appended on failure. */
 int state_save(struct state_buf *out, const struct state_desc *d, uint32_t instance, const void *obj);
 
 /* Find the section (d->name, instance) in [data, data+len), check everything, commit to obj. Fields that are
  * not described keep their value. -ENOENT: no such section; -EINVAL: damaged or refused, err says why. */
 int state_load(const uint8_t *data, size_t len, const struct state_desc *d, uint32_t instance, void *obj,
                struct err *err);
+
+/* One section of a stream, checksum already verified. */
+struct state_section {
+    char name[STATE_NAME_MAX + 1];
+    uint32_t instance, version;
+    const uint8_t *body; /* points into the stream */
+    size_t body_len;
+};
+
+/* Walk the sections: start with *pos = 0. 1: *s is the next one; 0: the end; -EINVAL: damaged, err says where.
+ * For finding sections that no device of this machine takes. */
+int state_next(const uint8_t *data, size_t len, size_t *pos, struct state_section *s, struct err *err);
 
 #endif

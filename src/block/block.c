@@ -1,0 +1,70 @@
+/* The checked face of every form of disk, see block.h.
+ * Runs on: I/O threads, several at a time; no lock, the failure mark is atomic.
+ */
+#include "block/block.h"
+
+#include <errno.h>
+
+#include "base/bits.h"
+
+static int block_check(const struct block *b, uint64_t off, uint64_t len)
+{
+    if (!len || (off | len) % BLOCK_SECTOR || range_outside(off, len, b->size))
+        return -EINVAL;
+    return 0;
+}
+
+static int block_check_change(struct block *b, uint64_t off, uint64_t len)
+{
+    int r = block_check(b, off, len);
+
+    if (r == 0 && b->ro)
+        return -EROFS;
+    if (r == 0 && atomic_load(&b->failed))
+        return -EIO;
+    return r;
+}
+
+int block_read(struct block *b, uint64_t off, void *buf, size_t len)
+{
+    int r = block_check(b, off, len);
+    return r ? r : b->ops->read(b, off, buf, len);
+}
+
+int block_write(struct block *b, uint64_t off, const void *buf, size_t len)
+{
+    int r = block_check_change(b, off, len);
+    return r ? r : b->ops->write(b, off, buf, len);
+}
+
+int block_flush(struct block *b)
+{
+    int r;
+
+    if (b->ro)
+        return 0;
+    if (atomic_load(&b->failed))
+        return -EIO;
+    r = b->ops->flush(b);
+    if (r < 0)
+        atomic_store(&b->failed, true);
+    return r;
+}
+
+int block_discard(struct block *b, uint64_t off, uint64_t len)
+{
+    int r = block_check_change(b, off, len);
+    return r ? r : b->ops->discard(b, off, len);
+}
+
+int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
+{
+    int r = block_check_change(b, off, len);
+    return r ? r : b->ops->write_zeroes(b, off, len, unmap);
+}
+
+void block_close(struct block *b)
+{
+    if (b)
+        b->ops->close(b);
+}

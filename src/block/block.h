@@ -1,0 +1,126 @@
+/* A virtual disk: what devices read and write, whatever form it has on the host.
+ *
+ *   a device (virtio/blk.c)      block_submit(io, req) ... req->done(req, result) on the loop
+ *        |
+ *   struct block_io (workers.c)  a few I/O threads a disk; completions go back to the event loop
+ *        |
+ *   struct block (raw.c, overlay.c, ...)  plain blocking functions that any thread may call
+ *
+ * A form of disk therefore writes straight-line code with its own lock, and never sees the loop. Layers stack
+ * by holding another struct block.
+ *
+ * Errors are final: a back end retries nothing but EINTR and short transfers. After a failed flush nobody
+ * knows which writes are on the disk, so block_flush() and all writes fail from then on (the host's kernel
+ * would report success the second time); reads go on.
+ */
+#ifndef VITRO_BLOCK_BLOCK_H
+#define VITRO_BLOCK_BLOCK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/loop.h"
+
+struct err;
+struct block;
+
+#define BLOCK_SECTOR 512U
+
+/* One form of disk. All but close are called by several I/O threads at a time; [off, off+len) lies inside the
+ * disk and is a multiple of BLOCK_SECTOR, len is not 0. They return 0 or -errno, and transfer everything or
+ * fail. write, discard and write_zeroes are never called on a read-only disk. */
+struct block_ops {
+    const char *format; /* "raw", "qcow2" ... */
+    int (*read)(struct block *b, uint64_t off, void *buf, size_t len);
+    int (*write)(struct block *b, uint64_t off, const void *buf, size_t len);
+    /* What was written before the call is durable when it returns 0. */
+    int (*flush)(struct block *b);
+    /* The contents do not matter any more; doing nothing is allowed. */
+    int (*discard)(struct block *b, uint64_t off, uint64_t len);
+    /* Reads as zeroes afterwards; unmap: the space may be given back. */
+    int (*write_zeroes)(struct block *b, uint64_t off, uint64_t len, bool unmap);
+    /* Close files and free b. No other call is running. */
+    void (*close)(struct block *b);
+};
+
+/* Embed it first in the form's own struct. */
+struct block {
+    const struct block_ops *ops;
+    uint64_t size; /* bytes, a multiple of BLOCK_SECTOR; does not change while the disk is open */
+    bool ro;
+    _Atomic bool failed; /* a flush failed: see above */
+};
+
+/* Checked calls for devices' requests and for layers: -EINVAL for a range that is empty, odd or outside,
+ * -EROFS, -EIO after a failed flush, else what the form says. Any thread. */
+int block_read(struct block *b, uint64_t off, void *buf, size_t len);
+int block_write(struct block *b, uint64_t off, const void *buf, size_t len);
+int block_flush(struct block *b);
+int block_discard(struct block *b, uint64_t off, uint64_t len);
+int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
+/* NULL is allowed. */
+void block_close(struct block *b);
+
+/* --- opening --- */
+
+/* A raw image: a file or a block device, taken with an OFD lock (shared for ro) until it is closed; an image
+ * that another process uses is refused. A size that is not a multiple of 512 is refused. 0, or -errno with a
+ * sentence in err that names the file. */
+int block_raw_open(struct block **out, const char *path, bool ro, struct err *err);
+
+/* A layer that keeps all writes in an unlinked temporary file, lost when it is closed. Takes over base (also
+ * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */
+int block_overlay_open(struct block **out, struct block *base, struct err *err);
+
+/* --- asynchronous requests --- */
+
+enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
+
+/* One request; embed it. It and buf belong to the I/O threads from block_submit() until done is called. */
+struct block_req {
+    enum block_op op;
+    bool unmap; /* BLOCK_WRITE_ZEROES */
+    bool fua;   /* BLOCK_WRITE, BLOCK_WRITE_ZEROES: flush before reporting success */
+    uint64_t off, len;
+    void *buf; /* BLOCK_READ, BLOCK_WRITE: len bytes */
+    /* On the loop's thread (or in block_drain()), device lock held. result is 0 or -errno. May free the
+     * request and submit others. */
+    void (*done)(struct block_req *req, int result);
+    int result;
+    struct block_req *next;
+};
+
+#define BLOCK_THREADS 4
+
+/* The I/O threads of one disk; they are started when there is work for them. */
+struct block_io {
+    struct block *block;
+    struct loop *loop;
+    void (*batch_end)(void *opaque); /* after a batch of done calls; may be NULL */
+    void *opaque;
+    struct loop_fd event;
+    pthread_mutex_t lock; /* a leaf; guards what follows */
+    pthread_cond_t work, finished;
+    struct block_req *todo, **todo_tail;
+    struct block_req *ready, **ready_tail;
+    unsigned threads, idle, running;
+    bool quit;
+    pthread_t thread[BLOCK_THREADS];
+};
+
+/* block is borrowed and outlives io. batch_end(opaque): for work that is better done once for many
+ * completions, like interrupts. 0 or -errno. */
+int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
+                  void (*batch_end)(void *opaque), void *opaque);
+/* Waits for what was submitted (done is called), then ends the threads. */
+void block_io_fini(struct block_io *io);
+
+/* Start a request. Never blocks on the disk; device lock held. */
+void block_submit(struct block_io *io, struct block_req *req);
+/* Wait until all requests are finished and have been reported; device lock held. */
+void block_drain(struct block_io *io);
+
+#endif

@@ -1,0 +1,167 @@
+/* Image files on the host: opening with a lock, whole transfers, holes.
+ * Source: fcntl(2) (open file description locks), fallocate(2), open(2) (O_TMPFILE).
+ * Runs on: the thread that builds the machine (open), I/O threads (the rest); no state.
+ *
+ * The lock covers the whole file, so that it also meets the locks that QEMU's tools take on single bytes: an
+ * image that they use is refused here, and they refuse one that is used here.
+ */
+#include "block/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+
+#define FILE_ZERO_CHUNK (64UL << 10)
+
+static int block_file_size(int fd, const char *path, uint64_t *size, struct err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return err_set(err, errno, "cannot look at image '%s': %s", path, strerror(errno));
+    if (S_ISREG(st.st_mode)) {
+        *size = (uint64_t)st.st_size;
+        return 0;
+    }
+    if (!S_ISBLK(st.st_mode))
+        return err_set(err, EINVAL, "image '%s' is neither a file nor a block device", path);
+    if (ioctl(fd, BLKGETSIZE64, size) < 0)
+        return err_set(err, errno, "cannot find the size of '%s': %s", path, strerror(errno));
+    return 0;
+}
+
+static int block_file_lock(int fd, const char *path, bool ro, struct err *err)
+{
+    struct flock lock = { .l_type = ro ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        return err_set(err, EBUSY, "image '%s' is in use by another machine or tool: stop that one first%s",
+                       path, ro ? "" : ", or let all of them open it read-only with ',ro'");
+    /* A file system without locks: better no disk than two writers. */
+    return err_set(err, errno, "cannot lock image '%s': %s", path, strerror(errno));
+}
+
+int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err)
+{
+    /* O_NONBLOCK: a FIFO must not hang us; it has no effect on files and block devices. */
+    int fd = open(path, (ro ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), r;
+
+    if (fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS) && !ro)
+        return err_set(err, errno, "cannot open image '%s' for writing: %s (',ro' opens it read-only)", path,
+                       strerror(errno));
+    if (fd < 0)
+        return err_set(err, errno, "cannot open image '%s': %s", path, strerror(errno));
+    r = block_file_size(fd, path, size, err);
+    if (r == 0)
+        r = block_file_lock(fd, path, ro, err);
+    if (r == 0) /* again: it may have grown or shrunk before it was ours */
+        r = block_file_size(fd, path, size, err);
+    if (r == 0)
+        return fd;
+    close(fd);
+    return r;
+}
+
+int block_file_read(int fd, uint64_t off, void *buf, size_t len)
+{
+    uint8_t *at = buf;
+
+    while (len) {
+        ssize_t n = pread(fd, at, len, (off_t)off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        at += n;
+        off += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int block_file_write(int fd, uint64_t off, const void *buf, size_t len)
+{
+    const uint8_t *at = buf;
+
+    while (len) {
+        ssize_t n = pwrite(fd, at, len, (off_t)off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        at += n;
+        off += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int block_file_flush(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
+
+static int block_file_allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+    int r;
+
+    do
+        r = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+static bool block_file_unable(int r)
+{
+    return r == -EOPNOTSUPP || r == -ENODEV || r == -ENOSYS || r == -EINVAL;
+}
+
+int block_file_discard(int fd, uint64_t off, uint64_t len)
+{
+    int r = block_file_allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
+    return block_file_unable(r) ? 0 : r;
+}
+
+int block_file_zero(int fd, uint64_t off, uint64_t len, bool unmap)
+{
+    static const uint8_t zeroes[FILE_ZERO_CHUNK];
+    int r = block_file_allocate(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, off, len);
+
+    if (!block_file_unable(r))
+        return r;
+    for (r = 0; r == 0 && len;) {
+        size_t n = len < sizeof(zeroes) ? (size_t)len : sizeof(zeroes);
+        r = block_file_write(fd, off, zeroes, n);
+        off += n;
+        len -= n;
+    }
+    return r;
+}
+
+int block_file_temp(struct err *err)
+{
+    const char *dir = getenv("TMPDIR");
+    char name[4096];
+    int fd;
+
+    if (!dir || !*dir)
+        dir = "/var/tmp";
+    fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+    if (fd >= 0)
+        return fd;
+    if ((size_t)snprintf(name, sizeof(name), "%s/vitro.XXXXXX", dir) < sizeof(name))
+        fd = mkostemp(name, O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, errno,
+                       "cannot make a temporary file in '%s': %s (TMPDIR may name another folder)", dir,
+                       strerror(errno));
+    unlink(name);
+    return fd;
+}

@@ -1,0 +1,28 @@
+/* Image files: opening with a lock, whole transfers. For the forms of disk that live in one file. */
+#ifndef VITRO_BLOCK_FILE_H
+#define VITRO_BLOCK_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+/* Open an image file or block device and take its OFD lock: exclusive, or shared for ro. Returns a descriptor
+ * (the lock goes with it) and *size in bytes, or -errno with a sentence in err. */
+int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err);
+
+/* All of it or -errno; reading beyond the end is -EIO. Any thread. */
+int block_file_read(int fd, uint64_t off, void *buf, size_t len);
+int block_file_write(int fd, uint64_t off, const void *buf, size_t len);
+/* fdatasync(2). */
+int block_file_flush(int fd);
+/* Give space back: 0 also where the file system cannot. */
+int block_file_discard(int fd, uint64_t off, uint64_t len);
+/* Inside the file's length. Falls back to writing zeroes. */
+int block_file_zero(int fd, uint64_t off, uint64_t len, bool unmap);
+
+/* An unlinked temporary file in $TMPDIR, else /var/tmp. A descriptor, or -errno with a sentence in err. */
+int block_file_temp(struct err *err);
+
+#endif

@@ -1,0 +1,84 @@
+/* Models: a disk whose bytes are those of a file or block device.
+ * Runs on: I/O threads; no lock of its own, the host's kernel orders what overlaps.
+ */
+#include "block/block.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "block/file.h"
+
+struct raw {
+    struct block block;
+    int fd;
+};
+
+static int raw_fd(struct block *b) { return container_of(b, struct raw, block)->fd; }
+
+static int raw_read(struct block *b, uint64_t off, void *buf, size_t len)
+{
+    return block_file_read(raw_fd(b), off, buf, len);
+}
+
+static int raw_write(struct block *b, uint64_t off, const void *buf, size_t len)
+{
+    return block_file_write(raw_fd(b), off, buf, len);
+}
+
+static int raw_flush(struct block *b) { return block_file_flush(raw_fd(b)); }
+
+static int raw_discard(struct block *b, uint64_t off, uint64_t len)
+{
+    return block_file_discard(raw_fd(b), off, len);
+}
+
+static int raw_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
+{
+    return block_file_zero(raw_fd(b), off, len, unmap);
+}
+
+static void raw_close(struct block *b)
+{
+    struct raw *r = container_of(b, struct raw, block);
+
+    close(r->fd);
+    free(r);
+}
+
+static const struct block_ops raw_ops = {
+    .format = "raw",
+    .read = raw_read,
+    .write = raw_write,
+    .flush = raw_flush,
+    .discard = raw_discard,
+    .write_zeroes = raw_write_zeroes,
+    .close = raw_close,
+};
+
+int block_raw_open(struct block **out, const char *path, bool ro, struct err *err)
+{
+    uint64_t size = 0;
+    struct raw *r;
+    int fd = block_file_open(path, ro, &size, err);
+
+    *out = NULL;
+    if (fd < 0)
+        return fd;
+    if (!size || size % BLOCK_SECTOR) {
+        close(fd);
+        return err_set(err, EINVAL, "raw image '%s' has %llu bytes: a disk has a multiple of %u, and not 0",
+                       path, (unsigned long long)size, BLOCK_SECTOR);
+    }
+    r = calloc(1, sizeof(*r));
+    if (!r) {
+        close(fd);
+        return err_set(err, ENOMEM, "out of memory");
+    }
+    r->block = (struct block){ .ops = &raw_ops, .size = size, .ro = ro };
+    r->fd = fd;
+    *out = &r->block;
+    return 0;
+}

@@ -1,0 +1,53 @@
+/* The command line: one cmd_*.c a verb, and what they share.
+ *
+ * Exit statuses are a contract (docs/vitro.1): 125 is vitro's own error, with one sentence on stderr.
+ */
+#ifndef VITRO_CLI_CLI_H
+#define VITRO_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct err;
+
+#define CLI_OK    0
+#define CLI_ERROR 125
+
+/* A verb. args are the words after it. Returns the exit status. */
+struct cli_verb {
+    const char *name;
+    const char *summary; /* one line for the list of verbs */
+    const char *usage;   /* "vitro run [options]" */
+    void (*help)(void);  /* prints what follows the usage line; may be NULL */
+    int (*run)(int argc, char **argv);
+};
+
+/* Ends with a NULL name (main.c). */
+extern const struct cli_verb cli_verbs[];
+
+int cmd_run(int argc, char **argv);
+void cmd_run_help(void);
+int cmd_doctor(int argc, char **argv);
+void cmd_doctor_help(void);
+int cmd_image(int argc, char **argv);
+void cmd_image_help(void);
+int cmd_version(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
+void cmd_completion_help(void);
+int cmd_help(int argc, char **argv);
+
+/* "vitro: SENTENCE" on stderr (with json: {"event": "error", "message": SENTENCE}). Returns CLI_ERROR. */
+int cli_fail(bool json, const struct err *err);
+int cli_failf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Print the help of a verb on stdout. */
+void cli_help(const struct cli_verb *v);
+const struct cli_verb *cli_find(const char *name);
+
+/* For verbs whose only option is --json: sets *json. Returns 0, or CLI_ERROR after a sentence. */
+int cli_only_json(int argc, char **argv, const char *verb, bool *json);
+
+/* How many letters must change to make b of a; at most 64 letters are looked at. For "did you mean". */
+unsigned cli_distance(const char *a, const char *b);
+
+#endif

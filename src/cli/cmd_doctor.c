@@ -1,0 +1,89 @@
+/* vitro doctor: what this host offers, for people and for scripts. Thread: the main thread. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "cli/cli.h"
+#include "engine/engine.h"
+#include "machine/host.h"
+
+void cmd_doctor_help(void)
+{
+    puts("Looks at /dev/kvm (and runs a guest of a few instructions in it, to see whether it is hardware), "
+         "the\n"
+         "CPU's features and x86-64 level, and the memory; says which engine 'auto' takes and why.\n\n"
+         "  --json    the same as one JSON object");
+}
+
+/* One sentence about KVM. */
+static void doctor_kvm(const struct host_kvm *k, char *out, size_t len)
+{
+    if (!k->present)
+        snprintf(out, len, "no: there is no /dev/kvm%s",
+                 k->cpu_virt ? ", though the CPU offers vmx or svm" : "");
+    else if (!k->measured)
+        snprintf(out, len, "not usable: %s", k->trouble);
+    else if (k->hardware)
+        snprintf(out, len, "yes, in hardware: API %d, an exit takes %.0f ns", k->api, k->exit_ns);
+    else
+        snprintf(out, len, "only in software: API %d, a loop that the CPU runs in 1 ns a round takes %.0f ns",
+                 k->api, k->loop_ns);
+}
+
+static void doctor_text(const struct host_info *h, const char *kvm, const char *why)
+{
+    printf("CPU        %s\n", h->cpu_name[0] ? h->cpu_name : "unknown");
+    printf("level      %s\n", h->level[0] ? h->level : "below x86-64-v1");
+    printf("features   %s\n", h->features);
+    printf("CPUs       %u\n", h->cpus);
+    printf("memory     %llu MiB, %llu MiB available\n", (unsigned long long)(h->mem_total >> 20),
+           (unsigned long long)(h->mem_available >> 20));
+    printf("host       %s\n", h->hypervisor ? "a virtual machine itself" : "bare metal, or does not tell");
+    printf("KVM        %s\n", kvm);
+    printf("engine     auto takes %s\n", why);
+}
+
+static int doctor_json(const struct host_info *h, const char *kvm, const char *engine, const char *why)
+{
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
+                             h->level, "features", h->features, "cpus", (int)h->cpus, "memory_total",
+                             (json_int_t)h->mem_total, "memory_available", (json_int_t)h->mem_available,
+                             "hypervisor", h->hypervisor, "engine", engine, "engine_why", why);
+    json_t *k =
+        json_pack("{s:b, s:i, s:b, s:b, s:b, s:f, s:f, s:s}", "present", h->kvm.present, "api", h->kvm.api,
+                  "cpu_virtualisation", h->kvm.cpu_virt, "measured", h->kvm.measured, "hardware",
+                  h->kvm.hardware, "exit_ns", h->kvm.exit_ns, "loop_ns", h->kvm.loop_ns, "says", kvm);
+    char *text = NULL;
+
+    if (root && k && json_object_set(root, "kvm", k) == 0)
+        text = json_dumps(root, JSON_INDENT(2));
+    json_decref(k);
+    json_decref(root);
+    if (!text)
+        return cli_failf("out of memory");
+    puts(text);
+    free(text);
+    return CLI_OK;
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+    const struct engine_ops *ops;
+    struct err err = { "" };
+    struct host_info h;
+    char kvm[256], why[160];
+    bool json;
+
+    if (cli_only_json(argc, argv, "doctor", &json))
+        return CLI_ERROR;
+    host_probe(&h);
+    doctor_kvm(&h.kvm, kvm, sizeof(kvm));
+    if (host_pick_engine("auto", &ops, why, sizeof(why), &err) < 0)
+        return cli_fail(json, &err);
+    if (json)
+        return doctor_json(&h, kvm, ops->name, why);
+    doctor_text(&h, kvm, why);
+    return CLI_OK;
+}

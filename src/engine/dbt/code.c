@@ -1,0 +1,73 @@
+/* Code memory: one memfd mapped twice, writable in one place and executable in the other (W^X), the latter right behind
+ * the data that generated code uses, so that both are in reach of 32-bit displacements. Bounded; emptied as a whole.
+ *
+ * Thread: the vCPU's. */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/dbt/dbt.h"
+
+#define DATA_BYTES ALIGN_UP(sizeof(struct dbt_data), 4096)
+
+static int code_memfd(void)
+{
+#ifdef MFD_EXEC
+    int fd = memfd_create("translated", MFD_CLOEXEC | MFD_EXEC);
+    if (fd >= 0)
+        return fd;
+#endif
+    return memfd_create("translated", MFD_CLOEXEC);
+}
+
+/* Data and executable view side by side. */
+static bool code_map(struct dbt *t, int fd)
+{
+    uint8_t *at = mmap(NULL, DATA_BYTES + DBT_CODE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return false;
+    t->data = (struct dbt_data *)at;
+    t->rx = at + DATA_BYTES;
+    if (mprotect(at, DATA_BYTES, PROT_READ | PROT_WRITE) < 0)
+        return false;
+    if (mmap(t->rx, DBT_CODE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return false;
+    void *rw = mmap(NULL, DBT_CODE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    t->rw = rw == MAP_FAILED ? NULL : rw;
+    return t->rw != NULL;
+}
+
+bool dbt_code_init(struct dbt *t)
+{
+    int fd = code_memfd();
+    if (fd < 0)
+        return false;
+    bool ok = ftruncate(fd, DBT_CODE) == 0 && code_map(t, fd);
+    close(fd);
+    return ok && dbt_thunks_make(t);
+}
+
+void dbt_code_fini(struct dbt *t)
+{
+    if (t->rw)
+        munmap(t->rw, DBT_CODE);
+    if (t->data)
+        munmap(t->data, DATA_BYTES + DBT_CODE);
+    t->rw = t->rx = NULL;
+    t->data = NULL;
+}
+
+void dbt_code_clear(struct dbt *t)
+{
+    /* Pages of the memfd beyond what was in use lately go back to the host. */
+    if (t->used > DBT_CODE / 4)
+        madvise(t->rw + DBT_CODE / 4, DBT_CODE - DBT_CODE / 4, MADV_REMOVE);
+    t->used = t->shared;
+    t->link.site = 0;
+}
+
+void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host)
+{
+    int32_t d = (int32_t)(host - (t->rx + site + 4));
+    memcpy(t->rw + site, &d, 4);
+}

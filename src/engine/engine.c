@@ -1,0 +1,76 @@
+/* Life cycle of an engine and what all engines share: kicking and waiting vCPUs.
+ *
+ * Locks: vcpu->wait_lock is a leaf. */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram, struct err *err)
+{
+    memset(e, 0, sizeof(*e));
+    e->ops = ops;
+    e->ram = ram;
+    pthread_mutex_init(&e->quiesce.lock, NULL);
+    pthread_cond_init(&e->quiesce.idle, NULL);
+    return ops->init ? ops->init(e, err) : 0;
+}
+
+void engine_fini(struct engine *e)
+{
+    for (unsigned n = 0; n < e->nvcpus; n++) {
+        e->ops->vcpu_fini(e->vcpu[n]);
+        pthread_mutex_destroy(&e->vcpu[n]->wait_lock);
+        pthread_cond_destroy(&e->vcpu[n]->wait_cond);
+    }
+    e->nvcpus = 0;
+    if (e->ops->fini)
+        e->ops->fini(e);
+    pthread_mutex_destroy(&e->quiesce.lock);
+    pthread_cond_destroy(&e->quiesce.idle);
+}
+
+int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err)
+{
+    if (e->nvcpus == MAX_VCPUS)
+        return err_set(err, ENOSPC, "a machine has at most %d vCPUs", MAX_VCPUS);
+    v->engine = e;
+    v->cpu.vcpu = v;
+    pthread_mutex_init(&v->wait_lock, NULL);
+    pthread_cond_init(&v->wait_cond, NULL);
+    int r = e->ops->vcpu_init(v, err);
+    if (r == 0)
+        e->vcpu[e->nvcpus++] = v;
+    return r;
+}
+
+void vcpu_kick(struct vcpu *v, uint32_t attention)
+{
+    cpu_attention(&v->cpu, attention);
+    pthread_mutex_lock(&v->wait_lock);
+    pthread_cond_signal(&v->wait_cond);
+    pthread_mutex_unlock(&v->wait_lock);
+}
+
+void vcpu_wait(struct vcpu *v)
+{
+    kvmpv_idle(&v->cpu);
+    quiesce_leave(v);
+    pthread_mutex_lock(&v->wait_lock);
+    while (!atomic_load(&v->cpu.attention))
+        pthread_cond_wait(&v->wait_cond, &v->wait_lock);
+    pthread_mutex_unlock(&v->wait_lock);
+    quiesce_enter(v);
+    kvmpv_busy(&v->cpu);
+}
+
+uint64_t vcpu_run_ns(struct cpu *cpu)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}

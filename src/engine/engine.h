@@ -1,0 +1,86 @@
+/* The contract between a machine and whatever executes its CPUs.
+ *
+ * Every engine works on struct cpu, and it is current whenever run() has returned. Order of calls: init,
+ * then per vCPU vcpu_init; run() on the vCPU's own thread; kick from any thread.
+ */
+#ifndef VITRO_ENGINE_ENGINE_H
+#define VITRO_ENGINE_ENGINE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "x86/cpu.h"
+
+struct err;
+struct engine;
+struct ram;
+
+#define MAX_VCPUS 64
+
+enum vcpu_exit {
+    EXIT_KICK,     /* ATT_EXIT was set: pause, stop ... */
+    EXIT_SHUTDOWN, /* triple fault: activity is CPU_SHUTDOWN */
+};
+
+struct vcpu {
+    struct cpu cpu;
+    struct engine *engine;
+    pthread_mutex_t wait_lock; /* leaf: taken with any other lock held */
+    pthread_cond_t wait_cond;  /* a halted or quiescent vCPU sleeps here */
+    bool in_guest;             /* under engine->quiesce.lock */
+    unsigned exclusive_depth;
+};
+
+struct engine_ops {
+    const char *name;
+    int (*init)(struct engine *e, struct err *err);
+    void (*fini)(struct engine *e);
+    int (*vcpu_init)(struct vcpu *v, struct err *err);
+    void (*vcpu_fini)(struct vcpu *v);
+    enum vcpu_exit (*run)(struct vcpu *v);
+    /* All cached knowledge about [gpa, gpa+len) is void (ROM mapped, restore, dirty log switched). vCPUs are stopped. */
+    void (*invalidate)(struct engine *e, uint64_t gpa, uint64_t len);
+};
+
+struct engine {
+    const struct engine_ops *ops;
+    struct ram *ram;
+    struct vcpu *vcpu[MAX_VCPUS];
+    unsigned nvcpus;
+    struct {
+        pthread_mutex_t lock;
+        pthread_cond_t idle;   /* a vCPU left the guest, or the owner is done */
+        struct vcpu *owner;    /* runs alone */
+        unsigned running;      /* vCPUs in the guest */
+        unsigned waiting;
+    } quiesce;
+    void *priv;
+    unsigned dbt_threshold; /* runs of a block before it is translated, for tests; 0: the translator's own */
+};
+
+extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_dbt; /* the interpreter with translation of hot 64-bit code */
+
+/* Embedded engine life cycle: engine_init() fills the struct and calls ops->init. */
+int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram, struct err *err);
+void engine_fini(struct engine *e);
+/* Register a vCPU (all RAM slots exist by then) whose cpu member's surroundings (index, ram, loop, clock, lapic, cpuid, tsc_khz) are set except
+ * cpu.ops, which the caller provides with io, mmio and pic_ack filled; the engine adds the rest. */
+int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err);
+
+/* Set attention bits and make the vCPU notice: wakes it if it sleeps. Any thread, any lock held. */
+void vcpu_kick(struct vcpu *v, uint32_t attention);
+
+/* For engines: the vCPU enters and leaves guest execution; entering waits while another runs alone. */
+void quiesce_enter(struct vcpu *v);
+void quiesce_leave(struct vcpu *v);
+/* Stop all other vCPUs at an instruction boundary and run alone. Nests. Called inside the guest. */
+void quiesce_begin(struct vcpu *v);
+void quiesce_end(struct vcpu *v);
+/* Sleep until attention is nonzero (HLT, wait for SIPI). Counts as outside the guest. */
+void vcpu_wait(struct vcpu *v);
+/* cpu_ops.run_ns: on the vCPU's own thread. */
+uint64_t vcpu_run_ns(struct cpu *cpu);
+
+#endif

@@ -1,0 +1,328 @@
+/* Decoded code: found by linear address (ITLB), kept by guest-physical page and code size.
+ *
+ * Each vCPU has its own blocks, so looking up takes no lock. What is shared is one bit for each 64
+ * bytes of guest RAM that anybody decoded (interp_shared.granules): stores to such pages leave the
+ * fast path (PAGE_CODE), look at the bits, and drop blocks of all vCPUs only when decoded bytes change.
+ * Bits are set and cleared while all other vCPUs stand still (quiesce.c), so no store can slip in between
+ * the look and the store.
+ *
+ * Memory is bounded: blocks come from an arena that is emptied as a whole when it is full.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "engine/interp/interp.h"
+#include "ram/ram.h"
+#include "x86/cpuid.h"
+
+int cache_init(struct interp *it)
+{
+    void *p = mmap(NULL, INTERP_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return -1;
+    it->arena = p;
+    cache_forget_linear(it);
+    return 0;
+}
+
+void cache_fini(struct interp *it)
+{
+    if (it->arena)
+        munmap(it->arena, INTERP_ARENA);
+    it->arena = NULL;
+}
+
+void cache_forget_linear(struct interp *it)
+{
+    it->key = TLB_INVALID;
+    for (unsigned n = 0; n < ITLB_SIZE; n++)
+        it->itlb[n].key = TLB_INVALID;
+    if (it->translator)
+        it->translator->forget(it);
+}
+
+void cache_drop_all(struct interp *it)
+{
+    interp_stale_current(it);
+    it->current = NULL;
+    cache_forget_linear(it);
+    memset(it->hash, 0, sizeof(it->hash));
+    memset(it->step, 0, sizeof(it->step));
+    /* Keep what was touched lately mapped; the tail goes back to the host. */
+    if (it->arena_used > INTERP_ARENA / 4)
+        madvise(it->arena + INTERP_ARENA / 4, INTERP_ARENA - INTERP_ARENA / 4, MADV_DONTNEED);
+    it->arena_used = 0;
+    hostexec_clear(it->hx);
+    if (it->translator)
+        it->translator->drop(it);
+    it->stat_dropped++;
+}
+
+static void *cache_alloc(struct interp *it, size_t size)
+{
+    size = ALIGN_UP(size, 64);
+    if (size > INTERP_ARENA - it->arena_used)
+        return NULL;
+    void *p = it->arena + it->arena_used;
+    it->arena_used += size;
+    return p;
+}
+
+static struct code_page **cache_bucket(struct interp *it, uint64_t gpa)
+{
+    return &it->hash[(gpa >> PAGE_SHIFT) % PAGE_HASH];
+}
+
+static struct code_page *cache_find_page(struct interp *it, uint64_t gpa, unsigned code_size)
+{
+    struct code_page *p = *cache_bucket(it, gpa);
+    while (p && (p->gpa != gpa || p->code_size != code_size))
+        p = p->chain;
+    return p;
+}
+
+static struct code_page *cache_get_page(struct interp *it, uint64_t gpa, unsigned code_size)
+{
+    struct code_page *p = cache_find_page(it, gpa, code_size);
+    if (p)
+        return p;
+    if (INTERP_ARENA - it->arena_used < 1UL << 20)
+        cache_drop_all(it);
+    p = cache_alloc(it, sizeof(*p));
+    struct code_page **bucket = cache_bucket(it, gpa);
+    memset(p, 0, sizeof(*p));
+    p->gpa = gpa;
+    p->code_size = (uint8_t)code_size;
+    p->chain = *bucket;
+    *bucket = p;
+    return p;
+}
+
+/* --- the shared map of decoded bytes --- */
+
+int cache_shared_init(struct engine *e)
+{
+    struct interp_shared *s = calloc(1, sizeof(*s));
+    if (!s)
+        return -1;
+    bind_init(s);
+    e->priv = s;
+    e->ram->code_write = cache_code_write_async;
+    e->ram->code_opaque = e;
+    return 0;
+}
+
+int cache_shared_map(struct engine *e)
+{
+    struct interp_shared *s = e->priv;
+    for (unsigned n = 0; n < e->ram->nslots; n++) {
+        uint64_t pages = e->ram->slot[n].size >> PAGE_SHIFT;
+        if (s->slot[n].granules)
+            continue;
+        void *p = mmap(NULL, pages * 9, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            return -1;
+        s->slot[n].granules = p;
+        s->slot[n].fine = (uint8_t *)(s->slot[n].granules + pages);
+    }
+    return 0;
+}
+
+void cache_shared_fini(struct engine *e)
+{
+    struct interp_shared *s = e->priv;
+    for (unsigned n = 0; s && n < e->ram->nslots; n++)
+        if (s->slot[n].granules)
+            munmap(s->slot[n].granules, (e->ram->slot[n].size >> PAGE_SHIFT) * 9);
+    free(s);
+    e->priv = NULL;
+    e->ram->code_write = NULL;
+}
+
+/* The granule word of gpa's page, and where its `fine` byte is. NULL outside RAM. */
+static uint64_t *cache_granules(struct engine *e, uint64_t gpa, uint8_t **fine)
+{
+    struct interp_shared *s = e->priv;
+    struct ram_slot *slot = ram_slot_of(e->ram, gpa);
+    if (!slot)
+        return NULL;
+    unsigned n = (unsigned)(slot - e->ram->slot);
+    uint64_t page = (gpa - slot->gpa) >> PAGE_SHIFT;
+    *fine = &s->slot[n].fine[page];
+    return &s->slot[n].granules[page];
+}
+
+static uint64_t cache_granule_mask(unsigned off, unsigned len)
+{
+    unsigned first = off / 64, last = (off + len - 1) / 64;
+    if (last > 63)
+        last = 63;
+    return (~0ULL >> (63 - (last - first))) << first;
+}
+
+/* Bytes [gpa, gpa+len) of one page are about to be decoded. */
+static void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
+{
+    uint8_t *fine;
+    uint64_t *g = cache_granules(v->engine, gpa, &fine);
+    uint64_t mask = *fine ? cache_granule_mask(gpa & 0xfff, len) : ~0ULL;
+    if ((*g & mask) == mask)
+        return;
+    quiesce_begin(v);
+    _Atomic uint8_t *flags = ram_page_flags(v->engine->ram, gpa);
+    if (!(atomic_fetch_or(flags, PAGE_CODE) & PAGE_CODE))
+        for (unsigned n = 0; n < v->engine->nvcpus; n++)
+            mmu_protect(&v->engine->vcpu[n]->cpu, PAGE_BASE(gpa));
+    *g |= *fine ? cache_granule_mask(gpa & 0xfff, len) : ~0ULL;
+    quiesce_end(v);
+}
+
+static void cache_invalidate_page(struct interp *it, uint64_t gpa)
+{
+    for (struct code_page *p = *cache_bucket(it, gpa); p; p = p->chain) {
+        if (p->gpa != gpa)
+            continue;
+        memset(p->at, 0, sizeof(p->at));
+        if (it->page == p)
+            interp_stale_current(it);
+        if (it->translator)
+            it->translator->stale(it);
+        it->stat_invalidated++;
+    }
+}
+
+/* One page's share of cache_code_write(). */
+static void cache_write_page(struct vcpu *v, uint64_t gpa, unsigned len)
+{
+    uint8_t *fine;
+    uint64_t *g = cache_granules(v->engine, gpa, &fine);
+    if (!g || !(*g & cache_granule_mask(gpa & 0xfff, len)))
+        return;
+    quiesce_begin(v);
+    for (unsigned n = 0; n < v->engine->nvcpus; n++)
+        cache_invalidate_page(v->engine->vcpu[n]->cpu.engine, PAGE_BASE(gpa));
+    *g = 0;
+    *fine = 1;
+    atomic_fetch_and(ram_page_flags(v->engine->ram, gpa), (uint8_t)~PAGE_CODE);
+    quiesce_end(v);
+}
+
+void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len)
+{
+    while (len) {
+        uint64_t n = PAGE_SIZE - (gpa & 0xfff);
+        if (n > len)
+            n = len;
+        cache_write_page(cpu->vcpu, gpa, (unsigned)n);
+        gpa += n;
+        len -= n;
+    }
+}
+
+void cache_code_write_async(void *opaque, uint64_t gpa, uint64_t len)
+{
+    struct engine *e = opaque;
+    for (unsigned n = 0; n < e->nvcpus; n++) {
+        struct interp *it = e->vcpu[n]->cpu.engine;
+        atomic_store_explicit(&it->drop_all, true, memory_order_release);
+        vcpu_kick(e->vcpu[n], ATT_STEP);
+    }
+}
+
+/* --- decoding a block --- */
+
+struct block_draft {
+    struct insn insn[BLOCK_MAX];
+    unsigned n, len;
+};
+
+/* Decode from gpa on into draft. False: stub memory is full, nothing was decided. */
+static bool cache_decode(struct interp *it, struct cpu *cpu, uint64_t gpa, struct block_draft *draft)
+{
+    unsigned room = PAGE_SIZE - (gpa & 0xfff);
+    const uint8_t *code = ram_borrow(cpu->ram, gpa, room);
+    bool amd = cpu->cpuid->vendor == VENDOR_AMD;
+    struct decoded d;
+    draft->n = draft->len = 0;
+    while (draft->n < BLOCK_MAX) {
+        struct insn *i = &draft->insn[draft->n];
+        unsigned left = room - draft->len;
+        if (insn_decode(code + draft->len, left, cpu->code_size, amd, i, &d) != DECODE_OK)
+            break; /* the step path raises, or fetches the rest from the next page */
+        if (!bind_insn(it, i, &d))
+            return false;
+        draft->n++;
+        draft->len += i->len;
+        it->stat_decoded++;
+        if (bind_ends_block(it, i) || draft->len == room)
+            break;
+    }
+    return true;
+}
+
+static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_page *page, unsigned off)
+{
+    struct block_draft draft;
+    unsigned room = PAGE_SIZE - off;
+    cache_mark(it->vcpu, page->gpa + off, room < 1024 ? room : 1024);
+    if (!cache_decode(it, cpu, page->gpa + off, &draft)) {
+        cache_drop_all(it);
+        return NULL;
+    }
+    if (draft.n == 0)
+        return NULL;
+    struct block *b = cache_alloc(it, sizeof(*b) + draft.n * sizeof(struct insn));
+    if (!b) {
+        cache_drop_all(it);
+        return NULL;
+    }
+    b->n = (uint16_t)draft.n;
+    b->len = (uint16_t)draft.len;
+    b->count = 0;
+    b->host = NULL;
+    memcpy(b->insn, draft.insn, draft.n * sizeof(struct insn));
+    page->at[off] = b;
+    return b;
+}
+
+static struct code_page *cache_fill_itlb(struct interp *it, struct cpu *cpu, uint64_t lin, uint64_t key)
+{
+    cpu->start_rip = cpu->r[R_RIP];
+    uint64_t gpa = PAGE_BASE(mmu_fetch(cpu, lin));
+    if (!ram_borrow(cpu->ram, gpa, PAGE_SIZE))
+        return NULL;
+    struct code_page *p = cache_get_page(it, gpa, cpu->code_size);
+    struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
+    e->key = key;
+    e->page = p;
+    return p;
+}
+
+/* The page of code at lin; NULL when it is not RAM. */
+static struct code_page *cache_page_at(struct interp *it, struct cpu *cpu, uint64_t lin, uint64_t key)
+{
+    const struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
+    struct code_page *p = likely(e->key == key) ? e->page : cache_fill_itlb(it, cpu, lin, key);
+    it->key = p ? key : TLB_INVALID;
+    it->page = p;
+    return p;
+}
+
+struct block *cache_lookup(struct interp *it, struct cpu *cpu)
+{
+    uint64_t lin = interp_lin_rip(cpu), key = cache_key(cpu, lin);
+    struct code_page *page = it->page;
+    if (unlikely(key != it->key)) {
+        page = cache_page_at(it, cpu, lin, key);
+        if (!page)
+            return NULL;
+    }
+    unsigned off = lin & 0xfff;
+    struct block *b = page->at[off];
+    if (unlikely(!b))
+        b = cache_make(it, cpu, page, off);
+    if (unlikely(cpu->code_size != 8) && b && cpu->r[R_RIP] + b->len - 1 > cpu->seg[SEG_CS].limit)
+        return NULL;
+    return b;
+}

@@ -1,0 +1,128 @@
+/* The exact interpreter: its private part of a vCPU.
+ *
+ * Code is decoded once a guest-physical page and code size into blocks of struct insn, which end at branches
+ * and at the page's end. cache.c finds and makes blocks, loop.c runs them, bind.c gives each instruction
+ * its handler, step.c runs a single instruction (single step, shadows, page-straddling code).
+ */
+#ifndef VITRO_INTERP_INTERP_H
+#define VITRO_INTERP_INTERP_H
+
+#include "engine/engine.h"
+#include "engine/interp/ops.h"
+
+#define BLOCK_MAX 48 /* instructions; bounds the time to the next look at attention */
+
+struct block {
+    uint16_t len; /* bytes of guest code */
+    uint16_t n;
+    uint32_t count;      /* a translator's: how often it has run */
+    const uint8_t *host; /* and its code for this block; NULL: none */
+    struct insn insn[];
+};
+
+/* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. */
+struct code_page {
+    uint64_t gpa;
+    struct code_page *chain; /* hash chain */
+    uint8_t code_size;
+    struct block *at[4096]; /* by offset of the first byte */
+};
+
+#define ITLB_SIZE  512
+#define PAGE_HASH  4096
+#define STEP_CACHE 64
+
+struct itlb_entry {
+    uint64_t key; /* linear page | code size and privilege (cache.c); TLB_INVALID: empty */
+    struct code_page *page;
+};
+
+struct step_entry {
+    uint64_t key; /* linear address | as above in the top byte's stead: 0 empty */
+    uint8_t bytes[15];
+    uint8_t ctx;
+    struct insn insn;
+};
+
+struct interp;
+
+/* A tier above the interpreter (engine/dbt). All are called on the vCPU's thread, or while it stands still. */
+struct interp_translator {
+    /* b is the block at RIP. False: interpret it. True: something ran or changed, look again. */
+    bool (*run)(struct interp *it, struct cpu *cpu, struct block *b);
+    void (*forget)(struct interp *it); /* linear mappings changed */
+    void (*stale)(struct interp *it);  /* blocks of some page are void */
+    void (*drop)(struct interp *it);   /* all blocks are void, and their memory is used again */
+};
+
+/* A vCPU's part. */
+struct interp {
+    struct vcpu *vcpu;
+    bool irq_hold;          /* ATT_IRQ came; something may wait that IF or the shadow held back */
+    _Atomic bool drop_all;  /* decoded code is void: empty the arena at the next boundary */
+    struct block *current;  /* running, so that code it overwrites itself is noticed */
+    uint64_t key;           /* ITLB key of `page`, the last page used; TLB_INVALID: none */
+    struct code_page *page;
+    struct itlb_entry itlb[ITLB_SIZE];
+    struct code_page *hash[PAGE_HASH];
+    struct step_entry step[STEP_CACHE];
+    uint8_t *arena; /* code pages and blocks; emptied as a whole */
+    size_t arena_used;
+    struct hostexec *hx;
+    const struct interp_translator *translator; /* NULL: none */
+    void *translator_data;
+    sigjmp_buf unwind;
+    struct cpu_ops ops; /* the machine's, with ours filled in */
+    uint64_t stat_decoded, stat_invalidated, stat_dropped;
+};
+
+/* The engine's shared part: which bytes of guest RAM somebody has decoded. */
+struct interp_shared {
+    const struct op_entry *op[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    struct {
+        uint64_t *granules; /* a bit for each 64 bytes, one word a page; written while quiescent */
+        uint8_t *fine;      /* page was overwritten before: mark single granules, not all of it */
+    } slot[16 /* RAM_MAX_SLOTS */];
+};
+
+#define INTERP_ARENA (96UL << 20)
+
+/* cache.c */
+int cache_init(struct interp *it);
+void cache_fini(struct interp *it);
+/* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (straddles a page, MMIO): use the step
+ * path. May raise #PF. */
+struct block *cache_lookup(struct interp *it, struct cpu *cpu);
+void cache_forget_linear(struct interp *it); /* linear mappings changed */
+void cache_drop_all(struct interp *it);
+void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len); /* cpu_ops.code_write */
+/* ram.code_write: from a thread that is not a vCPU. */
+void cache_code_write_async(void *engine, uint64_t gpa, uint64_t len);
+int cache_shared_init(struct engine *e);
+int cache_shared_map(struct engine *e); /* once all RAM slots exist; may be called again */
+void cache_shared_fini(struct engine *e);
+/* ITLB key of the page of lin in the current mode. */
+static inline uint64_t cache_key(const struct cpu *cpu, uint64_t lin)
+{
+    return (lin & ~0xfffULL) | (cpu->cpl == 3) << 4 | cpu->code_size;
+}
+static inline uint64_t interp_lin_rip(const struct cpu *cpu)
+{
+    uint64_t lin = cpu->lin_base[SEG_CS] + cpu->r[R_RIP];
+    return cpu->code_size == 8 ? lin : (uint32_t)lin;
+}
+
+/* bind.c */
+void bind_init(struct interp_shared *s);
+/* Give i its handler. Never fails: what is not known gets op_ud. False: stub memory is full (see ops.h). */
+bool bind_insn(struct interp *it, struct insn *i, const struct decoded *d);
+/* True if the block must end after i. */
+bool bind_ends_block(const struct interp *it, const struct insn *i);
+
+/* loop.c: code of the running block was overwritten: leave it after this instruction. */
+void interp_stale_current(struct interp *it);
+
+/* step.c */
+void interp_step(struct interp *it, struct cpu *cpu);
+
+#endif

@@ -1,0 +1,323 @@
+/* The options of a machine: one table, its setters, and the checks that span options.
+ *
+ * Thread: whoever builds the machine; no locks.
+ */
+#include "machine/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "engine/engine.h"
+
+#define CONFIG_NAME_MAX    64
+#define CONFIG_CMDLINE_MAX 65535
+
+int config_parse_size(const char *text, uint64_t *out)
+{
+    static const char suffixes[] = "KMGT";
+    const char *suffix;
+    uint64_t v = 0;
+
+    if (!isdigit((unsigned char)*text))
+        return -EINVAL;
+    for (; isdigit((unsigned char)*text); text++) {
+        if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(*text - '0'), &v))
+            return -ERANGE;
+    }
+    suffix = *text ? strchr(suffixes, toupper((unsigned char)*text)) : NULL;
+    if (suffix) {
+        unsigned shift = 10 * (unsigned)(suffix - suffixes + 1);
+
+        if (v > UINT64_MAX >> shift)
+            return -ERANGE;
+        v <<= shift;
+        text++;
+        if (*text == 'i' && text[1] == 'B')
+            text++;
+    }
+    if (*text == 'B')
+        text++;
+    if (*text)
+        return -EINVAL;
+    *out = v;
+    return 0;
+}
+
+static int config_set_memory(struct machine_config *c, const char *value, struct err *err)
+{
+    uint64_t bytes = 0;
+    int r = config_parse_size(value, &bytes);
+
+    if (r == -EINVAL)
+        return err_set(err, EINVAL, "memory '%s' is not a size: write it like 512M or 4G", value);
+    if (r == -ERANGE || bytes > CONFIG_MEMORY_MAX)
+        return err_set(err, EINVAL, "memory '%s' is more than the 1T that a machine can have", value);
+    if (bytes < CONFIG_MEMORY_MIN)
+        return err_set(err, EINVAL,
+                       "memory '%s' is less than the 2M that a machine needs: write it like 512M or 4G",
+                       value);
+    if (bytes & 0xfffff)
+        return err_set(err, EINVAL, "memory '%s' is not a multiple of 1M", value);
+    c->memory = bytes;
+    return 0;
+}
+
+static int config_set_cpus(struct machine_config *c, const char *value, struct err *err)
+{
+    char *end;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(value, &end, 10);
+    if (!isdigit((unsigned char)*value) || *end || errno || n < 1 || n > MAX_VCPUS)
+        return err_set(err, EINVAL, "cpus '%s' is not a number from 1 to %d", value, MAX_VCPUS);
+    c->cpus = (unsigned)n;
+    return 0;
+}
+
+static int config_set_timeout(struct machine_config *c, const char *value, struct err *err)
+{
+    char *end;
+    double s;
+
+    errno = 0;
+    s = strtod(value, &end);
+    if (!isdigit((unsigned char)*value) || *end || errno || !(s >= 0.001 && s <= 1e9))
+        return err_set(err, EINVAL, "timeout '%s' is not a number of seconds: write it like 30 or 0.5",
+                       value);
+    c->timeout_ns = (uint64_t)(s * 1e9);
+    return 0;
+}
+
+static int config_set_serial(struct machine_config *c, const char *value, struct err *err)
+{
+    bool known = !strcmp(value, "stdio") || !strcmp(value, "none") || !strcmp(value, "pty") ||
+                 (!strncmp(value, "file:", 5) && value[5]) || (!strncmp(value, "unix:", 5) && value[5]);
+
+    if (!known)
+        return err_set(err, EINVAL, "serial '%s' is unknown: use stdio, none, file:PATH, unix:PATH or pty",
+                       value);
+    if (c->serials == CONFIG_SERIALS)
+        return err_set(err, EINVAL, "serial was given more than %d times: a machine has COM1 to COM4",
+                       CONFIG_SERIALS);
+    c->serial[c->serials] = strdup(value);
+    if (!c->serial[c->serials])
+        return err_set(err, ENOMEM, "out of memory");
+    c->serials++;
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    unsigned bits;
+} config_traces[] = {
+    { "io", TRACE_IO },
+    { "mmio", TRACE_MMIO },
+    { "irq", TRACE_IRQ },
+    { "exits", TRACE_EXITS },
+    { "all", TRACE_IO | TRACE_MMIO | TRACE_IRQ | TRACE_EXITS },
+};
+
+static unsigned config_trace_bits(const char *word, size_t len)
+{
+    for (size_t i = 0; i < ARRAY_LEN(config_traces); i++) {
+        if (strlen(config_traces[i].name) == len && !strncmp(config_traces[i].name, word, len))
+            return config_traces[i].bits;
+    }
+    return 0;
+}
+
+static int config_set_trace(struct machine_config *c, const char *value, struct err *err)
+{
+    for (const char *p = value;;) {
+        size_t len = strcspn(p, ",");
+        unsigned bits = config_trace_bits(p, len);
+
+        if (!bits)
+            return err_set(err, EINVAL,
+                           "trace '%.*s' is unknown: use io, mmio, irq, exits or all, with commas between",
+                           (int)(len > 64 ? 64 : len), p);
+        c->trace |= bits;
+        if (!p[len])
+            return 0;
+        p += len + 1;
+    }
+}
+
+static int config_set_engine(struct machine_config *c, const char *value, struct err *err)
+{
+    static const char *const known[] = { "auto", "kvm", "dbt", "interp" };
+    char *copy;
+
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (strcmp(value, known[i]))
+            continue;
+        copy = strdup(value);
+        if (!copy)
+            return err_set(err, ENOMEM, "out of memory");
+        free(c->engine);
+        c->engine = copy;
+        return 0;
+    }
+    return err_set(err, EINVAL, "engine '%s' is unknown: use auto, kvm, dbt or interp", value);
+}
+
+static int config_set_name(struct machine_config *c, const char *value, struct err *err)
+{
+    size_t len = strlen(value);
+    char *copy;
+
+    if (!len || len > CONFIG_NAME_MAX || *value == '-' || *value == '.' ||
+        strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != len)
+        return err_set(err, EINVAL, "name '%.80s' is not 1 to %d letters, digits, '.', '_' or '-'", value,
+                       CONFIG_NAME_MAX);
+    copy = strdup(value);
+    if (!copy)
+        return err_set(err, ENOMEM, "out of memory");
+    free(c->name);
+    c->name = copy;
+    return 0;
+}
+
+#define PARSED(fn)   .kind = CONFIG_PARSED, .parse = fn
+#define MEMBER(k, m) .kind = k, .offset = offsetof(struct machine_config, m)
+
+const struct config_key config_keys[] = {
+    { "engine", "NAME", "what runs the CPUs: auto, or one that 'vitro version' lists", "auto kvm dbt interp",
+      PARSED(config_set_engine) },
+    { "cpu", "MODEL", "what CPU the guest sees: host, x86-64-v1 .. v4",
+      "host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4", MEMBER(CONFIG_TEXT, cpu) },
+    { "cpus", "N", "number of virtual CPUs, 1 to 64", "1 2 4 8", PARSED(config_set_cpus) },
+    { "memory", "SIZE", "guest memory, like 512M or 4G", "512M 1G 2G 4G", PARSED(config_set_memory) },
+    { "kernel", "FILE", "bzImage, ELF with a PVH entry, or Multiboot 1 kernel", NULL,
+      MEMBER(CONFIG_FILE, kernel) },
+    { "initrd", "FILE", "initial RAM disk for the kernel", NULL, MEMBER(CONFIG_FILE, initrd) },
+    { "cmdline", "TEXT", "the kernel's command line (Linux default: console=ttyS0)", NULL,
+      MEMBER(CONFIG_TEXT, cmdline) },
+    { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
+      "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
+    { "disk", "FILE[,OPT]", "disk image; options: format=raw, ro, ephemeral; repeatable", NULL,
+      PARSED(config_set_disk), .repeatable = true },
+    { "name", "NAME", "what messages call the machine", NULL, PARSED(config_set_name) },
+    { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
+      MEMBER(CONFIG_FLAG, debug_exit) },
+    { "no-reboot", NULL, "end when the guest reboots; a triple fault then is status 126", NULL,
+      MEMBER(CONFIG_FLAG, no_reboot) },
+    { "timeout", "SECONDS", "end with status 124 after this time", NULL, PARSED(config_set_timeout) },
+    { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, all (commas between)", "io mmio irq exits all",
+      PARSED(config_set_trace) },
+    { "firmware", "FILE", "", NULL, .kind = CONFIG_LATER },
+    { "cdrom", "FILE", "", NULL, .kind = CONFIG_LATER },
+    { "net", "WHAT", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
+    { "share", "DIR", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
+    { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
+    { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },
+    { "seccomp", "on|off", "", NULL, .kind = CONFIG_LATER },
+    { .key = NULL },
+};
+
+const struct config_key *config_find(const char *key)
+{
+    for (const struct config_key *k = config_keys; k->key; k++) {
+        if (!strcmp(k->key, key))
+            return k;
+    }
+    return NULL;
+}
+
+int config_init(struct machine_config *c)
+{
+    memset(c, 0, sizeof(*c));
+    c->cpus = 1;
+    c->memory = 512ULL << 20;
+    c->engine = strdup("auto");
+    c->cpu = strdup("host");
+    c->name = strdup("vitro");
+    if (c->engine && c->cpu && c->name)
+        return 0;
+    config_fini(c);
+    return -ENOMEM;
+}
+
+void config_fini(struct machine_config *c)
+{
+    free(c->engine);
+    free(c->cpu);
+    free(c->name);
+    free(c->kernel);
+    free(c->initrd);
+    free(c->cmdline);
+    for (unsigned i = 0; i < CONFIG_SERIALS; i++)
+        free(c->serial[i]);
+    config_free_disks(c);
+    memset(c, 0, sizeof(*c));
+}
+
+static int config_set_flag(struct machine_config *c, const struct config_key *k, const char *value,
+                           struct err *err)
+{
+    bool on = !value || !strcmp(value, "true");
+
+    if (!on && strcmp(value, "false"))
+        return err_set(err, EINVAL, "%s takes no value", k->key);
+    memcpy((char *)c + k->offset, &on, sizeof(on));
+    return 0;
+}
+
+static int config_set_text(struct machine_config *c, const struct config_key *k, const char *value,
+                           struct err *err)
+{
+    char **member = (char **)(void *)((char *)c + k->offset);
+    char *copy;
+
+    if (k->kind == CONFIG_FILE && !*value)
+        return err_set(err, EINVAL, "%s is empty: give the name of a file", k->key);
+    if (strlen(value) > CONFIG_CMDLINE_MAX)
+        return err_set(err, EINVAL, "%s is longer than %d bytes", k->key, CONFIG_CMDLINE_MAX);
+    copy = strdup(value);
+    if (!copy)
+        return err_set(err, ENOMEM, "out of memory");
+    free(*member);
+    *member = copy;
+    return 0;
+}
+
+int config_set(struct machine_config *c, const char *key, const char *value, struct err *err)
+{
+    const struct config_key *k = config_find(key);
+
+    if (!k)
+        return err_set(err, EINVAL, "option '%.80s' is unknown: see 'vitro help run'", key);
+    if (k->kind == CONFIG_LATER)
+        return err_set(err, ENOTSUP, "option '%s' is not supported yet in this version", key);
+    if (k->kind == CONFIG_FLAG)
+        return config_set_flag(c, k, value, err);
+    if (!value)
+        return err_set(err, EINVAL, "option '%s' needs a value: %s", key, k->arg);
+    return k->kind == CONFIG_PARSED ? k->parse(c, value, err) : config_set_text(c, k, value, err);
+}
+
+const char *config_serial(const struct machine_config *c, unsigned n)
+{
+    if (n < c->serials)
+        return c->serial[n];
+    return n == 0 ? "stdio" : "none";
+}
+
+int config_check(const struct machine_config *c, struct err *err)
+{
+    unsigned stdio = 0;
+
+    if (!c->kernel)
+        return err_set(err, EINVAL, "there is nothing to run: give a kernel with --kernel FILE");
+    for (unsigned n = 0; n < CONFIG_SERIALS; n++)
+        stdio += !strcmp(config_serial(c, n), "stdio");
+    if (stdio > 1)
+        return err_set(err, EINVAL,
+                       "two serial ports cannot both be on stdio: give one of them another --serial");
+    return 0;
+}

@@ -1,0 +1,99 @@
+/* What a machine is made of: every option of `vitro run`, as text from the command line or from a JSON file.
+ *
+ * One table (config_keys) describes the options; the command line, the JSON reader, the help text and
+ * the shell completion all come from it, so that they cannot disagree.
+ */
+#ifndef VITRO_MACHINE_CONFIG_H
+#define VITRO_MACHINE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+#define CONFIG_SERIALS    4
+#define CONFIG_DISKS      16
+#define CONFIG_MEMORY_MIN (2ULL << 20)
+#define CONFIG_MEMORY_MAX (1ULL << 40)
+
+/* --trace: what is told on stderr while the guest runs. */
+enum {
+    TRACE_IO = 1,    /* every port access */
+    TRACE_MMIO = 2,  /* every access to a device's memory */
+    TRACE_IRQ = 4,   /* every interrupt line and message */
+    TRACE_EXITS = 8, /* every time that a vCPU leaves the engine, and the machine's life */
+};
+
+enum config_format { CONFIG_FORMAT_NONE, CONFIG_RAW };
+
+/* --disk */
+struct config_disk {
+    char *path;
+    enum config_format format;
+    bool ro, ephemeral; /* not both */
+};
+
+/* All strings are owned by the struct; NULL means not given. */
+struct machine_config {
+    char *engine; /* "auto", "interp" ...: checked against what is built in when the machine is created */
+    char *cpu;    /* CPU model: "host", "x86-64-v1" ... */
+    char *name;
+    char *kernel, *initrd, *cmdline;
+    char *serial[CONFIG_SERIALS]; /* COM1..COM4 */
+    unsigned serials;             /* how many --serial were given */
+    struct config_disk disk[CONFIG_DISKS];
+    unsigned disks;
+    uint64_t memory;              /* bytes */
+    uint64_t timeout_ns;          /* host time; 0: none */
+    unsigned cpus;
+    unsigned trace; /* TRACE_* */
+    bool debug_exit, no_reboot;
+};
+
+enum config_kind { CONFIG_FLAG, CONFIG_TEXT, CONFIG_FILE, CONFIG_PARSED, CONFIG_LATER };
+
+struct config_key {
+    const char *key;     /* without the dashes */
+    const char *arg;     /* what the help calls the value; NULL: a flag without value */
+    const char *help;    /* one line, without a full stop */
+    const char *choices; /* space-separated values for completion, or NULL */
+    enum config_kind kind;
+    size_t offset; /* CONFIG_FLAG, CONFIG_TEXT, CONFIG_FILE: the member */
+    int (*parse)(struct machine_config *c, const char *value, struct err *err); /* CONFIG_PARSED */
+    bool repeatable;
+};
+
+/* Ends with a NULL key. CONFIG_LATER: part of the contract, but this version refuses it. */
+extern const struct config_key config_keys[];
+
+/* The key's entry, or NULL. */
+const struct config_key *config_find(const char *key);
+
+/* Defaults: engine auto, cpu host, one vCPU, 512 MiB, COM1 on stdio. Returns 0 or -ENOMEM. */
+int config_init(struct machine_config *c);
+void config_fini(struct machine_config *c);
+
+/* Set one option from text; value is NULL for a flag (true), or "true"/"false". A later value replaces an
+ * earlier one; --serial and --disk collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
+int config_set(struct machine_config *c, const char *key, const char *value, struct err *err);
+
+/* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
+ * for repeatable options arrays of strings. The file is at most 1 MiB. 0 or -errno with a sentence in err. */
+int config_load_json(struct machine_config *c, const char *path, struct err *err);
+
+/* Check what belongs together once everything is set. 0, or -EINVAL with a sentence in err. */
+int config_check(const struct machine_config *c, struct err *err);
+
+/* config_disk.c: --disk for the table, and what config_fini() does about it. */
+int config_set_disk(struct machine_config *c, const char *value, struct err *err);
+void config_free_disks(struct machine_config *c);
+
+/* "512M", "4G", "1048576": bytes in *out. Suffixes K, M, G, T (powers of 1024), optionally followed by "iB"
+ * or "B". 0, -EINVAL (not a size) or -ERANGE (more than 64 bits). */
+int config_parse_size(const char *text, uint64_t *out);
+
+/* What COM n (0..3) is connected to: "stdio", "none" ... */
+const char *config_serial(const struct machine_config *c, unsigned n);
+
+#endif

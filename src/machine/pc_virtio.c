@@ -1,0 +1,103 @@
+/* The wiring of the `pc` machine's virtio devices: disks and the entropy device, on PCI slots from 1 on.
+ *
+ * Threads: pc_init_virtio() and pc_fini_virtio() while no other thread knows the machine.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "machine/vm.h"
+
+struct vm_disk {
+    struct virtio_blk blk;
+    struct block *block; /* owned */
+    char name[24];
+};
+
+static int pc_open_disk(struct block **out, const struct config_disk *cfg, struct err *err)
+{
+    struct block *base;
+    int r = block_raw_open(&base, cfg->path, cfg->ro || cfg->ephemeral, err);
+
+    if (r == 0 && cfg->ephemeral)
+        r = block_overlay_open(&base, base, err);
+    if (r < 0) {
+        err_prefix(err, "disk");
+        return r;
+    }
+    *out = base;
+    return 0;
+}
+
+static int pc_wire_disk(struct vm *vm, struct vm_disk *d, unsigned n)
+{
+    struct virtio_blk_setup setup = {
+        .block = d->block,
+        .loop = &vm->loop,
+        .ram = &vm->ram,
+        .deliver = pc_deliver,
+        .deliver_opaque = vm,
+        .name = d->name,
+        .serial = d->name,
+        .queues = vm->cfg->cpus < VIRTIO_BLK_QUEUES ? vm->cfg->cpus : VIRTIO_BLK_QUEUES,
+    };
+    int r = virtio_blk_init(&d->blk, &setup);
+
+    if (r < 0)
+        return r;
+    pc_add_device(vm, &virtio_blk_ops, &d->blk, n);
+    return pci_dev_plug(&d->blk.vp.pci, &vm->pci, -1);
+}
+
+static int pc_add_disk(struct vm *vm, unsigned n, struct err *err)
+{
+    struct vm_disk *d = calloc(1, sizeof(*d));
+    int r;
+
+    if (!d)
+        return err_set(err, ENOMEM, "out of memory for disk %u", n);
+    r = pc_open_disk(&d->block, &vm->cfg->disk[n], err);
+    if (r < 0) {
+        free(d);
+        return r;
+    }
+    vm->disk[vm->ndisks++] = d;
+    snprintf(d->name, sizeof(d->name), "vitro-disk%u", n);
+    r = pc_wire_disk(vm, d, n);
+    return r < 0 ? err_set(err, -r, "cannot add disk '%s': %s", vm->cfg->disk[n].path, strerror(-r)) : 0;
+}
+
+static int pc_wire_rng(struct vm *vm)
+{
+    int r;
+
+    rand_init_host(&vm->rand);
+    r = virtio_rng_init(&vm->rng, &vm->rand, &vm->loop, &vm->ram, pc_deliver, vm);
+    if (r < 0)
+        return r;
+    pc_add_device(vm, &virtio_rng_ops, &vm->rng, 0);
+    return pci_dev_plug(&vm->rng.vp.pci, &vm->pci, -1);
+}
+
+int pc_init_virtio(struct vm *vm, struct err *err)
+{
+    int r = pc_wire_rng(vm);
+
+    if (r < 0)
+        return err_set(err, -r, "cannot add the entropy device: %s", strerror(-r));
+    for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
+        r = pc_add_disk(vm, n, err);
+    return r;
+}
+
+void pc_fini_virtio(struct vm *vm)
+{
+    while (vm->ndisks > 0) {
+        struct vm_disk *d = vm->disk[--vm->ndisks];
+
+        block_close(d->block);
+        free(d);
+    }
+}

@@ -1,0 +1,436 @@
+/* The life of a machine: building it, running it, what ends it. See vm.h for threads and locks. */
+#include "machine/vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+
+#define VM_DRAIN_MS 2000
+
+/* Requests after which the guest must not run on until they are served. */
+#define VM_REQ_STOPS                                                                                         \
+    (VM_REQ_POWER_OFF | VM_REQ_RESET | VM_REQ_TRIPLE | VM_REQ_PANIC | VM_REQ_DEBUG_EXIT | VM_REQ_TIMEOUT |   \
+     VM_REQ_QUIT | VM_REQ_SIGNAL)
+
+static const char *const vm_end_names[] = {
+    [VM_RUNS] = "running",
+    [VM_END_POWER_OFF] = "the guest powered off",
+    [VM_END_REBOOT] = "the guest rebooted",
+    [VM_END_DEBUG] = "the guest wrote to the debug-exit port",
+    [VM_END_TIMEOUT] = "the time ran out",
+    [VM_END_TRIPLE] = "the guest crashed: triple fault",
+    [VM_END_PANIC] = "the guest's kernel panicked",
+    [VM_END_QUIT] = "quit from the console",
+    [VM_END_SIGNAL] = "ended by a signal",
+    [VM_END_ERROR] = "an error of vitro",
+};
+
+const char *vm_end_name(enum vm_end end) { return vm_end_names[end]; }
+
+int vm_status(const struct vm *vm)
+{
+    switch (vm->life.end) {
+    case VM_END_DEBUG:
+        return (int)((vm->life.debug_value << 1 | 1) & 0xff);
+    case VM_END_TIMEOUT:
+        return 124;
+    case VM_END_TRIPLE:
+    case VM_END_PANIC:
+        return 126;
+    case VM_END_SIGNAL:
+        return 128 + vm->life.signal;
+    case VM_END_ERROR:
+        return 125;
+    default:
+        return 0;
+    }
+}
+
+/* -- requests -- */
+
+void vm_request(struct vm *vm, uint32_t requests)
+{
+    pthread_mutex_lock(&vm->life.lock);
+    vm->life.requests |= requests;
+    if (requests & VM_REQ_STOPS)
+        vm->life.run = false;
+    pthread_mutex_unlock(&vm->life.lock);
+    for (unsigned n = 0; n < vm->nvcpus && (requests & VM_REQ_STOPS); n++)
+        vcpu_kick(&vm->vcpu[n]->vcpu, ATT_EXIT);
+    loop_stop(&vm->loop);
+}
+
+static void vm_status_line(struct vm *vm)
+{
+    uint64_t insns = 0;
+
+    for (unsigned n = 0; n < vm->nvcpus; n++)
+        insns += vm->vcpu[n]->vcpu.cpu.insns;
+    fprintf(stderr,
+            "\nvitro: '%s' %s, %u vCPUs, %" PRIu64 " MiB, guest time %.1f s, %" PRIu64
+            " instructions, %" PRIu64 " resets\n",
+            vm->cfg->name, vm->life.paused ? "is paused" : "runs", vm->nvcpus, vm->cfg->memory >> 20,
+            (double)clock_ns(&vm->clock) / 1e9, insns, vm->life.resets);
+}
+
+/* Console keys; device lock held. */
+static void vm_on_console(void *opaque, enum console_command cmd)
+{
+    struct vm *vm = opaque;
+
+    switch (cmd) {
+    case CONSOLE_QUIT:
+        vm_request(vm, VM_REQ_QUIT);
+        break;
+    case CONSOLE_RESET:
+        vm_request(vm, VM_REQ_RESET);
+        break;
+    case CONSOLE_PAUSE:
+        vm_request(vm, VM_REQ_PAUSE);
+        break;
+    case CONSOLE_BREAK:
+        uart_break(&vm->uart[0]);
+        break;
+    case CONSOLE_STATUS:
+        vm_status_line(vm);
+        break;
+    case CONSOLE_POWER:
+        if (!acpi_pm_power_button(&vm->pm))
+            fputs("\nvitro: the guest does not listen to the power button\n", stderr);
+        break;
+    }
+}
+
+static void vm_on_signal(void *opaque, uint32_t events)
+{
+    struct vm *vm = opaque;
+    struct signalfd_siginfo info;
+
+    if (read(vm->signals.fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    switch (info.ssi_signo) {
+    case SIGTSTP: /* the shell wants its terminal back for a while */
+        console_leave(&vm->console);
+        kill(getpid(), SIGSTOP);
+        break;
+    case SIGCONT:
+        if (vm->console.wanted)
+            console_enter(&vm->console);
+        break;
+    default:
+        vm->life.signal = (int)info.ssi_signo;
+        vm_request(vm, VM_REQ_SIGNAL);
+        break;
+    }
+}
+
+static void vm_on_deadline(void *opaque, uint32_t events) { vm_request(opaque, VM_REQ_TIMEOUT); }
+
+/* --timeout is host time: a timerfd, not a timer of the guest's clock. */
+static int vm_arm_timeout(struct vm *vm)
+{
+    uint64_t ns = vm->cfg->timeout_ns;
+    struct itimerspec when = { .it_value = { .tv_sec = (time_t)(ns / NSEC_PER_SEC),
+                                             .tv_nsec = (long)(ns % NSEC_PER_SEC) } };
+
+    if (!ns)
+        return 0;
+    vm->deadline.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (vm->deadline.fd < 0 || timerfd_settime(vm->deadline.fd, 0, &when, NULL) < 0)
+        return -errno;
+    vm->deadline.fn = vm_on_deadline;
+    vm->deadline.opaque = vm;
+    return loop_add_fd(&vm->loop, &vm->deadline, EPOLLIN);
+}
+
+/* -- building -- */
+
+static int vm_read_files(struct vm *vm, struct err *err)
+{
+    int r = boot_image_open(&vm->kernel, vm->cfg->kernel, err);
+
+    if (r < 0 || !vm->cfg->initrd)
+        return r;
+    r = boot_read_file(vm->cfg->initrd, "initrd", vm->cfg->memory, &vm->initrd, &vm->initrd_len, err);
+    if (r == -EFBIG)
+        return err_set(err, EFBIG,
+                       "initrd '%s' is larger than the guest's memory of %" PRIu64
+                       " MiB: give the guest more with --memory",
+                       vm->cfg->initrd, vm->cfg->memory >> 20);
+    return r;
+}
+
+static int vm_open_serials(struct vm *vm, struct err *err)
+{
+    struct serial_filter filter = { .fn = console_filter, .opaque = &vm->console };
+    int r = 0;
+
+    for (unsigned n = 0; r == 0 && n < VM_UARTS; n++) {
+        r = serial_open(&vm->serial[n], config_serial(vm->cfg, n), n, err);
+        if (r == 0 && vm->serial[n].kind == SERIAL_STDIO && vm->console.is_terminal)
+            serial_set_filter(&vm->serial[n], filter);
+    }
+    return r;
+}
+
+static int vm_build(struct vm *vm, const struct engine_ops *ops, struct err *err)
+{
+    int r = vm_read_files(vm, err);
+
+    if (r == 0)
+        r = pc_init_ram(vm, err); /* an engine wants to know the slots */
+    if (r == 0)
+        r = engine_init(&vm->engine, ops, &vm->ram, err);
+    if (r < 0)
+        return r;
+    r = pc_init(vm, err);
+    if (r == 0)
+        r = pc_reset(vm, err);
+    if (r == 0)
+        r = vm_open_serials(vm, err); /* last: what it makes is seen from outside */
+    return r;
+}
+
+int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+              struct err *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+    int r;
+
+    *out = NULL;
+    if (!vm)
+        return err_set(err, ENOMEM, "out of memory");
+    vm->cfg = cfg;
+    vm->signals.fd = vm->deadline.fd = -1;
+    pthread_mutex_init(&vm->life.lock, NULL);
+    pthread_cond_init(&vm->life.go, NULL);
+    pthread_cond_init(&vm->life.idle, NULL);
+    clock_init_host(&vm->clock);
+    r = loop_init(&vm->loop, &vm->clock);
+    if (r < 0) {
+        free(vm);
+        return err_set(err, -r, "cannot make an event loop: %s", strerror(-r));
+    }
+    console_init(&vm->console, vm_on_console, vm);
+    for (unsigned n = 0; n < VM_UARTS; n++)
+        serial_init(&vm->serial[n], &vm->loop);
+    ram_init(&vm->ram);
+    bus_init(&vm->io, "io", &vm->loop, 0x10000);
+    bus_init(&vm->mmio, "mmio", &vm->loop, 0);
+    r = vm_build(vm, ops, err);
+    if (r == 0) {
+        *out = vm;
+        return 0;
+    }
+    for (unsigned n = 0; n < VM_UARTS; n++)
+        serial_abandon(&vm->serial[n]);
+    vm_destroy(vm);
+    return r;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    console_leave(&vm->console);
+    pc_fini(vm);
+    for (unsigned n = 0; n < VM_UARTS; n++)
+        serial_close(&vm->serial[n]);
+    if (vm->engine.ops)
+        engine_fini(&vm->engine);
+    for (unsigned n = 0; n < MAX_VCPUS; n++)
+        free(vm->vcpu[n]);
+    if (vm->deadline.fd >= 0)
+        close(vm->deadline.fd);
+    ram_fini(&vm->ram);
+    boot_image_close(&vm->kernel);
+    free(vm->initrd);
+    loop_fini(&vm->loop);
+    pthread_mutex_destroy(&vm->life.lock);
+    pthread_cond_destroy(&vm->life.go);
+    pthread_cond_destroy(&vm->life.idle);
+    free(vm);
+}
+
+/* -- running -- */
+
+static void vm_each_device(struct vm *vm, bool pause)
+{
+    for (unsigned n = 0; n < vm->ndevices; n++) {
+        const struct device_ops *ops = vm->device[n].ops;
+        void (*fn)(void *dev) = pause ? ops->pause : ops->resume;
+
+        if (fn)
+            fn(vm->device[n].dev);
+    }
+    for (unsigned n = 0; n < vm->nvcpus; n++) {
+        void (*fn)(void *dev) = pause ? lapic_ops.pause : lapic_ops.resume;
+
+        if (fn)
+            fn(&vm->vcpu[n]->lapic);
+    }
+}
+
+/* Guest time stands while the machine does. */
+static void vm_pause(struct vm *vm)
+{
+    vcpu_threads_halt(vm);
+    loop_lock(&vm->loop);
+    vm_each_device(vm, true);
+    clock_stop(&vm->clock);
+    loop_unlock(&vm->loop);
+    vm->life.paused = true;
+}
+
+static void vm_resume(struct vm *vm)
+{
+    loop_lock(&vm->loop);
+    clock_start(&vm->clock);
+    vm_each_device(vm, false);
+    loop_unlock(&vm->loop);
+    loop_kick(&vm->loop);
+    vm->life.paused = false;
+    vcpu_threads_go(vm);
+}
+
+static void vm_toggle_pause(struct vm *vm)
+{
+    if (vm->life.paused)
+        vm_resume(vm);
+    else
+        vm_pause(vm);
+    if (vm->console.wanted)
+        fprintf(stderr, "\nvitro: '%s' %s\n", vm->cfg->name,
+                vm->life.paused ? "is paused: Ctrl-] p lets it go on" : "goes on");
+}
+
+static void vm_reset(struct vm *vm)
+{
+    struct err err = { "" };
+
+    vcpu_threads_halt(vm);
+    pthread_mutex_lock(&vm->life.lock);
+    vm->life.requests &= ~(VM_REQ_RESET | VM_REQ_TRIPLE); /* of the same crash, from other vCPUs */
+    pthread_mutex_unlock(&vm->life.lock);
+    if (vm->cfg->trace & TRACE_EXITS)
+        log_msg(LOG_INFO, "trace: reset");
+    if (pc_reset(vm, &err) < 0) {
+        log_msg(LOG_ERROR, "cannot reset the machine: %s", err.text);
+        vm->life.end = VM_END_ERROR;
+        return;
+    }
+    vm->life.resets++;
+    if (!vm->life.paused)
+        vcpu_threads_go(vm);
+}
+
+/* What the pending requests mean for the machine; the first that matches counts. */
+static enum vm_end vm_ending(const struct vm *vm, uint32_t req)
+{
+    static const struct {
+        uint32_t request;
+        enum vm_end end;
+    } ends[] = {
+        { VM_REQ_SIGNAL, VM_END_SIGNAL },       { VM_REQ_QUIT, VM_END_QUIT },
+        { VM_REQ_DEBUG_EXIT, VM_END_DEBUG },    { VM_REQ_PANIC, VM_END_PANIC },
+        { VM_REQ_POWER_OFF, VM_END_POWER_OFF }, { VM_REQ_TIMEOUT, VM_END_TIMEOUT },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        if (req & ends[i].request)
+            return ends[i].end;
+    }
+    if (vm->cfg->no_reboot && (req & VM_REQ_TRIPLE))
+        return VM_END_TRIPLE;
+    if (vm->cfg->no_reboot && (req & VM_REQ_RESET))
+        return VM_END_REBOOT;
+    return VM_RUNS;
+}
+
+/* Between two runs of the loop: no lock is held. */
+static void vm_serve(struct vm *vm)
+{
+    uint32_t req;
+
+    pthread_mutex_lock(&vm->life.lock);
+    req = vm->life.requests;
+    vm->life.requests = 0;
+    pthread_mutex_unlock(&vm->life.lock);
+    vm->life.end = vm_ending(vm, req);
+    if (vm->life.end != VM_RUNS)
+        return;
+    if (req & (VM_REQ_RESET | VM_REQ_TRIPLE))
+        vm_reset(vm);
+    if (req & VM_REQ_PAUSE)
+        vm_toggle_pause(vm);
+}
+
+static void vm_finish(struct vm *vm)
+{
+    vcpu_threads_join(vm);
+    loop_lock(&vm->loop);
+    for (unsigned n = 0; n < VM_UARTS; n++) {
+        serial_drain(&vm->serial[n], VM_DRAIN_MS);
+        serial_stop(&vm->serial[n]);
+    }
+    loop_unlock(&vm->loop);
+    if (vm->signals.fd >= 0)
+        loop_del_fd(&vm->loop, &vm->signals);
+    console_leave(&vm->console);
+    if (vm->cfg->trace & TRACE_EXITS)
+        log_msg(LOG_INFO, "trace: end: %s", vm_end_name(vm->life.end));
+}
+
+static int vm_begin(struct vm *vm, int signals, struct err *err)
+{
+    int r = vm_arm_timeout(vm);
+
+    vm->signals = (struct loop_fd){ .fd = signals, .fn = vm_on_signal, .opaque = vm };
+    if (r == 0 && signals >= 0)
+        r = loop_add_fd(&vm->loop, &vm->signals, EPOLLIN);
+    if (r < 0)
+        return err_set(err, -r, "cannot watch signals and time: %s", strerror(-r));
+    r = vcpu_threads_start(vm, err);
+    if (r < 0)
+        return r;
+    for (unsigned n = 0; n < VM_UARTS; n++)
+        vm->console.wanted |= vm->serial[n].kind == SERIAL_STDIO;
+    if (vm->console.wanted)
+        console_enter(&vm->console);
+    loop_lock(&vm->loop);
+    for (unsigned n = 0; n < VM_UARTS; n++)
+        serial_start(&vm->serial[n]);
+    loop_unlock(&vm->loop);
+    return 0;
+}
+
+enum vm_end vm_run(struct vm *vm, int signals)
+{
+    struct err err = { "" };
+    void *stack = console_stack_init();
+    int r = vm_begin(vm, signals, &err);
+
+    if (r == 0)
+        vcpu_threads_go(vm);
+    while (r == 0 && vm->life.end == VM_RUNS) {
+        r = loop_run(&vm->loop);
+        vm_serve(vm);
+    }
+    if (r < 0) {
+        vm->life.end = VM_END_ERROR;
+        log_msg(LOG_ERROR, "%s", err.text[0] ? err.text : strerror(-r));
+    }
+    vm_finish(vm);
+    console_stack_fini(stack);
+    return vm->life.end;
+}

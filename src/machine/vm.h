@@ -1,0 +1,198 @@
+/* One machine: memory, CPUs, chips, and its life.
+ *
+ * Threads: the thread that calls vm_run() owns the machine (the "machine's thread"): it runs the event loop
+ * and is the only one that pauses, resumes and resets. Each vCPU has a thread of its own (vcpu_thread.c).
+ * Whoever wants something done (a chip on a vCPU's thread, a callback, a signal) notes it with vm_request();
+ * the machine's thread does it between two runs of the loop, when it holds no lock.
+ *
+ * Lock order: the device lock (loop), then vm->life.lock or a vCPU's wait_lock (leaves).
+ */
+#ifndef VITRO_MACHINE_VM_H
+#define VITRO_MACHINE_VM_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "base/rand.h"
+#include "block/block.h"
+#include "boot/boot.h"
+#include "bus/bus.h"
+#include "bus/device.h"
+#include "chip/acpi_pm.h"
+#include "chip/debug_exit.h"
+#include "chip/dma8237.h"
+#include "chip/fpu_error.h"
+#include "chip/hpet.h"
+#include "chip/i8042.h"
+#include "chip/ioapic.h"
+#include "chip/pic8259.h"
+#include "chip/pit8254.h"
+#include "chip/post.h"
+#include "chip/pvpanic.h"
+#include "chip/rtc.h"
+#include "chip/uart16550.h"
+#include "engine/engine.h"
+#include "machine/config.h"
+#include "machine/console.h"
+#include "machine/serial.h"
+#include "pci/host.h"
+#include "ram/ram.h"
+#include "virtio/blk.h"
+#include "virtio/rng.h"
+#include "x86/cpuid.h"
+#include "x86/lapic.h"
+
+struct err;
+
+/* The guest's TSC runs with guest time: one tick a nanosecond, on every host the same. */
+#define VM_TSC_KHZ     1000000ULL
+#define VM_UARTS       4
+#define VM_MAX_DEVICES 64
+
+/* What somebody wants from the machine's thread; bits. */
+enum {
+    VM_REQ_POWER_OFF = 1, /* ACPI S5 */
+    VM_REQ_RESET = 2,     /* reset register, keyboard controller, port 0x92, console */
+    VM_REQ_TRIPLE = 4,    /* a vCPU shut down */
+    VM_REQ_PANIC = 8,     /* pvpanic */
+    VM_REQ_DEBUG_EXIT = 16,
+    VM_REQ_TIMEOUT = 32,
+    VM_REQ_QUIT = 64,    /* console */
+    VM_REQ_SIGNAL = 128, /* life.signal says which */
+    VM_REQ_PAUSE = 256,  /* pause, or go on if paused */
+};
+
+/* Why a machine ended. */
+enum vm_end {
+    VM_RUNS,
+    VM_END_POWER_OFF,
+    VM_END_REBOOT,
+    VM_END_DEBUG,
+    VM_END_TIMEOUT,
+    VM_END_TRIPLE,
+    VM_END_PANIC,
+    VM_END_QUIT,
+    VM_END_SIGNAL,
+    VM_END_ERROR
+};
+
+struct vm_vcpu {
+    struct vcpu vcpu;
+    struct lapic lapic;
+    struct vm *vm;
+    pthread_t thread;
+    bool has_thread;
+};
+
+struct vm_life {
+    pthread_mutex_t lock; /* guards what follows; a leaf */
+    pthread_cond_t go;    /* vCPUs wait here while the machine stands */
+    pthread_cond_t idle;  /* the machine's thread waits here until all vCPUs stand */
+    bool run, quit;
+    unsigned standing; /* vCPU threads that are not inside the engine */
+    uint32_t requests;
+    uint32_t debug_value;
+    int signal;
+    /* the machine's thread only */
+    bool paused;
+    uint64_t resets;
+    enum vm_end end;
+};
+
+struct vm {
+    const struct machine_config *cfg; /* borrowed */
+    struct clock clock;
+    struct loop loop;
+    struct ram ram;
+    struct bus io, mmio;
+    struct engine engine;
+    struct cpuid_table cpuid;
+    struct lapic_bus lapics;
+    struct vm_vcpu *vcpu[MAX_VCPUS]; /* owned */
+    unsigned nvcpus;
+
+    struct pic pic;
+    struct pit pit;
+    struct ioapic ioapic;
+    struct hpet hpet;
+    struct rtc rtc;
+    struct i8042 i8042;
+    struct dma8237 dma;
+    struct post post;
+    struct uart uart[VM_UARTS];
+    struct acpi_pm pm;
+    struct pci_host pci;
+    struct pvpanic pvpanic;
+    struct debug_exit debug_exit;
+    struct fpu_error fpu_error;
+    uint8_t isa_sources[16]; /* who drives each ISA interrupt high: see pc.c */
+
+    struct rand_source rand;
+    struct virtio_rng rng;
+    struct vm_disk *disk[CONFIG_DISKS]; /* owned, see pc_virtio.c */
+    unsigned ndisks;
+
+    struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
+    unsigned ndevices;
+
+    struct serial serial[VM_UARTS];
+    struct console console;
+    struct loop_fd signals, deadline; /* signalfd and timerfd; -1: none */
+
+    struct boot_image kernel;
+    uint8_t *initrd; /* owned */
+    size_t initrd_len;
+
+    struct vm_life life;
+};
+
+/* Build a machine that stands at its first instruction. cfg is borrowed for the machine's life and has passed
+ * config_check(); ops is the engine. Returns 0, or -errno with a sentence in err and *out NULL: nothing is
+ * left behind. */
+int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+              struct err *err);
+/* vm_run() has returned or was never called. NULL is allowed. */
+void vm_destroy(struct vm *vm);
+
+/* Run until the machine ends; returns why. signals is a signalfd's descriptor whose signals end the machine,
+ * or -1. */
+enum vm_end vm_run(struct vm *vm, int signals);
+
+/* The exit status of `vitro run` for how the machine ended (128+n stands for signal n). */
+int vm_status(const struct vm *vm);
+/* "powered off", ... */
+const char *vm_end_name(enum vm_end end);
+
+/* Ask for something. Any thread, any lock held but life.lock. */
+void vm_request(struct vm *vm, uint32_t requests);
+
+/* --- between the parts of the machine --- */
+
+/* pc.c: the memory, before the engine; make and connect all chips; put them into the state after reset, with
+ * the kernel loaded. */
+int pc_init_ram(struct vm *vm, struct err *err);
+int pc_init(struct vm *vm, struct err *err);
+void pc_fini(struct vm *vm);
+int pc_reset(struct vm *vm, struct err *err);
+/* For pc_virtio.c: note a device for reset, pause and destroy; deliver an MSI-X message (opaque is the vm). */
+void pc_add_device(struct vm *vm, const struct device_ops *ops, void *dev, unsigned instance);
+void pc_deliver(void *opaque, const struct apic_msg *msg);
+
+/* pc_virtio.c: what is on PCI slots; after the rest, and undone after it. */
+int pc_init_virtio(struct vm *vm, struct err *err);
+void pc_fini_virtio(struct vm *vm);
+
+/* vcpu_thread.c */
+extern const struct cpu_ops vcpu_thread_ops;
+int vcpu_threads_start(struct vm *vm, struct err *err);
+void vcpu_threads_join(struct vm *vm);
+/* vCPU 0 starts as the loader says, the others wait for a start-up IPI. */
+void vcpu_set_entry(struct cpu *cpu, const struct boot_entry *e);
+/* Stop all vCPUs, and let them go. The machine's thread, no lock held. */
+void vcpu_threads_halt(struct vm *vm);
+void vcpu_threads_go(struct vm *vm);
+
+#endif

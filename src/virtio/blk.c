@@ -1,0 +1,395 @@
+/* Models: the virtio block device.
+ * Source: virtio 1.2, 5.2.
+ * Runs on: vCPU threads (kicks) and the loop's thread (completions), under the device lock; the disk itself
+ * is read and written by the I/O threads of block_io, which see only buffers of ours, never guest memory.
+ *
+ * A request is: header and data copied in, a block request submitted, and in its completion data copied out,
+ * status written, chain pushed. A reset starts a new life: requests of the old one end without touching guest
+ * memory, and until the last has ended nothing new is submitted, or an old write could overtake a new one.
+ * The same is true of a pause, which waits for what is under way, so that no request is in saved state.
+ */
+#include "virtio/blk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+
+enum { BLK_F_SIZE_MAX = 1, BLK_F_SEG_MAX = 2, BLK_F_RO = 5, BLK_F_BLK_SIZE = 6, BLK_F_FLUSH = 9 };
+enum { BLK_F_TOPOLOGY = 10, BLK_F_MQ = 12, BLK_F_DISCARD = 13, BLK_F_WRITE_ZEROES = 14 };
+enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_ZERO = 13 };
+enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
+enum { BLK_HEADER = 16, BLK_RANGE = 16, BLK_UNMAP = 1 };
+/* Offsets in the configuration space (5.2.4). */
+enum {
+    CFG_CAPACITY = 0,
+    CFG_SIZE_MAX = 8,
+    CFG_SEG_MAX = 12,
+    CFG_BLK_SIZE = 20,
+    CFG_PHYSICAL_EXP = 24,
+    CFG_MIN_IO = 26,
+    CFG_OPT_IO = 28,
+    CFG_QUEUES = 34,
+    CFG_DISCARD_MAX = 36,
+    CFG_DISCARD_SEGS = 40,
+    CFG_DISCARD_ALIGN = 44,
+    CFG_ZERO_MAX = 48,
+    CFG_ZERO_SEGS = 52,
+    CFG_ZERO_UNMAP = 56
+};
+
+#define BLK_SEG_MAX     (VQ_MAX_SIZE - 2) /* header and status have parts of their own */
+#define BLK_SEG_BYTES   (64U << 10)
+#define BLK_IN_FLIGHT   (32UL << 20) /* bytes of buffers; more stays in the queues */
+#define BLK_DISCARD_MAX (1U << 21)   /* sectors: 1 GiB */
+#define BLK_ZERO_MAX    (1U << 17)   /* sectors: 64 MiB, as it may mean writing them */
+
+struct virtio_blk_req {
+    struct block_req req;
+    struct virtio_blk *blk;
+    uint64_t life;
+    uint16_t queue;
+    struct vq_chain chain;
+    uint8_t buf[]; /* the data of reads and writes */
+};
+
+static void blk_run(struct virtio_blk *b, unsigned queue);
+
+/* ---- completion ---- */
+
+static void blk_push(struct virtio_blk *b, unsigned queue, const struct vq_chain *c, uint32_t data,
+                     uint8_t status)
+{
+    vq_chain_write(c, c->write_len - 1, &status, 1);
+    /* "written" counts from the first byte on: without all the data, the status is not among them. */
+    vq_push(&b->vp.vq[queue], c, data + 1 == c->write_len ? c->write_len : data);
+    b->pushed |= BIT(queue);
+}
+
+static void blk_tell(struct virtio_blk *b)
+{
+    for (unsigned n = 0; b->pushed; n++) {
+        if (b->pushed & BIT(n))
+            virtio_notify(&b->vp, n);
+        b->pushed &= ~BIT(n);
+    }
+}
+
+static void blk_done(struct block_req *req, int result)
+{
+    struct virtio_blk_req *r = container_of(req, struct virtio_blk_req, req);
+    struct virtio_blk *b = r->blk;
+    uint32_t data = 0;
+
+    b->bytes -= req->buf ? req->len : 0;
+    if (r->life != b->life) {
+        b->stale--;
+        free(r);
+        return;
+    }
+    b->current--;
+    if (result == 0 && req->op == BLOCK_READ)
+        data = (uint32_t)vq_chain_write(&r->chain, 0, req->buf, req->len);
+    if (result < 0)
+        log_guest("virtio-blk: %s: request failed: %s", b->vp.setup.name, strerror(-result));
+    blk_push(b, r->queue, &r->chain, data, result ? BLK_S_IOERR : BLK_S_OK);
+    free(r);
+}
+
+/* After a batch of completions: one look at interrupts, and at what had to wait for room. */
+static void blk_batch_end(void *opaque)
+{
+    struct virtio_blk *b = opaque;
+
+    blk_tell(b);
+    for (unsigned n = 0; n < b->queues; n++)
+        blk_run(b, n);
+}
+
+/* ---- requests ---- */
+
+/* Start a block request for a chain: 0, or -ENOMEM with nothing done. */
+static int blk_start(struct virtio_blk *b, unsigned queue, const struct vq_chain *c,
+                     const struct block_req *what)
+{
+    size_t data = what->op == BLOCK_READ || what->op == BLOCK_WRITE ? what->len : 0;
+    struct virtio_blk_req *r = malloc(sizeof(*r) + data);
+
+    if (!r)
+        return -ENOMEM;
+    r->req = *what;
+    r->req.buf = data ? r->buf : NULL;
+    r->req.done = blk_done;
+    r->blk = b;
+    r->life = b->life;
+    r->queue = (uint16_t)queue;
+    r->chain = *c;
+    if (what->op == BLOCK_WRITE)
+        vq_chain_read(c, BLK_HEADER, r->buf, data);
+    b->current++;
+    b->bytes += data;
+    block_submit(&b->io, &r->req);
+    return 0;
+}
+
+/* The range of a request, sector and bytes: BLK_S_*. */
+static uint8_t blk_range(const struct virtio_blk *b, uint64_t sector, uint64_t len, struct block_req *req)
+{
+    uint64_t sectors = b->block->size / BLOCK_SECTOR;
+
+    if (len % BLOCK_SECTOR || range_outside(sector, len / BLOCK_SECTOR, sectors))
+        return BLK_S_IOERR;
+    req->off = sector * BLOCK_SECTOR;
+    req->len = len;
+    return BLK_S_OK;
+}
+
+/* Discard and write zeroes: one range, as announced (5.2.6). */
+static uint8_t blk_parse_range(struct virtio_blk *b, const struct vq_chain *c, bool zero,
+                               struct block_req *req)
+{
+    uint8_t raw[BLK_RANGE];
+
+    if (c->read_len != BLK_HEADER + BLK_RANGE ||
+        vq_chain_read(c, BLK_HEADER, raw, sizeof(raw)) != sizeof(raw))
+        return BLK_S_IOERR;
+    uint32_t sectors = ld_le32(raw + 8), flags = ld_le32(raw + 12);
+    if (flags & ~(zero ? BLK_UNMAP : 0U))
+        return BLK_S_UNSUPP;
+    if (b->block->ro || sectors > (zero ? BLK_ZERO_MAX : BLK_DISCARD_MAX))
+        return BLK_S_IOERR;
+    req->op = zero ? BLOCK_WRITE_ZEROES : BLOCK_DISCARD;
+    req->unmap = flags & BLK_UNMAP;
+    return blk_range(b, ld_le64(raw), (uint64_t)sectors * BLOCK_SECTOR, req);
+}
+
+/* What a chain asks of the disk. BLK_S_OK: req says it; else the status to answer with. */
+static uint8_t blk_parse(struct virtio_blk *b, const struct vq_chain *c, uint32_t type, uint64_t sector,
+                         struct block_req *req)
+{
+    switch (type) {
+    case BLK_IN:
+        req->op = BLOCK_READ;
+        return blk_range(b, sector, c->write_len - 1, req);
+    case BLK_OUT:
+        req->op = BLOCK_WRITE;
+        return b->block->ro ? BLK_S_IOERR : blk_range(b, sector, c->read_len - BLK_HEADER, req);
+    case BLK_FLUSH:
+        req->op = BLOCK_FLUSH;
+        return BLK_S_OK;
+    case BLK_DISCARD:
+    case BLK_ZERO:
+        return blk_parse_range(b, c, type == BLK_ZERO, req);
+    default:
+        return BLK_S_UNSUPP;
+    }
+}
+
+static void blk_get_id(struct virtio_blk *b, unsigned queue, const struct vq_chain *c)
+{
+    size_t room = c->write_len - 1, n = room < sizeof(b->serial) ? room : sizeof(b->serial);
+
+    blk_push(b, queue, c, (uint32_t)vq_chain_write(c, 0, b->serial, n), BLK_S_OK);
+}
+
+/* One chain. False: the driver broke the rules. */
+static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_chain *c)
+{
+    struct block_req req = { .op = BLOCK_READ };
+    uint8_t header[BLK_HEADER], status;
+
+    if (!c->write_len || vq_chain_read(c, 0, header, sizeof(header)) != sizeof(header)) {
+        virtio_needs_reset(&b->vp, "request without header or status");
+        return false;
+    }
+    uint32_t type = ld_le32(header);
+    if (type == BLK_GET_ID) {
+        blk_get_id(b, queue, c);
+        return true;
+    }
+    status = blk_parse(b, c, type, ld_le64(header + 8), &req);
+    /* Without flush commands the driver takes what is reported for durable (5.2.6.2). */
+    req.fua = !virtio_has(&b->vp, BIT(BLK_F_FLUSH));
+    if (status == BLK_S_OK && !req.len && req.op != BLOCK_FLUSH) {
+        blk_push(b, queue, c, 0, BLK_S_OK); /* nothing to do */
+        return true;
+    }
+    if (status == BLK_S_OK && blk_start(b, queue, c, &req) < 0)
+        status = BLK_S_IOERR;
+    if (status != BLK_S_OK)
+        blk_push(b, queue, c, 0, status);
+    return true;
+}
+
+/* Take requests from a queue while there is room for them. The budget is for drivers that make new ones as
+ * fast as we answer: the rest is done from the loop. */
+static void blk_run(struct virtio_blk *b, unsigned queue)
+{
+    struct vq *q = &b->vp.vq[queue];
+    struct vq_chain c;
+    unsigned budget = 2 * VQ_MAX_SIZE;
+
+    if (b->stale || !virtio_is_live(&b->vp))
+        return;
+    while (budget-- && vq_pop(q, &c) > 0) {
+        if (b->bytes && b->bytes + c.read_len + c.write_len > BLK_IN_FLIGHT) {
+            vq_unpop(q, &c);
+            break; /* blk_batch_end() comes back */
+        }
+        if (!blk_handle(b, queue, &c))
+            break;
+    }
+    if (budget == UINT32_MAX && virtio_is_live(&b->vp))
+        timer_arm(&b->again, timer_now(&b->again));
+    blk_tell(b);
+}
+
+static void blk_run_all(void *opaque)
+{
+    struct virtio_blk *b = opaque;
+
+    for (unsigned n = 0; n < b->queues; n++)
+        blk_run(b, n);
+}
+
+/* ---- the transport's calls ---- */
+
+static void blk_notify(void *dev, unsigned queue) { blk_run(dev, queue); }
+
+static void blk_start_life(void *dev) { blk_run_all(dev); }
+
+static void blk_end_life(void *dev)
+{
+    struct virtio_blk *b = dev;
+
+    b->life++;
+    b->stale += b->current;
+    b->current = 0;
+    b->pushed = 0;
+    timer_cancel(&b->again);
+}
+
+static const struct virtio_ops blk_virtio_ops = { .start = blk_start_life,
+                                                  .notify = blk_notify,
+                                                  .reset = blk_end_life };
+
+/* ---- life cycle ---- */
+
+static void blk_fill_config(struct virtio_blk *b)
+{
+    uint8_t *c = b->config;
+
+    st_le64(c + CFG_CAPACITY, b->block->size / BLOCK_SECTOR);
+    st_le32(c + CFG_SIZE_MAX, BLK_SEG_BYTES);
+    st_le32(c + CFG_SEG_MAX, BLK_SEG_MAX);
+    st_le32(c + CFG_BLK_SIZE, BLOCK_SECTOR);
+    c[CFG_PHYSICAL_EXP] = 3; /* 4096 bytes: what file systems on the host work with */
+    st_le16(c + CFG_MIN_IO, 8);
+    st_le32(c + CFG_OPT_IO, 0);
+    st_le16(c + CFG_QUEUES, b->queues);
+    st_le32(c + CFG_DISCARD_MAX, BLK_DISCARD_MAX);
+    st_le32(c + CFG_DISCARD_SEGS, 1);
+    st_le32(c + CFG_DISCARD_ALIGN, 8);
+    st_le32(c + CFG_ZERO_MAX, BLK_ZERO_MAX);
+    st_le32(c + CFG_ZERO_SEGS, 1);
+    c[CFG_ZERO_UNMAP] = 1;
+}
+
+static uint64_t blk_features(const struct virtio_blk *b)
+{
+    uint64_t f = BIT(BLK_F_SIZE_MAX) | BIT(BLK_F_SEG_MAX) | BIT(BLK_F_BLK_SIZE) | BIT(BLK_F_FLUSH) |
+                 BIT(BLK_F_TOPOLOGY);
+
+    if (b->queues > 1)
+        f |= BIT(BLK_F_MQ);
+    return f | (b->block->ro ? BIT(BLK_F_RO) : BIT(BLK_F_DISCARD) | BIT(BLK_F_WRITE_ZEROES));
+}
+
+int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
+{
+    int r;
+
+    if (!setup->queues || setup->queues > VIRTIO_BLK_QUEUES)
+        return -EINVAL;
+    memset(b, 0, sizeof(*b));
+    b->block = setup->block;
+    b->queues = (uint16_t)setup->queues;
+    memcpy(b->serial, setup->serial, strnlen(setup->serial, sizeof(b->serial)));
+    timer_init(&b->again, setup->loop, blk_run_all, b);
+    blk_fill_config(b);
+    struct virtio_setup transport = {
+        .name = setup->name,
+        .ops = &blk_virtio_ops,
+        .dev = b,
+        .id = VIRTIO_ID_BLOCK,
+        .class_code = 1, /* mass storage, SCSI: what drivers for this device know */
+        .queues = b->queues,
+        .queue_size = VQ_MAX_SIZE,
+        .features = blk_features(b),
+        .config = b->config,
+        .config_len = sizeof(b->config),
+        .ram = setup->ram,
+        .deliver = setup->deliver,
+        .deliver_opaque = setup->deliver_opaque,
+    };
+    r = virtio_pci_init(&b->vp, &transport);
+    return r ? r : block_io_init(&b->io, b->block, setup->loop, blk_batch_end, b);
+}
+
+void virtio_blk_resized(struct virtio_blk *b)
+{
+    st_le64(b->config + CFG_CAPACITY, b->block->size / BLOCK_SECTOR);
+    virtio_config_changed(&b->vp);
+}
+
+static void blk_reset(void *dev)
+{
+    struct virtio_blk *b = dev;
+    virtio_pci_reset(&b->vp);
+}
+
+/* Nothing is under way in a machine that stands. New kicks cannot come; what the completions start is waited
+ * for as well, until the queues have nothing more. */
+static void blk_pause(void *dev)
+{
+    struct virtio_blk *b = dev;
+
+    block_drain(&b->io);
+    timer_cancel(&b->again); /* blk_resume() looks at all queues */
+}
+
+static void blk_resume(void *dev)
+{
+    struct virtio_blk *b = dev;
+
+    virtio_pci_resume(&b->vp);
+    blk_run_all(b);
+}
+
+static void blk_destroy(void *dev)
+{
+    struct virtio_blk *b = dev;
+
+    blk_end_life(b);
+    block_io_fini(&b->io);
+    pci_dev_unplug(&b->vp.pci);
+}
+
+static const struct state_field blk_fields[] = {
+    STATE_FSTRUCT(struct virtio_blk, vp, struct virtio_pci, virtio_pci_state),
+    STATE_END,
+};
+static const struct state_desc blk_state = {
+    .name = "virtio-blk", .version = 1, .size = sizeof(struct virtio_blk), .fields = blk_fields
+};
+
+const struct device_ops virtio_blk_ops = {
+    .type = "virtio-blk",
+    .reset = blk_reset,
+    .pause = blk_pause,
+    .resume = blk_resume,
+    .destroy = blk_destroy,
+    .state = &blk_state,
+};

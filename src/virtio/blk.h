@@ -1,0 +1,53 @@
+/* The virtio block device: a disk for the guest. */
+#ifndef VITRO_VIRTIO_BLK_H
+#define VITRO_VIRTIO_BLK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "block/block.h"
+#include "bus/device.h"
+#include "virtio/pci.h"
+
+#define VIRTIO_BLK_QUEUES     16
+#define VIRTIO_BLK_SERIAL     20
+#define VIRTIO_BLK_CONFIG_LEN 60
+
+struct virtio_blk_req;
+
+struct virtio_blk {
+    struct virtio_pci vp;
+    struct block *block; /* borrowed */
+    struct block_io io;
+    struct timer again; /* continues what a queue's budget cut short */
+    uint8_t config[VIRTIO_BLK_CONFIG_LEN];
+    char serial[VIRTIO_BLK_SERIAL];
+    uint16_t queues;
+    uint64_t life;    /* counts resets: requests of another life are dropped */
+    unsigned current; /* requests under way of this life, and of earlier ones */
+    unsigned stale;
+    uint64_t bytes;  /* buffers of all that is under way */
+    uint64_t pushed; /* queues with chains to tell the driver about */
+};
+
+extern const struct device_ops virtio_blk_ops; /* type "virtio-blk" */
+
+struct virtio_blk_setup {
+    struct block *block; /* borrowed; outlives the device */
+    struct loop *loop;
+    struct ram *ram;
+    apic_deliver_fn deliver;
+    void *deliver_opaque;
+    const char *name;   /* borrowed, for logs */
+    const char *serial; /* at most 20 bytes count; what the guest sees as the disk's serial number */
+    unsigned queues;    /* 1 to VIRTIO_BLK_QUEUES */
+};
+
+/* Not plugged yet: pci_dev_plug(&b->vp.pci, ...) follows. 0 or -errno. virtio_blk_ops.destroy undoes it: it
+ * waits for what is under way, and leaves the disk open. */
+int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup);
+
+/* The disk behind has another size now (block->size was changed by its owner): the guest is told. */
+void virtio_blk_resized(struct virtio_blk *b);
+
+#endif

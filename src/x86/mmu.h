@@ -1,0 +1,48 @@
+/* Paging: the page walk and the TLB's life (SDM vol. 3 ch. 4). */
+#ifndef VITRO_X86_MMU_H
+#define VITRO_X86_MMU_H
+
+#include "x86/cpu.h"
+
+enum mmu_access { ACC_READ = 1, ACC_WRITE = 2, ACC_EXEC = 4 };
+
+struct mmu_result {
+    uint64_t gpa;      /* of the byte asked for */
+    uint64_t page_size;
+    bool writable;     /* a write at this mmu index is allowed, and the dirty bit is set */
+    bool readable;
+    bool global; /* the leaf has its G bit, and CR4.PGE is set */
+};
+
+/* Walk the guest's page tables for one access; sets accessed/dirty bits by compare-exchange.
+ * Returns 0, or PF_ERR | the #PF error code. Does not raise, does not touch the TLB.
+ * idx tells privilege and SMAP. lin must be canonical. */
+#define PF_ERR 0x80000000u
+uint32_t mmu_walk(struct cpu *cpu, uint64_t lin, enum mmu_access acc, enum mmu_index idx, struct mmu_result *out);
+
+/* The same without side effects and privilege checks, for debuggers: 0 or -EFAULT. */
+int mmu_peek(struct cpu *cpu, uint64_t lin, uint64_t *gpa);
+
+/* Translate an instruction fetch at the current privilege; raises #PF/#GP. Returns the gpa. */
+uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin);
+
+/* The one choke point for invalidation. Both tell ops->tlb_flushed. */
+void mmu_flush_all(struct cpu *cpu);
+void mmu_flush_page(struct cpu *cpu, uint64_t lin);
+/* What MOV to CR3 drops: all but global translations when CR4.PGE is set. Tells ops->tlb_flushed(all). */
+void mmu_flush_context(struct cpu *cpu);
+/* Take away cached write permission to a guest-physical page (code, dirty log) or to all pages
+ * (gpa == ~0). Only on the vCPU's own thread or while it is quiescent. */
+void mmu_protect(struct cpu *cpu, uint64_t gpa);
+
+/* Load the PAE PDPTEs for cr3; raises #GP(0) on reserved bits (SDM vol. 3, 4.4.1). */
+void mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
+
+/* Writes to control registers with all their checks and consequences; raise #GP(0). */
+void cpu_write_cr0(struct cpu *cpu, uint64_t v);
+void cpu_write_cr3(struct cpu *cpu, uint64_t v);
+void cpu_write_cr4(struct cpu *cpu, uint64_t v);
+void cpu_write_efer(struct cpu *cpu, uint64_t v);
+void cpu_write_xcr0(struct cpu *cpu, uint64_t v);
+
+#endif

@@ -1,0 +1,264 @@
+/* The software TLB: filling, dropping and protecting its entries; instruction fetches.
+ *
+ * An entry always stands for 4 KiB. Those of a large page carry its size, because one INVLPG must drop them
+ * all (Intel SDM vol. 3, 4.10.4.1); a region that covers every large page an instruction was fetched from
+ * does the same for the engine's own caches of linear code addresses.
+ *
+ * Thread: the vCPU's own; mmu_protect() and the flushes also from another one while this vCPU is quiescent.
+ */
+#include <string.h>
+
+#include "base/bits.h"
+#include "ram/ram.h"
+#include "x86/lapic.h"
+#include "x86/tlb.h"
+
+#define TLB_LARGE (TLB_2M | TLB_4M | TLB_1G)
+
+const struct tlb_entry tlb_nothing[TLB_SIZE] = { [0 ... TLB_SIZE - 1] = { .rd = TLB_INVALID,
+                                                                          .wr = TLB_INVALID } };
+
+static inline struct tlb_entry *tlb_slot(struct cpu *cpu, enum mmu_index idx, uint64_t lin)
+{
+    return &cpu->tlbs[idx][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+}
+
+/* Does a data breakpoint of DR7 touch this page? Only asked while data_bp is set. */
+static bool tlb_page_watched(const struct cpu *cpu, uint64_t page)
+{
+    static const uint8_t length[4] = { 1, 2, 8, 4 };
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned rw = (unsigned)(cpu->dr[7] >> (16 + 4 * n)) & 3,
+                 len = length[cpu->dr[7] >> (18 + 4 * n) & 3];
+        uint64_t addr = cpu->dr[n] & ~(uint64_t)(len - 1);
+        if ((cpu->dr[7] >> (2 * n) & 3) && (rw & 1) && PAGE_BASE(addr) == page)
+            return true;
+    }
+    return false;
+}
+
+/* The write tag for a page that may be written as far as the page tables are concerned. */
+static uint64_t tlb_wr_tag(struct cpu *cpu, uint64_t page, uint64_t gpa)
+{
+    if (gpa & (TLB_MMIO | TLB_ROM))
+        return page | TLB_SLOW;
+    uint8_t f = atomic_load_explicit(ram_page_flags(cpu->ram, gpa), memory_order_relaxed);
+    if (f & PAGE_CODE)
+        return page | TLB_SLOW;
+    if (atomic_load_explicit(&cpu->ram->dirty_log, memory_order_relaxed) && !(f & PAGE_DIRTY))
+        return page | TLB_SLOW;
+    return cpu->data_bp && tlb_page_watched(cpu, page) ? page | TLB_SLOW : page;
+}
+
+void tlb_refresh(struct cpu *cpu, struct tlb_entry *e)
+{
+    if (e->wr != TLB_INVALID)
+        e->wr = tlb_wr_tag(cpu, PAGE_BASE(e->wr), e->gpa);
+}
+
+static uint64_t tlb_size_flag(uint64_t page_size)
+{
+    if (likely(page_size == PAGE_SIZE) || page_size > 1ULL << 30)
+        return 0; /* paging off has nothing to invalidate */
+    return page_size == 2ULL << 20 ? TLB_2M : page_size == 4ULL << 20 ? TLB_4M : TLB_1G;
+}
+
+/* What lies behind a guest-physical page: the host address (or NULL) and flags. */
+static uint8_t *tlb_backing(struct cpu *cpu, uint64_t gpa, uint64_t *flags)
+{
+    if (unlikely(PAGE_BASE(cpu->apic_base) == gpa &&
+                 (cpu->apic_base & (APIC_BASE_EN | APIC_BASE_X2)) == APIC_BASE_EN)) {
+        *flags |= TLB_MMIO;
+        return NULL;
+    }
+    struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
+    if (!s) {
+        *flags |= TLB_MMIO;
+        return NULL;
+    }
+    if (s->readonly)
+        *flags |= TLB_ROM;
+    return s->hva + (gpa - s->gpa);
+}
+
+static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t lin, enum mmu_access acc)
+{
+    struct mmu_result r;
+    uint32_t err = mmu_walk(cpu, lin, acc, idx, &r);
+    if (unlikely(err))
+        cpu_raise_pf(cpu, lin, err & ~PF_ERR);
+
+    unsigned slot = (unsigned)(lin >> PAGE_SHIFT) & (TLB_SIZE - 1);
+    struct tlb_entry *e = &cpu->tlbs[idx][slot];
+    uint64_t page = PAGE_BASE(lin), gpa = PAGE_BASE(r.gpa), flags = tlb_size_flag(r.page_size);
+    bool large = flags != 0;
+    uint8_t *hva = tlb_backing(cpu, gpa, &flags);
+    e->addend = (uintptr_t)hva - page;
+    e->gpa = gpa | flags | (r.global ? TLB_G : 0);
+    e->rd = TLB_INVALID;
+    if (r.readable)
+        e->rd = !hva || (cpu->data_bp && tlb_page_watched(cpu, page)) ? page | TLB_SLOW : page;
+    e->wr = r.writable ? tlb_wr_tag(cpu, page, e->gpa) : TLB_INVALID;
+    cpu->tlb_used[idx] = true;
+    cpu->tlb_map[idx][slot / 64] |= 1ULL << (slot % 64);
+    cpu->tlb_large |= large;
+    return e;
+}
+
+struct tlb_entry *tlb_get(struct cpu *cpu, enum mmu_index idx, uint64_t lin, enum mmu_access acc)
+{
+    struct tlb_entry *e = tlb_slot(cpu, idx, lin);
+    uint64_t page = PAGE_BASE(lin);
+    /* A tag of all ones has offset bits beyond TLB_SLOW, so it matches no page. */
+    bool rd = (e->rd & ~(uint64_t)TLB_SLOW) == page, wr = (e->wr & ~(uint64_t)TLB_SLOW) == page;
+    if ((!(acc & ACC_READ) || rd) && (!(acc & ACC_WRITE) || wr))
+        return e;
+    return tlb_fill(cpu, idx, lin, acc);
+}
+
+/* Call fn for each slot that was filled since the last flush. */
+static void tlb_each(struct cpu *cpu, void (*fn)(struct tlb_entry *e, uint64_t arg), uint64_t arg)
+{
+    for (unsigned idx = 0; idx < MMU_COUNT; idx++) {
+        if (!cpu->tlb_used[idx])
+            continue;
+        for (unsigned n = 0; n < TLB_SIZE / 64; n++)
+            for (uint64_t m = cpu->tlb_map[idx][n]; m; m &= m - 1)
+                fn(&cpu->tlbs[idx][n * 64 + (unsigned)__builtin_ctzll(m)], arg);
+    }
+}
+
+static inline void tlb_clear(struct tlb_entry *e) { e->rd = e->wr = TLB_INVALID; }
+
+static void tlb_drop_any(struct tlb_entry *e, uint64_t arg) { tlb_clear(e); }
+
+/* Everything that is not an entry of the tables. */
+static void tlb_forget_walks(struct cpu *cpu)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(cpu->walk_cache); n++)
+        cpu->walk_cache[n].key = 0;
+}
+
+void mmu_flush_all(struct cpu *cpu)
+{
+    tlb_each(cpu, tlb_drop_any, 0);
+    memset(cpu->tlb_map, 0, sizeof(cpu->tlb_map));
+    memset(cpu->tlb_used, 0, sizeof(cpu->tlb_used));
+    tlb_forget_walks(cpu);
+    cpu->tlb_large = false;
+    cpu->fetch_large = 1; /* no page-aligned address has bit 0 */
+    cpu->fetch_large_mask = ~0ULL;
+    if (cpu->ops && cpu->ops->tlb_flushed)
+        cpu->ops->tlb_flushed(cpu, true, 0);
+}
+
+/* Drop what is not global in one table. */
+static void tlb_flush_table(struct cpu *cpu, unsigned idx)
+{
+    bool left = false;
+    for (unsigned n = 0; n < TLB_SIZE / 64; n++) {
+        uint64_t keep = 0;
+        for (uint64_t m = cpu->tlb_map[idx][n]; m; m &= m - 1) {
+            struct tlb_entry *e = &cpu->tlbs[idx][n * 64 + (unsigned)__builtin_ctzll(m)];
+            if (e->gpa & TLB_G)
+                keep |= m & -m;
+            else
+                tlb_clear(e);
+        }
+        cpu->tlb_map[idx][n] = keep;
+        left |= keep != 0;
+    }
+    cpu->tlb_used[idx] = left;
+}
+
+void mmu_flush_context(struct cpu *cpu)
+{
+    if (!(cpu->cr4 & CR4_PGE)) {
+        mmu_flush_all(cpu);
+        return;
+    }
+    for (unsigned idx = 0; idx < MMU_COUNT; idx++)
+        if (cpu->tlb_used[idx])
+            tlb_flush_table(cpu, idx);
+    tlb_forget_walks(cpu);
+    if (cpu->ops->tlb_flushed)
+        cpu->ops->tlb_flushed(cpu, true, 0);
+}
+
+void tlb_init(struct cpu *cpu)
+{
+    for (unsigned idx = 0; idx < MMU_COUNT; idx++)
+        for (unsigned n = 0; n < TLB_SIZE; n++)
+            tlb_clear(&cpu->tlbs[idx][n]);
+    mmu_flush_all(cpu);
+}
+
+/* Drop an entry that belongs to a large page around lin. */
+static void tlb_drop_large(struct tlb_entry *e, uint64_t lin)
+{
+    uint64_t tag = e->rd != TLB_INVALID ? e->rd : e->wr;
+    unsigned shift = e->gpa & TLB_2M ? 21 : e->gpa & TLB_4M ? 22 : 30;
+    if ((e->gpa & TLB_LARGE) && tag != TLB_INVALID && (tag ^ lin) >> shift == 0)
+        tlb_clear(e);
+}
+
+static void tlb_drop_exact(struct cpu *cpu, enum mmu_index idx, uint64_t lin)
+{
+    struct tlb_entry *e = tlb_slot(cpu, idx, lin);
+    uint64_t page = PAGE_BASE(lin);
+    if ((e->rd & ~(uint64_t)TLB_SLOW) == page || (e->wr & ~(uint64_t)TLB_SLOW) == page)
+        tlb_clear(e);
+}
+
+void mmu_flush_page(struct cpu *cpu, uint64_t lin)
+{
+    for (unsigned idx = 0; idx < MMU_COUNT; idx++)
+        tlb_drop_exact(cpu, idx, lin);
+    tlb_forget_walks(cpu);
+    if (cpu->tlb_large)
+        tlb_each(cpu, tlb_drop_large, lin);
+    bool all = (PAGE_BASE(lin) & cpu->fetch_large_mask) == cpu->fetch_large;
+    if (cpu->ops->tlb_flushed)
+        cpu->ops->tlb_flushed(cpu, all, lin);
+}
+
+static void tlb_protect(struct tlb_entry *e, uint64_t gpa)
+{
+    if (e->wr != TLB_INVALID && (gpa == ~0ULL || PAGE_BASE(e->gpa) == gpa))
+        e->wr |= TLB_SLOW;
+}
+
+void mmu_protect(struct cpu *cpu, uint64_t gpa)
+{
+    tlb_each(cpu, tlb_protect, gpa == ~0ULL ? gpa : PAGE_BASE(gpa));
+}
+
+/* Widen the region of large pages with code so that it covers the one around lin. */
+static void tlb_note_large_fetch(struct cpu *cpu, uint64_t lin, uint64_t size)
+{
+    uint64_t page = lin & ~(size - 1);
+    if (cpu->fetch_large & 1) {
+        cpu->fetch_large = page;
+        cpu->fetch_large_mask = ~(size - 1);
+        return;
+    }
+    cpu->fetch_large_mask &= ~(size - 1);
+    while ((cpu->fetch_large ^ page) & cpu->fetch_large_mask)
+        cpu->fetch_large_mask <<= 1;
+    cpu->fetch_large &= cpu->fetch_large_mask;
+}
+
+uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin)
+{
+    struct mmu_result r;
+    if (!cpu->long_mode)
+        lin = (uint32_t)lin;
+    else if (unlikely(!cpu_canonical(cpu, lin)))
+        CPU_GP0(cpu);
+    uint32_t err = mmu_walk(cpu, lin, ACC_EXEC, cpu->cpl == 3 ? MMU_USER : MMU_SUP, &r);
+    if (unlikely(err))
+        cpu_raise_pf(cpu, lin, err & ~PF_ERR);
+    if (tlb_size_flag(r.page_size))
+        tlb_note_large_fetch(cpu, lin, r.page_size);
+    return r.gpa;
+}

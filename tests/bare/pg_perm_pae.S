@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Access rights of PAE paging, exhaustively over U, W, NX (both levels), WP, SMEP, SMAP, AC, by
+ * supervisor and user, read, write and fetch: 6144 accesses (rt/perm.inc).
+ * Manual: SDM 3A 4.6.1, 4.7.
+ */
+#include "rt.h"
+
+TEST32 pg_perm_pae
+    NEED 0x80000001, edx, 20, "no NX"
+#define LEVELS 3
+#include "perm.inc"

@@ -1,0 +1,78 @@
+/* tests/isa: generated instruction sequences on the real host CPU and in an engine, compared.
+ *
+ * A sequence is user-level 64- or 32-bit code with a full register state and a small memory, laid out at the same
+ * linear addresses on both sides. Some sequences are loops, so that they get hot, and some of those change their own code on the way. It ends at the first fault; the last instruction is INT3, so that a clean run ends
+ * in #BP. gen.c makes sequences, host.c runs them natively (signals), guest.c in an engine, main.c compares.
+ */
+#ifndef VITRO_TESTS_ISA_H
+#define VITRO_TESTS_ISA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Linear layout, the same on both sides. Pages around are not mapped. */
+#define ISA_CODE       0x10000000ULL
+#define ISA_CODE_SIZE  0x4000ULL
+#define ISA_DATA       0x20000000ULL
+#define ISA_DATA_SIZE  0x4000ULL
+#define ISA_RO         0x20010000ULL /* read-only page */
+#define ISA_RO_SIZE    0x1000ULL
+#define ISA_COUNT      0x20020000ULL /* a page that only loops touch: how often they still go round */
+#define ISA_COUNT_SIZE 0x1000ULL
+
+#define SEQ_MAX_BYTES 256
+#define SEQ_MAX_INSNS 24
+
+struct isa_state {
+    uint64_t r[16];
+    uint64_t rip;
+    uint64_t rflags; /* arithmetic flags and DF */
+    uint8_t zmm[32][64];
+    uint64_t k[8];
+    uint32_t mxcsr;
+    uint16_t fcw, fsw;
+    uint8_t ftw; /* abridged */
+    uint8_t st[8][10];
+    /* how it ended */
+    unsigned vector; /* 3: ran to the end */
+    uint64_t error;
+    uint64_t cr2; /* #PF only */
+};
+
+struct isa_seq {
+    uint8_t code[SEQ_MAX_BYTES];
+    unsigned len, n;
+    uint64_t at;             /* address of the first byte */
+    uint8_t start[SEQ_MAX_INSNS + 1]; /* offset of each instruction, and of the end */
+    uint16_t mnemonic[SEQ_MAX_INSNS];
+    uint64_t undefined; /* RFLAGS bits that the last instruction leaves undefined */
+    bool code32;        /* runs as 32-bit code (compatibility mode) */
+    uint32_t loops;     /* times round; 1: no loop */
+    struct isa_state in;
+    uint8_t data[ISA_DATA_SIZE];
+};
+
+struct isa_rand {
+    uint64_t s;
+};
+static inline uint64_t isa_rand(struct isa_rand *r)
+{
+    uint64_t z = (r->s += 0x9e3779b97f4a7c15ULL); /* splitmix64 */
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return z ^ (z >> 31);
+}
+
+/* Sequence number n of a seed; the same every time. */
+void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n);
+/* How many different mnemonics were generated so far. */
+unsigned gen_coverage(void);
+
+int host_init(void);
+void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
+
+int guest_init(const char *engine);
+void guest_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
+void guest_fini(void);
+
+#endif

@@ -1,0 +1,173 @@
+/* isa: run generated sequences on the host and in an engine, and tell every difference.
+ *
+ *   isa [--engine interp|dbt] [--seed N] [--count N] [--only N] [--keep-going N]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <Zydis/Zydis.h>
+
+#include "isa.h"
+
+static const char *const reg_name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+
+static void show_code(const struct isa_seq *s)
+{
+    ZydisDisassembledInstruction d;
+    for (unsigned n = 0; n < s->n; n++) {
+        unsigned off = s->start[n], len = s->start[n + 1] - off;
+        printf("  %llx:", (unsigned long long)(s->at + off));
+        for (unsigned k = 0; k < len; k++)
+            printf(" %02x", s->code[off + k]);
+        if (ZYAN_SUCCESS(ZydisDisassembleIntel(s->code32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
+                                                          : ZYDIS_MACHINE_MODE_LONG_64,
+                                                s->at + off, s->code + off, len, &d)))
+            printf("    %s", d.text);
+        printf("\n");
+    }
+}
+
+static void show_bytes(const char *what, const uint8_t *a, const uint8_t *b, unsigned len)
+{
+    if (memcmp(a, b, len) == 0)
+        return;
+    printf("  %s\n    host  ", what);
+    for (unsigned n = 0; n < len; n++)
+        printf("%02x", a[n]);
+    printf("\n    guest ");
+    for (unsigned n = 0; n < len; n++)
+        printf("%02x", b[n]);
+    printf("\n");
+}
+
+static void show_u64(const char *what, uint64_t in, uint64_t h, uint64_t g)
+{
+    if (h != g)
+        printf("  %-7s before %016llx  host %016llx  guest %016llx\n", what, (unsigned long long)in, (unsigned long long)h,
+               (unsigned long long)g);
+}
+
+static bool at_cmps(const struct isa_seq *s, uint64_t rip)
+{
+    for (unsigned n = 0; n < s->n; n++)
+        if (s->at + s->start[n] == rip)
+            return s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSB || s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSW ||
+                   s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSD || s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSQ;
+    return false;
+}
+
+static bool memory_fault(const struct isa_state *s)
+{
+    return s->vector == 13 || s->vector == 14;
+}
+
+/* Take out of both what the architecture leaves open. */
+static void mask_state(const struct isa_seq *s, struct isa_state *h, struct isa_state *g)
+{
+    uint64_t keep = ~0ULL;
+    if (h->vector != 3 || g->vector != 3 || s->undefined)
+        keep = ~s->undefined;
+    h->rflags &= keep;
+    g->rflags &= keep;
+    for (int n = 0; n < 8; n++) /* an empty x87 register's contents do not count */
+        if (!(h->ftw >> ((n + (h->fsw >> 11)) & 7) & 1) && !(g->ftw >> ((n + (g->fsw >> 11)) & 7) & 1)) {
+            memset(h->st[n], 0, 10);
+            memset(g->st[n], 0, 10);
+        }
+    for (int n = 0; n < 8 && s->code32; n++) { /* upper halves are not defined outside of 64-bit code */
+        h->r[n] = (uint32_t)h->r[n];
+        g->r[n] = (uint32_t)g->r[n];
+    }
+    /* CMPS reads two operands in an order that the manuals leave open: when both fault, either may be told. */
+    if (memory_fault(h) && memory_fault(g) && h->rip == g->rip && at_cmps(s, h->rip)) {
+        g->vector = h->vector;
+        g->cr2 = h->cr2;
+        g->error = h->error;
+    }
+    /* Linux reports every fault above the user's last page as one on a present page, so that P tells nothing there. */
+    if (h->vector == 14 && g->vector == 14 && h->cr2 >= 0x7ffffffff000)
+        h->error |= 1, g->error |= 1;
+}
+
+static void report(const struct isa_seq *s, uint64_t seed, uint64_t n, const struct isa_state *h, const struct isa_state *g,
+                   const uint8_t *hd, const uint8_t *gd)
+{
+    printf("DIFF seed %llu sequence %llu\n", (unsigned long long)seed, (unsigned long long)n);
+    show_code(s);
+    printf("  ends with vector %u error %llx at rip %llx, cr2 %llx\n", h->vector, (unsigned long long)h->error,
+           (unsigned long long)h->rip, (unsigned long long)h->cr2);
+    show_u64("vector", 0, h->vector, g->vector);
+    show_u64("error", 0, h->error, g->error);
+    show_u64("cr2", 0, h->cr2, g->cr2);
+    show_u64("rip", s->in.rip, h->rip, g->rip);
+    show_u64("rflags", s->in.rflags, h->rflags, g->rflags);
+    for (int k = 0; k < 16; k++)
+        show_u64(reg_name[k], s->in.r[k], h->r[k], g->r[k]);
+    for (int k = 0; k < 8; k++)
+        show_u64("k", s->in.k[k], h->k[k], g->k[k]);
+    show_u64("mxcsr", s->in.mxcsr, h->mxcsr, g->mxcsr);
+    show_u64("fcw", s->in.fcw, h->fcw, g->fcw);
+    show_u64("fsw", s->in.fsw, h->fsw, g->fsw);
+    show_u64("ftw", s->in.ftw, h->ftw, g->ftw);
+    for (int k = 0; k < 32; k++) {
+        char name[16];
+        snprintf(name, sizeof(name), "zmm%d", k);
+        show_bytes(name, h->zmm[k], g->zmm[k], 64);
+    }
+    for (int k = 0; k < 8; k++)
+        show_bytes("st", h->st[k], g->st[k], 10);
+    for (unsigned k = 0; k < ISA_DATA_SIZE; k++)
+        if (hd[k] != gd[k]) {
+            printf("  memory at %llx: host %02x guest %02x\n", (unsigned long long)(ISA_DATA + k), hd[k], gd[k]);
+            break;
+        }
+}
+
+static bool run_one(struct isa_seq *s, uint64_t seed, uint64_t n)
+{
+    static struct isa_state h, g;
+    static uint8_t hd[ISA_DATA_SIZE], gd[ISA_DATA_SIZE];
+    gen_seq(s, seed, n);
+    if (getenv("ISA_VERBOSE"))
+        fprintf(stderr, "%llu\n", (unsigned long long)n);
+    host_run(s, &h, hd);
+    guest_run(s, &g, gd);
+    mask_state(s, &h, &g);
+    if (memcmp(&h, &g, sizeof(h)) == 0 && memcmp(hd, gd, ISA_DATA_SIZE) == 0)
+        return true;
+    report(s, seed, n, &h, &g, hd, gd);
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 1, count = 20000, first = 0, fails = 0, limit = 20;
+    const char *engine = "interp";
+    static struct isa_seq s;
+    for (int a = 1; a + 1 < argc; a += 2) {
+        uint64_t v = strtoull(argv[a + 1], NULL, 0);
+        if (strcmp(argv[a], "--seed") == 0)
+            seed = v;
+        else if (strcmp(argv[a], "--count") == 0)
+            count = v;
+        else if (strcmp(argv[a], "--keep-going") == 0)
+            limit = v;
+        else if (strcmp(argv[a], "--only") == 0)
+            first = v, count = 1;
+        else if (strcmp(argv[a], "--engine") == 0)
+            engine = argv[a + 1];
+        else
+            return fprintf(stderr, "isa: unknown option %s\n", argv[a]), 2;
+    }
+    if (host_init() < 0 || guest_init(engine) < 0)
+        return 2;
+    uint64_t n;
+    for (n = first; n < first + count && fails < limit; n++)
+        fails += !run_one(&s, seed, n);
+    printf("isa: seed %llu: %llu sequences, %u different mnemonics, %llu differences\n", (unsigned long long)seed,
+           (unsigned long long)(n - first), gen_coverage(), (unsigned long long)fails);
+    guest_fini();
+    return fails != 0;
+}

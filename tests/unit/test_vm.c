@@ -1,0 +1,277 @@
+/* Whole machines with guests of a few instructions: every way to end, reset, pause, and two machines in one
+ * process.
+ *
+ * A guest is a flat Multiboot 1 image (Multiboot specification 0.6.96, 3.1): a header with addresses, then
+ * 32-bit code that runs in protected mode with paging off. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "machine/vm.h"
+
+#define LOAD 0x100000u
+#define CODE 48u /* offset of the code in the image */
+
+/* cli; hlt; jmp to the hlt */
+#define STAND 0xfa, 0xf4, 0xeb, 0xfd
+
+struct guest {
+    struct machine_config cfg;
+    struct vm *vm;
+    enum vm_end end;
+    char path[64];
+};
+
+static void write_kernel(const char *path, const uint8_t *code, size_t len)
+{
+    uint8_t image[512] = { 0 };
+    uint32_t head[8] = { 0x1badb002, 0x10000, 0, LOAD, LOAD, 0, 0, LOAD + CODE };
+    FILE *f = fopen(path, "we");
+
+    head[2] = -(head[0] + head[1]);
+    memcpy(image, head, sizeof(head));
+    assert_true(len <= sizeof(image) - CODE);
+    memcpy(image + CODE, code, len);
+    assert_non_null(f);
+    assert_int_equal(fwrite(image, 1, sizeof(image), f), sizeof(image));
+    assert_int_equal(fclose(f), 0);
+}
+
+static void set(struct guest *g, const char *key, const char *value)
+{
+    struct err err = { "" };
+
+    if (config_set(&g->cfg, key, value, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void guest_make(struct guest *g, const uint8_t *code, size_t len)
+{
+    memset(g, 0, sizeof(*g));
+    snprintf(g->path, sizeof(g->path), "/tmp/vitro-vm-%d-%p", (int)getpid(), (void *)g);
+    write_kernel(g->path, code, len);
+    assert_int_equal(config_init(&g->cfg), 0);
+    set(g, "kernel", g->path);
+    set(g, "serial", "none");
+    set(g, "memory", "16M");
+    set(g, "timeout", "20");
+    set(g, "debug-exit", NULL);
+}
+
+static void guest_create(struct guest *g)
+{
+    struct err err = { "" };
+
+    if (vm_create(&g->vm, &g->cfg, &engine_interp, &err) < 0)
+        fail_msg("%s", err.text);
+    unlink(g->path);
+}
+
+static void guest_free(struct guest *g)
+{
+    vm_destroy(g->vm);
+    config_fini(&g->cfg);
+}
+
+/* The exit status of a machine that runs code, with or without --no-reboot. */
+static int status_of(const uint8_t *code, size_t len, bool no_reboot)
+{
+    struct guest g;
+    int status;
+
+    guest_make(&g, code, len);
+    if (no_reboot)
+        set(&g, "no-reboot", NULL);
+    guest_create(&g);
+    vm_run(g.vm, -1);
+    status = vm_status(g.vm);
+    guest_free(&g);
+    return status;
+}
+
+static void test_debug_exit(void **state)
+{
+    static const uint8_t code[] = { 0xb0, 0x15, 0xe6, 0xf4, STAND }; /* mov al, 0x15; out 0xf4, al */
+
+    assert_int_equal(status_of(code, sizeof(code), true), 0x15 << 1 | 1);
+}
+
+static void test_power_off(void **state)
+{
+    /* mov dx, 0x604; mov ax, SLP_EN | S5; out dx, ax */
+    static const uint8_t code[] = { 0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x34, 0x66, 0xef, STAND };
+
+    assert_int_equal(status_of(code, sizeof(code), false), 0);
+}
+
+static void test_panic(void **state)
+{
+    static const uint8_t code[] = { 0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, STAND }; /* out 0x505, 1 */
+
+    assert_int_equal(status_of(code, sizeof(code), false), 126);
+}
+
+static void test_triple_fault(void **state)
+{
+    /* lidt of six zero bytes (the image's tail), then int3 */
+    static const uint8_t code[] = { 0x0f, 0x01, 0x1d, 0x00, 0x01, 0x10, 0x00, 0xcc, STAND };
+
+    assert_int_equal(status_of(code, sizeof(code), true), 126);
+}
+
+/* A counter in memory that survives resets; at three the guest ends with 0x2a, before that it resets by
+ * `way`. */
+static int status_of_resets(const uint8_t *way, size_t len, uint64_t *resets)
+{
+    uint8_t code[64] = {
+        0xff, 0x05, 0x00, 0x00, 0x20,  0x00,       /* inc dword [0x200000] */
+        0x83, 0x3d, 0x00, 0x00, 0x20,  0x00, 0x03, /* cmp dword [0x200000], 3 */
+        0x72, 0x08,                                /* jb past the next */
+        0xb0, 0x2a, 0xe6, 0xf4, STAND,             /* debug exit 0x2a */
+    };
+    struct guest g;
+    int status;
+
+    memcpy(code + 23, way, len);
+    guest_make(&g, code, sizeof(code));
+    guest_create(&g);
+    vm_run(g.vm, -1);
+    status = vm_status(g.vm);
+    *resets = g.vm->life.resets;
+    guest_free(&g);
+    return status;
+}
+
+static void test_resets(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t len;
+        uint8_t code[16];
+    } way[] = {
+        { "reset register", 11, { 0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, STAND } },
+        { "keyboard controller", 8, { 0xb0, 0xfe, 0xe6, 0x64, STAND } },
+        { "port 92", 8, { 0xb0, 0x01, 0xe6, 0x92, STAND } },
+        { "triple fault", 12, { 0x0f, 0x01, 0x1d, 0x00, 0x01, 0x10, 0x00, 0xcc, STAND } },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(way); i++) {
+        uint64_t resets = 0;
+        int status = status_of_resets(way[i].code, way[i].len, &resets);
+
+        if (status != (0x2a << 1 | 1) || resets != 2)
+            fail_msg("%s: status %d after %llu resets", way[i].name, status, (unsigned long long)resets);
+        status = status_of(way[i].code, way[i].len, true);
+        if (status != (i == 3 ? 126 : 0))
+            fail_msg("%s with --no-reboot: status %d", way[i].name, status);
+    }
+}
+
+static void test_timeout(void **state)
+{
+    static const uint8_t loop[] = { 0xeb, 0xfe }, stand[] = { STAND };
+    const uint8_t *code[] = { loop, stand };
+    const size_t len[] = { sizeof(loop), sizeof(stand) };
+
+    for (size_t i = 0; i < ARRAY_LEN(code); i++) {
+        struct guest g;
+
+        guest_make(&g, code[i], len[i]);
+        set(&g, "timeout", "0.2");
+        set(&g, "cpus", "4");
+        guest_create(&g);
+        assert_int_equal(vm_run(g.vm, -1), VM_END_TIMEOUT);
+        assert_int_equal(vm_status(g.vm), 124);
+        guest_free(&g);
+    }
+}
+
+/* The guest's output reaches the file whole, also what it wrote just before its end. */
+static void test_serial(void **state)
+{
+    /* mov dx, 0x3f8; mov ecx, 1000; mov al, 'x'; out dx, al; loop; mov al, 0; out 0xf4, al */
+    static const uint8_t code[] = { 0x66, 0xba, 0xf8, 0x03, 0xb9, 0xe8, 0x03, 0x00, 0x00, 0xb0,
+                                    'x',  0xee, 0xe2, 0xfd, 0xb0, 0x00, 0xe6, 0xf4, STAND };
+    char path[] = "/tmp/vitro-serial-XXXXXX", spec[64], data[2000];
+    struct guest g;
+    ssize_t n;
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    snprintf(spec, sizeof(spec), "file:%s", path);
+    guest_make(&g, code, sizeof(code));
+    g.cfg.serials = 0;
+    free(g.cfg.serial[0]);
+    set(&g, "serial", spec);
+    guest_create(&g);
+    assert_int_equal(vm_run(g.vm, -1), VM_END_DEBUG);
+    guest_free(&g);
+    n = read(fd, data, sizeof(data));
+    assert_int_equal(n, 1000);
+    for (ssize_t i = 0; i < n; i++)
+        assert_int_equal(data[i], 'x');
+    close(fd);
+    unlink(path);
+}
+
+static void *run_thread(void *arg)
+{
+    struct guest *g = arg;
+
+    g->end = vm_run(g->vm, -1);
+    return NULL;
+}
+
+/* Two machines at once, each with its own end; and requests from another thread. */
+static void test_two_machines(void **state)
+{
+    static const uint8_t loop[] = { 0xeb, 0xfe };
+    static const uint8_t leave[] = {
+        0xb9, 0x00, 0x00, 0x10, 0x00, 0xe2, 0xfe, 0xb0, 0x07, 0xe6, 0xf4, STAND
+    };
+    struct guest a, b;
+    pthread_t ta, tb;
+
+    guest_make(&a, loop, sizeof(loop));
+    guest_make(&b, leave, sizeof(leave));
+    set(&a, "cpus", "2");
+    guest_create(&a);
+    guest_create(&b);
+    assert_int_equal(pthread_create(&ta, NULL, run_thread, &a), 0);
+    assert_int_equal(pthread_create(&tb, NULL, run_thread, &b), 0);
+    pthread_join(tb, NULL);
+    assert_int_equal(b.end, VM_END_DEBUG);
+    assert_int_equal(vm_status(b.vm), 15);
+    for (unsigned i = 0; i < 50; i++) { /* reset, pause and go on, while it runs */
+        vm_request(a.vm, VM_REQ_RESET);
+        vm_request(a.vm, VM_REQ_PAUSE);
+        usleep(2000);
+    }
+    vm_request(a.vm, VM_REQ_QUIT);
+    pthread_join(ta, NULL);
+    assert_int_equal(a.end, VM_END_QUIT);
+    assert_true(a.vm->life.resets >= 1);
+    guest_free(&a);
+    guest_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_debug_exit),   cmocka_unit_test(test_power_off),
+        cmocka_unit_test(test_panic),        cmocka_unit_test(test_resets),
+        cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_serial),       cmocka_unit_test(test_two_machines),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
