@@ -92,13 +92,19 @@ static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *i)
 /* Segment check and base for an access of size bytes at offset off (seg.c): raises #GP/#SS. */
 uint64_t seg_lin(struct cpu *cpu, unsigned seg, uint64_t off, unsigned size, enum mmu_access acc);
 
+/* Linear address of offset ea in segment seg for an access of size bytes by i. */
+static inline uint64_t insn_lin_at(struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t ea, unsigned size,
+                                   enum mmu_access acc)
+{
+    if (unlikely(i->flags & INSN_LEGACY))
+        return seg_lin(cpu, seg, ea, size, acc);
+    return cpu->lin_base[seg] + ea;
+}
+
 /* Linear address of the memory operand for an access of size bytes. */
 static inline uint64_t insn_lin(struct cpu *cpu, const struct insn *i, unsigned size, enum mmu_access acc)
 {
-    uint64_t ea = insn_ea(cpu, i);
-    if (unlikely(i->flags & INSN_LEGACY))
-        return seg_lin(cpu, i->seg, ea, size, acc);
-    return cpu->lin_base[i->seg] + ea;
+    return insn_lin_at(cpu, i, i->seg, insn_ea(cpu, i), size, acc);
 }
 
 #define INSN_REG(cpu, off, type) (*(type *)((char *)(cpu)->r + (off)))

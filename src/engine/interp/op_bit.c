@@ -39,7 +39,7 @@ static uint64_t bit_address(struct cpu *cpu, const struct insn *i, uint64_t *n, 
     } else {
         *n = i->imm & (width - 1);
     }
-    return i->flags & INSN_LEGACY ? seg_lin(cpu, i->seg, ea, i->osz, acc) : cpu->lin_base[i->seg] + ea;
+    return insn_lin_at(cpu, i, i->seg, ea, i->osz, acc);
 }
 
 static void bit_set_cf(struct cpu *cpu, bool bit)

@@ -211,7 +211,7 @@ static void op_pop_m(struct cpu *cpu, const struct insn *i)
     uint64_t after = cpu->r[RSP];
     uint64_t ea = insn_ea(cpu, i);
     cpu->r[RSP] = sp; /* in case the store faults */
-    uint64_t lin = i->flags & INSN_LEGACY ? seg_lin(cpu, i->seg, ea, i->esz, ACC_WRITE) : cpu->lin_base[i->seg] + ea;
+    uint64_t lin = insn_lin_at(cpu, i, i->seg, ea, i->esz, ACC_WRITE);
     mem_st(cpu, i->seg, lin, v, i->esz);
     cpu->r[RSP] = after;
 }

@@ -218,7 +218,7 @@ static void op_salc(struct cpu *cpu, const struct insn *i) { REG8(cpu, 0) = cpu-
 static void op_xlat(struct cpu *cpu, const struct insn *i)
 {
     uint64_t ea = (cpu->r[RBX] + REG8(cpu, 0)) & i->addr_mask;
-    uint64_t lin = i->flags & INSN_LEGACY ? seg_lin(cpu, i->seg, ea, 1, ACC_READ) : cpu->lin_base[i->seg] + ea;
+    uint64_t lin = insn_lin_at(cpu, i, i->seg, ea, 1, ACC_READ);
     REG8(cpu, 0) = mem_ld8(cpu, i->seg, lin);
 }
 

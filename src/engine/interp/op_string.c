@@ -25,9 +25,7 @@ static int64_t string_step(const struct cpu *cpu, const struct insn *i)
 
 static uint64_t string_lin(struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, enum mmu_access acc)
 {
-    if (i->flags & INSN_LEGACY)
-        return seg_lin(cpu, seg, off, i->osz, acc);
-    return cpu->lin_base[seg] + off;
+    return insn_lin_at(cpu, i, seg, off, i->osz, acc);
 }
 
 /* --- one element --- */
