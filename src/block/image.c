@@ -80,7 +80,8 @@ static int image_find_backing(const struct qcow2_info *info, const char *path, c
     if (!named && !o->allow_backing)
         return err_set(
             err, EPERM,
-            "image '%s': has the backing file '%.200s', which is only opened when it is named or allowed",
+            "image '%s': has the backing file '%.150s', which is only opened when it is allowed (backing=allow; "
+            "'vitro image': --allow-backing) or named (backing=FILE; --backing FILE)",
             path, info->backing);
     if (!named && !image_name_is_file(info->backing))
         return err_set(err, EINVAL, "image '%s': its backing '%.200s' is not a plain file name", path,

@@ -200,8 +200,10 @@ const struct config_key config_keys[] = {
       MEMBER(CONFIG_TEXT, cmdline) },
     { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
       "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
-    { "disk", "FILE[,OPT]", "disk image; options: format=raw, ro, ephemeral; repeatable", NULL,
+    { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=; repeatable", NULL,
       PARSED(config_set_disk), .repeatable = true },
+    { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
+      MEMBER(CONFIG_FILE, cdrom) },
     { "name", "NAME", "what messages call the machine", NULL, PARSED(config_set_name) },
     { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
       MEMBER(CONFIG_FLAG, debug_exit) },
@@ -211,7 +213,6 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, all (commas between)", "io mmio irq exits all",
       PARSED(config_set_trace) },
     { "firmware", "FILE", "", NULL, .kind = CONFIG_LATER },
-    { "cdrom", "FILE", "", NULL, .kind = CONFIG_LATER },
     { "net", "WHAT", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "share", "DIR", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
@@ -253,6 +254,7 @@ void config_fini(struct machine_config *c)
     free(c->cmdline);
     for (unsigned i = 0; i < CONFIG_SERIALS; i++)
         free(c->serial[i]);
+    free(c->cdrom);
     config_free_disks(c);
     memset(c, 0, sizeof(*c));
 }

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "block/image.h"
+
 struct err;
 
 #define CONFIG_SERIALS    4
@@ -25,13 +27,19 @@ enum {
     TRACE_EXITS = 8, /* every time that a vCPU leaves the engine, and the machine's life */
 };
 
-enum config_format { CONFIG_FORMAT_NONE, CONFIG_RAW };
+#define CONFIG_SERIAL_MAX 20 /* what a virtio disk can tell (virtio 1.2, 5.2.6) */
+#define CONFIG_QUEUES_MAX 16
 
 /* --disk */
 struct config_disk {
     char *path;
-    enum config_format format;
+    enum image_format format;
     bool ro, ephemeral; /* not both */
+    bool allow_backing; /* open the backing files that images name */
+    unsigned backings;  /* named by the user: the first image's, the next one's ... */
+    char *backing[IMAGE_CHAIN_MAX - 1];
+    char serial[CONFIG_SERIAL_MAX + 1]; /* "": the default */
+    unsigned queues;                    /* 0: the default */
 };
 
 /* All strings are owned by the struct; NULL means not given. */
@@ -44,6 +52,7 @@ struct machine_config {
     unsigned serials;             /* how many --serial were given */
     struct config_disk disk[CONFIG_DISKS];
     unsigned disks;
+    char *cdrom;
     uint64_t memory;              /* bytes */
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;

@@ -1,8 +1,15 @@
-/* --disk FILE[,format=raw][,ro][,ephemeral]: from text to struct config_disk.
+/* --disk FILE[,OPTION]...: from text to struct config_disk.
+ *
+ *   format=raw|qcow2   default by the file's suffix
+ *   ro, ephemeral      not both
+ *   backing=allow      open the backing files that the image and those below it name
+ *   backing=FILE       use this one instead; again: for the next one down the chain
+ *   serial=TEXT        what the guest sees as the serial number
+ *   queues=N
  *
  * The format is never found out from the image's contents: a guest that owns a raw disk could write the
- * header of another format into it, and with that the name of any file of the host (safety: formats are not
- * probed).
+ * header of another format into it, and with that the name of any file of the host. For the same reason a
+ * name that an image holds is followed only where the user said so (safety: formats are not probed).
  *
  * Thread: whoever builds the machine; no locks.
  */
@@ -14,87 +21,146 @@
 #include "base/err.h"
 #include "machine/config.h"
 
-static const struct {
-    const char *name, *suffixes[2];
-    enum config_format format;
-} config_formats[] = {
-    { "raw", { ".raw", ".img" }, CONFIG_RAW },
-};
-
-static int config_disk_format(struct config_disk *d, const char *name, size_t len, struct err *err)
+static int config_disk_format(struct config_disk *d, const char *value, struct err *err)
 {
-    for (size_t i = 0; i < ARRAY_LEN(config_formats); i++) {
-        if (strlen(config_formats[i].name) == len && !strncmp(config_formats[i].name, name, len)) {
-            d->format = config_formats[i].format;
-            return 0;
-        }
-    }
-    return err_set(err, EINVAL, "disk '%s': format '%.*s' is unknown: use raw", d->path,
-                   (int)(len > 64 ? 64 : len), name);
+    d->format = image_format_named(value);
+    if (d->format != IMAGE_FORMAT_NONE)
+        return 0;
+    return err_set(err, EINVAL, "disk '%s': format '%.64s' is unknown: use raw or qcow2", d->path, value);
 }
 
-static int config_disk_suffix(struct config_disk *d, struct err *err)
+static int config_disk_ro(struct config_disk *d, const char *value, struct err *err)
 {
-    size_t len = strlen(d->path);
-
-    for (size_t i = 0; i < ARRAY_LEN(config_formats); i++) {
-        for (size_t k = 0; k < ARRAY_LEN(config_formats[i].suffixes); k++) {
-            const char *s = config_formats[i].suffixes[k];
-            if (s && len > strlen(s) && !strcmp(d->path + len - strlen(s), s)) {
-                d->format = config_formats[i].format;
-                return 0;
-            }
-        }
-    }
-    return err_set(err, EINVAL, "disk '%s': its name does not say its format: add ',format=raw'", d->path);
-}
-
-static int config_disk_word(struct config_disk *d, const char *word, size_t len, struct err *err)
-{
-    if (len > 7 && !strncmp(word, "format=", 7))
-        return config_disk_format(d, word + 7, len - 7, err);
-    if (len == 2 && !strncmp(word, "ro", 2))
-        d->ro = true;
-    else if (len == 9 && !strncmp(word, "ephemeral", 9))
-        d->ephemeral = true;
-    else
-        return err_set(err, EINVAL, "disk '%s': '%.*s' is unknown: use format=raw, ro or ephemeral", d->path,
-                       (int)(len > 64 ? 64 : len), word);
+    d->ro = true;
     return 0;
 }
 
-static int config_disk_parse(struct config_disk *d, const char *value, struct err *err)
+static int config_disk_ephemeral(struct config_disk *d, const char *value, struct err *err)
 {
-    size_t len = strcspn(value, ",");
+    d->ephemeral = true;
+    return 0;
+}
+
+static int config_disk_backing(struct config_disk *d, const char *value, struct err *err)
+{
+    if (!*value)
+        return err_set(err, EINVAL, "disk '%s': backing= names no file: use backing=FILE or backing=allow",
+                       d->path);
+    if (!strcmp(value, "allow")) {
+        d->allow_backing = true;
+        return 0;
+    }
+    if (d->backings == ARRAY_LEN(d->backing))
+        return err_set(err, EINVAL, "disk '%s': backing was given more than %zu times", d->path,
+                       ARRAY_LEN(d->backing));
+    d->backing[d->backings] = strdup(value);
+    if (!d->backing[d->backings])
+        return err_set(err, ENOMEM, "out of memory");
+    d->backings++;
+    return 0;
+}
+
+static int config_disk_serial(struct config_disk *d, const char *value, struct err *err)
+{
+    size_t len = strlen(value), good = 0;
+
+    while (value[good] > ' ' && value[good] <= '~')
+        good++;
+    if (!len || len > CONFIG_SERIAL_MAX || good < len)
+        return err_set(err, EINVAL, "disk '%s': serial '%.64s' is not 1 to %d printable characters", d->path,
+                       value, CONFIG_SERIAL_MAX);
+    strcpy(d->serial, value);
+    return 0;
+}
+
+static int config_disk_queues(struct config_disk *d, const char *value, struct err *err)
+{
+    uint64_t n = 0;
+
+    if (config_parse_size(value, &n) < 0 || n < 1 || n > CONFIG_QUEUES_MAX)
+        return err_set(err, EINVAL, "disk '%s': queues '%.64s' is not a number from 1 to %d", d->path, value,
+                       CONFIG_QUEUES_MAX);
+    d->queues = (unsigned)n;
+    return 0;
+}
+
+static const struct {
+    const char *name; /* with '=' when a value follows */
+    int (*set)(struct config_disk *d, const char *value, struct err *err);
+} config_disk_words[] = {
+    { "format=", config_disk_format },      { "ro", config_disk_ro },
+    { "ephemeral", config_disk_ephemeral }, { "backing=", config_disk_backing },
+    { "serial=", config_disk_serial },      { "queues=", config_disk_queues },
+};
+
+static int config_disk_word(struct config_disk *d, const char *word, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_LEN(config_disk_words); i++) {
+        size_t len = strlen(config_disk_words[i].name);
+        bool value = config_disk_words[i].name[len - 1] == '=';
+
+        if (value ? !strncmp(word, config_disk_words[i].name, len) : !strcmp(word, config_disk_words[i].name))
+            return config_disk_words[i].set(d, word + len, err);
+    }
+    return err_set(err, EINVAL,
+                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial= or queues=",
+                   d->path, word);
+}
+
+static int config_disk_check(struct config_disk *d, struct err *err)
+{
+    if (d->format == IMAGE_FORMAT_NONE)
+        d->format = image_format_suffix(d->path);
+    if (d->format == IMAGE_FORMAT_NONE)
+        return err_set(err, EINVAL,
+                       "disk '%s': its name does not say its format: add ',format=raw' or ',format=qcow2'",
+                       d->path);
+    if (d->ro && d->ephemeral)
+        return err_set(err, EINVAL, "disk '%s': ro and ephemeral exclude each other", d->path);
+    if (d->format == IMAGE_RAW && (d->backings || d->allow_backing))
+        return err_set(err, EINVAL,
+                       "disk '%s': a raw image has no backing file: leave out backing=", d->path);
+    return 0;
+}
+
+/* text is ours to cut. */
+static int config_disk_parse(struct config_disk *d, char *text, struct err *err)
+{
+    char *word, *rest = text;
     int r = 0;
 
-    if (!len)
-        return err_set(err, EINVAL, "disk '%s' names no file: write it like disk.img or disk.img,ro", value);
-    d->path = strndup(value, len);
+    word = strsep(&rest, ",");
+    if (!*word)
+        return err_set(err, EINVAL, "disk ',%s' names no file: write it like disk.img or disk.img,ro",
+                       rest ? rest : "");
+    d->path = strdup(word);
     if (!d->path)
         return err_set(err, ENOMEM, "out of memory");
-    for (value += len; r == 0 && *value; value += len) {
-        value++;
-        len = strcspn(value, ",");
-        r = config_disk_word(d, value, len, err);
-    }
-    if (r == 0 && d->format == CONFIG_FORMAT_NONE)
-        r = config_disk_suffix(d, err);
-    if (r == 0 && d->ro && d->ephemeral)
-        r = err_set(err, EINVAL, "disk '%s': ro and ephemeral exclude each other", d->path);
-    return r;
+    while (r == 0 && (word = strsep(&rest, ",")))
+        r = config_disk_word(d, word, err);
+    return r == 0 ? config_disk_check(d, err) : r;
+}
+
+static void config_disk_free(struct config_disk *d)
+{
+    for (unsigned i = 0; i < d->backings; i++)
+        free(d->backing[i]);
+    free(d->path);
 }
 
 int config_set_disk(struct machine_config *c, const char *value, struct err *err)
 {
     struct config_disk d = { .path = NULL };
+    char *text;
     int r;
 
     if (c->disks == CONFIG_DISKS)
         return err_set(err, EINVAL, "disk was given more than %d times", CONFIG_DISKS);
-    r = config_disk_parse(&d, value, err);
+    text = strdup(value);
+    r = text ? config_disk_parse(&d, text, err) : err_set(err, ENOMEM, "out of memory");
+    free(text);
     if (r < 0) {
-        free(d.path);
+        config_disk_free(&d);
         return r;
     }
     c->disk[c->disks++] = d;
@@ -104,6 +170,6 @@ int config_set_disk(struct machine_config *c, const char *value, struct err *err
 void config_free_disks(struct machine_config *c)
 {
     for (unsigned n = 0; n < c->disks; n++)
-        free(c->disk[n].path);
+        config_disk_free(&c->disk[n]);
     c->disks = 0;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "block/image.h"
 #include "machine/vm.h"
 
 struct vm_disk {
@@ -16,11 +17,24 @@ struct vm_disk {
     char name[24];
 };
 
+#define PC_DISK_QUEUES 4 /* by default: what there are I/O threads for */
+
 static int pc_open_disk(struct block **out, const struct config_disk *cfg, struct err *err)
 {
+    struct image_backing backing[IMAGE_CHAIN_MAX];
+    struct image_opts o = {
+        .format = cfg->format,
+        .ro = cfg->ro || cfg->ephemeral,
+        .allow_backing = cfg->allow_backing,
+        .backing = backing,
+        .backings = cfg->backings,
+    };
     struct block *base;
-    int r = block_raw_open(&base, cfg->path, cfg->ro || cfg->ephemeral, err);
+    int r;
 
+    for (unsigned i = 0; i < cfg->backings; i++)
+        backing[i] = (struct image_backing){ cfg->backing[i], image_format_suffix(cfg->backing[i]) };
+    r = image_open(&base, cfg->path, &o, err);
     if (r == 0 && cfg->ephemeral)
         r = block_overlay_open(&base, base, err);
     if (r < 0) {
@@ -31,8 +45,9 @@ static int pc_open_disk(struct block **out, const struct config_disk *cfg, struc
     return 0;
 }
 
-static int pc_wire_disk(struct vm *vm, struct vm_disk *d, unsigned n)
+static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_disk *cfg, unsigned n)
 {
+    unsigned queues = vm->cfg->cpus < PC_DISK_QUEUES ? vm->cfg->cpus : PC_DISK_QUEUES;
     struct virtio_blk_setup setup = {
         .block = d->block,
         .loop = &vm->loop,
@@ -40,8 +55,8 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, unsigned n)
         .deliver = pc_deliver,
         .deliver_opaque = vm,
         .name = d->name,
-        .serial = d->name,
-        .queues = vm->cfg->cpus < VIRTIO_BLK_QUEUES ? vm->cfg->cpus : VIRTIO_BLK_QUEUES,
+        .serial = cfg->serial[0] ? cfg->serial : d->name,
+        .queues = cfg->queues ? cfg->queues : queues,
     };
     int r = virtio_blk_init(&d->blk, &setup);
 
@@ -51,22 +66,23 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, unsigned n)
     return pci_dev_plug(&d->blk.vp.pci, &vm->pci, -1);
 }
 
-static int pc_add_disk(struct vm *vm, unsigned n, struct err *err)
+static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
 {
     struct vm_disk *d = calloc(1, sizeof(*d));
+    unsigned n = vm->ndisks;
     int r;
 
     if (!d)
         return err_set(err, ENOMEM, "out of memory for disk %u", n);
-    r = pc_open_disk(&d->block, &vm->cfg->disk[n], err);
+    r = pc_open_disk(&d->block, cfg, err);
     if (r < 0) {
         free(d);
         return r;
     }
     vm->disk[vm->ndisks++] = d;
-    snprintf(d->name, sizeof(d->name), "vitro-disk%u", n);
-    r = pc_wire_disk(vm, d, n);
-    return r < 0 ? err_set(err, -r, "cannot add disk '%s': %s", vm->cfg->disk[n].path, strerror(-r)) : 0;
+    snprintf(d->name, sizeof(d->name), "vitro-%s%u", kind, n);
+    r = pc_wire_disk(vm, d, cfg, n);
+    return r < 0 ? err_set(err, -r, "cannot add disk '%s': %s", cfg->path, strerror(-r)) : 0;
 }
 
 static int pc_wire_rng(struct vm *vm)
@@ -88,7 +104,11 @@ int pc_init_virtio(struct vm *vm, struct err *err)
     if (r < 0)
         return err_set(err, -r, "cannot add the entropy device: %s", strerror(-r));
     for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
-        r = pc_add_disk(vm, n, err);
+        r = pc_add_disk(vm, &vm->cfg->disk[n], "disk", err);
+    if (r == 0 && vm->cfg->cdrom) {
+        struct config_disk cd = { .path = vm->cfg->cdrom, .format = IMAGE_RAW, .ro = true };
+        r = pc_add_disk(vm, &cd, "cdrom", err);
+    }
     return r;
 }
 

@@ -132,7 +132,7 @@ struct vm {
 
     struct rand_source rand;
     struct virtio_rng rng;
-    struct vm_disk *disk[CONFIG_DISKS]; /* owned, see pc_virtio.c */
+    struct vm_disk *disk[CONFIG_DISKS + 1]; /* owned, see pc_virtio.c; the last is the CD */
     unsigned ndisks;
 
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */

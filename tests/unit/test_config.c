@@ -166,7 +166,8 @@ static void test_json_damage(void **state)
 static void test_disks(void **state)
 {
     static const char *const bad[] = { "",       ",ro",          "a.img,",        "a.img,rw",         "a",
-                                       "a.img,", "a.img,ro,ro,", "a.img,format=", "a.img,format=vdi", "a.img,ro,ephemeral" };
+                                       "a.img,", "a.img,ro,ro,", "a.img,format=", "a.img,format=vdi", "a.img,ro,ephemeral", "a.qcow2,backing=", "a.img,backing=allow",
+                                       "a.img,serial=", "a.img,serial=123456789012345678901", "a.img,queues=0" };
     struct machine_config c;
     struct err err = { "" };
 
@@ -184,8 +185,15 @@ static void test_disks(void **state)
     assert_string_equal(c.disk[1].path, "dir.d/b");
     assert_true(!c.disk[0].ro && c.disk[1].ro && !c.disk[2].ro && c.disk[2].ephemeral);
     for (unsigned n = 0; n < 3; n++)
-        assert_int_equal(c.disk[n].format, CONFIG_RAW);
-    for (unsigned n = 3; n < CONFIG_DISKS; n++)
+        assert_int_equal(c.disk[n].format, IMAGE_RAW);
+    assert_int_equal(config_set(&c, "disk", "d.qcow2,backing=allow,serial=abc,queues=2", &err), 0);
+    assert_int_equal(c.disk[3].format, IMAGE_QCOW2);
+    assert_true(c.disk[3].allow_backing && c.disk[3].queues == 2);
+    assert_string_equal(c.disk[3].serial, "abc");
+    assert_int_equal(config_set(&c, "disk", "e.img,format=qcow2,backing=f,backing=g.raw", &err), 0);
+    assert_true(c.disk[4].format == IMAGE_QCOW2 && c.disk[4].backings == 2 && !c.disk[4].allow_backing);
+    assert_string_equal(c.disk[4].backing[1], "g.raw");
+    for (unsigned n = 5; n < CONFIG_DISKS; n++)
         assert_int_equal(config_set(&c, "disk", "x.img", &err), 0);
     assert_int_equal(config_set(&c, "disk", "x.img", &err), -EINVAL);
     config_fini(&c);
