@@ -58,6 +58,7 @@ enum {
     AML_AND = 0x7b,         /* a, b, target */
     AML_OR = 0x7d,          /* a, b, target */
     AML_DWORD_FIELD = 0x8a, /* CreateDWordField: buffer, byte index, name */
+    AML_NOTIFY = 0x86,      /* device, value */
     AML_LNOT = 0x92,
     AML_LEQUAL = 0x93,
 };

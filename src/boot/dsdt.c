@@ -2,7 +2,8 @@
  *
  * Source: ACPI 6.4: 6.1 and 6.2 (device objects), 7.4.2.5 (_S5), 5.8.1 (_PIC), 6.2.13 (_PRT),
  * 6.2.11.3 (_OSC for PCI); PCI Firmware Specification 3.2, 4.1.2 (ECAM ranges are reserved by a
- * PNP0C02 device) and 4.5 (_OSC bits); QEMU docs/specs/pvpanic.rst.
+ * PNP0C02 device) and 4.5 (_OSC bits); QEMU docs/specs/pvpanic.rst;
+ * 5.6.4.1 (_GPE methods).
  * Runs on the thread that builds the machine; no state.
  */
 #include "boot/aml.h"
@@ -95,6 +96,43 @@ static void dsdt_pvpanic(struct aml *a)
     dsdt_crs(a);
     aml_res_io(a, LAYOUT_PVPANIC, 1);
     dsdt_end(a);
+}
+
+/* The generation ID; its address in two halves (Microsoft, "Virtual Machine Generation ID"). Drivers know it
+ * by its _CID; a _HID must have the form that 6.1.5 asks for. */
+static void dsdt_vmgenid(struct aml *a)
+{
+    aml_device(a, "VGEN");
+    aml_name_string(a, "_HID", "VTRO0001");
+    aml_name(a, "_CID");
+    aml_package(a, 2);
+    aml_string(a, "VM_Gen_Counter");
+    aml_string(a, "VMGENCTR");
+    aml_close(a);
+    aml_name_string(a, "_DDN", "VM_Gen_Counter");
+    aml_method(a, "ADDR", 0, false);
+    aml_return(a);
+    aml_package(a, 2);
+    aml_int(a, (uint32_t)LAYOUT_VMGENID);
+    aml_int(a, LAYOUT_VMGENID >> 32);
+    aml_close(a);
+    aml_close(a);
+    aml_close(a);
+}
+
+/* \_GPE: what the general-purpose events mean. Edge: the status bit is cleared before the method runs. */
+static void dsdt_gpe(struct aml *a)
+{
+    char name[8];
+
+    aml_scope(a, "\\_GPE");
+    snprintf(name, sizeof(name), "_E%02X", LAYOUT_GPE_VMGENID);
+    aml_method(a, name, 0, false);
+    aml_op(a, AML_NOTIFY);
+    aml_path(a, "\\_SB.VGEN");
+    aml_int(a, 0x80);
+    aml_close(a);
+    aml_close(a);
 }
 
 /* Ports and memory that belong to the board: nobody may put a device there. */
@@ -281,8 +319,10 @@ int dsdt_build(const struct boot_config *cfg, uint8_t **out, size_t *len)
     dsdt_pci(&a, cfg);
     dsdt_board(&a);
     dsdt_hpet(&a);
+    dsdt_vmgenid(&a);
     dsdt_cpus(&a, cfg->cpus);
     aml_close(&a);
+    dsdt_gpe(&a);
     if (a.failed) {
         aml_fini(&a);
         return -ENOMEM;

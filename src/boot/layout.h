@@ -11,6 +11,7 @@
  *   c000_0000  window for 32-bit PCI BARs
  *   e000_0000  ECAM (PCI configuration space), buses 0 to 255
  *   fec0_0000  IO-APIC; fed0_0000 HPET; fee0_0000 local APICs
+ *   feff_b000  one page of ROM: the VM generation ID
  *   fff0_0000  top of the firmware flash window
  * 1_0000_0000  the rest of RAM, then the window for 64-bit PCI BARs
  */
@@ -38,6 +39,9 @@
 #define LAYOUT_HPET_ID                                                                                       \
     0x8086a201 /* low half of its capability register: rev 1, 3 timers, 64 bits, legacy routes */
 #define LAYOUT_LAPIC      0xfee00000ULL
+#define LAYOUT_VMGENID                                                                                       \
+    0xfeffb000ULL /* one page of ROM with the VM generation ID: outside of what firmware uses */
+#define LAYOUT_VMGENID_SIZE 0x1000ULL
 #define LAYOUT_KVM_PAGES  0xfeffc000ULL /* 4 pages that KVM wants for itself; nothing else there */
 #define LAYOUT_KVM_SIZE   0x4000ULL
 #define LAYOUT_FLASH_BASE 0xff000000ULL  /* firmware images end at 4 GiB */
@@ -57,6 +61,8 @@
 #define LAYOUT_S5_TYP         5 /* SLP_TYPa value that \_S5 announces */
 #define LAYOUT_PVPANIC        0x505
 #define LAYOUT_PVPANIC_EVENTS 0x3
+
+#define LAYOUT_GPE_VMGENID 5 /* general-purpose event: the generation ID has changed */
 
 /* Global system interrupts (IO-APIC pins). */
 #define LAYOUT_GSI_SCI   9  /* level, active high */

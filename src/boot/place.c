@@ -23,7 +23,7 @@ unsigned boot_memory_map(const struct boot_config *cfg, struct boot_e820 map[BOO
     map_add(map, &n, LAYOUT_BIOS_BASE, LAYOUT_BIOS_END, E820_RESERVED);
     map_add(map, &n, LAYOUT_BIOS_END, cfg->mem_below_4g, E820_RAM);
     map_add(map, &n, LAYOUT_ECAM_BASE, LAYOUT_ECAM_BASE + LAYOUT_ECAM_SIZE, E820_RESERVED);
-    map_add(map, &n, LAYOUT_KVM_PAGES, LAYOUT_KVM_PAGES + LAYOUT_KVM_SIZE, E820_RESERVED);
+    map_add(map, &n, LAYOUT_VMGENID, LAYOUT_KVM_PAGES + LAYOUT_KVM_SIZE, E820_RESERVED);
     map_add(map, &n, LAYOUT_4G, LAYOUT_4G + cfg->mem_above_4g, E820_RAM);
     return n;
 }

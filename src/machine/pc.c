@@ -129,6 +129,13 @@ static void pc_lapic_eoi(void *opaque, uint8_t vector)
     ioapic_eoi(&vm->ioapic, vector);
 }
 
+static void pc_tell_generation(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    acpi_pm_raise_gpe(&vm->pm, LAYOUT_GPE_VMGENID);
+}
+
 /* -- what the guest asks of the machine -- */
 
 static void pc_on_power_off(void *opaque) { vm_request(opaque, VM_REQ_POWER_OFF); }
@@ -168,6 +175,8 @@ int pc_init_ram(struct vm *vm, struct err *err)
         r = ram_add_slot(&vm->ram, LAYOUT_VGA_END, below - LAYOUT_VGA_END, false);
     if (r == 0 && above)
         r = ram_add_slot(&vm->ram, LAYOUT_4G, above, false);
+    if (r == 0)
+        r = ram_add_slot(&vm->ram, LAYOUT_VMGENID, LAYOUT_VMGENID_SIZE, true);
     if (r < 0)
         return err_set(err, -r, "the host does not give %llu MiB of memory to the guest: %s",
                        (unsigned long long)(vm->cfg->memory >> 20), strerror(-r));
@@ -314,6 +323,13 @@ static int pc_wire_pci(struct vm *vm)
     return pci_host_attach(&vm->pci, LAYOUT_ECAM_BASE);
 }
 
+static int pc_wire_generation(struct vm *vm)
+{
+    rand_init_host(&vm->rand);
+    pc_add_device(vm, &vmgenid_ops, &vm->genid, 0);
+    return vmgenid_init(&vm->genid, &vm->ram, LAYOUT_VMGENID, &vm->rand, pc_tell_generation, vm);
+}
+
 /* Ports by which the guest talks about its own end. */
 static int pc_wire_ends(struct vm *vm)
 {
@@ -337,8 +353,8 @@ static int pc_wire_ends(struct vm *vm)
 int pc_init(struct vm *vm, struct err *err)
 {
     static int (*const step[])(struct vm * vm) = {
-        pc_wire_core,  pc_wire_timers, pc_wire_keyboard, pc_wire_serial,
-        pc_wire_power, pc_wire_pci,    pc_wire_ends,
+        pc_wire_core,  pc_wire_timers, pc_wire_keyboard,   pc_wire_serial,
+        pc_wire_power, pc_wire_pci,    pc_wire_generation, pc_wire_ends,
     };
     int r = pc_make_cpus(vm, err);
 

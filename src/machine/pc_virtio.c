@@ -89,7 +89,6 @@ static int pc_wire_rng(struct vm *vm)
 {
     int r;
 
-    rand_init_host(&vm->rand);
     r = virtio_rng_init(&vm->rng, &vm->rand, &vm->loop, &vm->ram, pc_deliver, vm);
     if (r < 0)
         return r;

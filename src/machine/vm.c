@@ -153,6 +153,16 @@ static int vm_arm_timeout(struct vm *vm)
     return loop_add_fd(&vm->loop, &vm->deadline, EPOLLIN);
 }
 
+int vm_change_generation(struct vm *vm)
+{
+    int r;
+
+    loop_lock(&vm->loop);
+    r = vmgenid_change(&vm->genid);
+    loop_unlock(&vm->loop);
+    return r;
+}
+
 /* -- building -- */
 
 static int vm_read_files(struct vm *vm, struct err *err)

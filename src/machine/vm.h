@@ -34,6 +34,7 @@
 #include "chip/pvpanic.h"
 #include "chip/rtc.h"
 #include "chip/uart16550.h"
+#include "chip/vmgenid.h"
 #include "engine/engine.h"
 #include "machine/config.h"
 #include "machine/console.h"
@@ -128,6 +129,7 @@ struct vm {
     struct pvpanic pvpanic;
     struct debug_exit debug_exit;
     struct fpu_error fpu_error;
+    struct vmgenid genid;
     uint8_t isa_sources[16]; /* who drives each ISA interrupt high: see pc.c */
 
     struct rand_source rand;
@@ -160,6 +162,10 @@ void vm_destroy(struct vm *vm);
 /* Run until the machine ends; returns why. signals is a signalfd's descriptor whose signals end the machine,
  * or -1. */
 enum vm_end vm_run(struct vm *vm, int signals);
+
+/* The machine was forked, or set back to an older state: give it a new generation ID and tell the guest. Any
+ * thread, no lock held. 0 or -errno. */
+int vm_change_generation(struct vm *vm);
 
 /* The exit status of `vitro run` for how the machine ended (128+n stands for signal n). */
 int vm_status(const struct vm *vm);

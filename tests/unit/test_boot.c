@@ -58,7 +58,7 @@ static void test_memory_map(void **state)
             { 0xe0000, 0x100000, E820_RESERVED },
             { 0x100000, cases[i].low_end, E820_RAM },
             { 0xe0000000, 0xf0000000, E820_RESERVED },
-            { 0xfeffc000, 0xff000000, E820_RESERVED },
+            { 0xfeffb000, 0xff000000, E820_RESERVED },
             { 0x100000000, cases[i].high_end, E820_RAM },
         };
         check_map(cases[i].mem, want, cases[i].high_end ? 7 : 6);
