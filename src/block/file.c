@@ -2,8 +2,10 @@
  * Source: fcntl(2) (open file description locks), fallocate(2), open(2) (O_TMPFILE).
  * Runs on: the thread that builds the machine (open), I/O threads (the rest); no state.
  *
- * The lock covers the whole file, so that it also meets the locks that QEMU's tools take on single bytes: an
- * image that they use is refused here, and they refuse one that is used here.
+ * QEMU's tools lock single bytes, shared: 100+n says "I need permission n", 200+n "nobody else may have it";
+ * whoever opens takes its own, then looks for a foreign one that contradicts. A writer here locks the whole
+ * file, so nobody else may even read; a reader takes QEMU's bytes for reading, so that readers of both kinds
+ * live together, and writers of neither kind do.
  */
 #include "block/file.h"
 
@@ -17,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/err.h"
 
 #define FILE_ZERO_CHUNK (64UL << 10)
@@ -38,17 +41,59 @@ static int block_file_size(int fd, const char *path, uint64_t *size, struct err 
     return 0;
 }
 
+/* Permissions as QEMU numbers them (its include/block/block-common.h). */
+enum { FILE_PERM_READ = 0, FILE_PERM_WRITE = 1, FILE_PERM_RESIZE = 3, FILE_NEEDS = 100, FILE_REFUSES = 200 };
+
+static int block_file_lock_byte(int fd, off_t byte)
+{
+    struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+/* Has somebody else a lock on the byte? */
+static int block_file_byte_taken(int fd, off_t byte)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+        return -errno;
+    return lock.l_type == F_UNLCK ? 0 : -EAGAIN;
+}
+
+static int block_file_lock_shared(int fd)
+{
+    static const off_t mine[] = { FILE_NEEDS + FILE_PERM_READ, FILE_REFUSES + FILE_PERM_WRITE,
+                                  FILE_REFUSES + FILE_PERM_RESIZE };
+    static const off_t theirs[] = { FILE_REFUSES + FILE_PERM_READ, FILE_NEEDS + FILE_PERM_WRITE,
+                                    FILE_NEEDS + FILE_PERM_RESIZE };
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(mine); i++)
+        r = block_file_lock_byte(fd, mine[i]);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(theirs); i++)
+        r = block_file_byte_taken(fd, theirs[i]);
+    return r;
+}
+
+static int block_file_lock_alone(int fd)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
 static int block_file_lock(int fd, const char *path, bool ro, struct err *err)
 {
-    struct flock lock = { .l_type = ro ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+    int r = ro ? block_file_lock_shared(fd) : block_file_lock_alone(fd);
 
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+    if (r == 0)
         return 0;
-    if (errno == EAGAIN || errno == EACCES)
+    if (r == -EAGAIN || r == -EACCES)
         return err_set(err, EBUSY, "image '%s' is in use by another machine or tool: stop that one first%s",
                        path, ro ? "" : ", or let all of them open it read-only with ',ro'");
     /* A file system without locks: better no disk than two writers. */
-    return err_set(err, errno, "cannot lock image '%s': %s", path, strerror(errno));
+    return err_set(err, -r, "cannot lock image '%s': %s", path, strerror(-r));
 }
 
 int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err)
