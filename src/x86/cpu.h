@@ -48,6 +48,8 @@ struct tlb_entry {
     uintptr_t addend; /* hva = linear address + addend, when a tag matches exactly */
     uint64_t gpa;     /* guest-physical page | TLB_* below */
 };
+#define LARGE_WORDS  64
+#define LARGE_1G_MAX 8
 #define TLB_BITS 9
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_INVALID (~0ULL)
@@ -55,10 +57,22 @@ struct tlb_entry {
 /* In gpa's low bits, for the slow path: */
 #define TLB_MMIO 1u /* no RAM behind it, or the local APIC's page */
 #define TLB_ROM  2u /* stores are dropped */
-#define TLB_2M   4u /* part of a large page: INVLPG drops all of its entries */
-#define TLB_4M   8u
-#define TLB_1G   16u
-#define TLB_G    32u /* global: survives MOV to CR3 */
+#define TLB_G    4u /* global: survives MOV to CR3 */
+
+/* What a flush takes from a CPU's translations (SDM vol. 3, 4.10.4.1). Whoever keeps some of his own, by PCID
+ * or not, may always drop more. */
+enum tlb_flush_kind {
+    TLB_FLUSH_ALL,       /* every PCID's, and global ones */
+    TLB_FLUSH_NONGLOBAL, /* every PCID's, but no global ones */
+    TLB_FLUSH_PCID,      /* one PCID's, but no global ones */
+    TLB_FLUSH_PAGE,      /* [lin, lin + size) of one PCID, the current one, and global ones there */
+    TLB_FLUSH_PAGE_PCID, /* the same of any PCID, but no global ones */
+};
+struct tlb_flush {
+    enum tlb_flush_kind kind;
+    uint16_t pcid;      /* 0 while CR4.PCIDE is clear */
+    uint64_t lin, size; /* more than a page if a large one was ever seen there; lin is a multiple of size */
+};
 
 enum mmu_index {
     MMU_SUP,      /* supervisor, user pages allowed (SMAP off or AC=1; implicit accesses never) */
@@ -104,8 +118,14 @@ struct cpu_ops {
     /* Run alone: all other vCPUs are stopped at an instruction boundary in between. Nests. */
     void (*exclusive_begin)(struct cpu *cpu);
     void (*exclusive_end)(struct cpu *cpu);
-    /* TLB entries went (all, or one page): the engine drops its own caches of linear addresses. */
-    void (*tlb_flushed)(struct cpu *cpu, bool all, uint64_t lin);
+    /* Translations went: the engine drops its own of the same kind. */
+    void (*tlb_flushed)(struct cpu *cpu, const struct tlb_flush *f);
+    /* CR3 was written and CR4.PCIDE is set: another PCID may be the current one. What tlb_flushed() did not take
+     * (it was called before, unless the guest asked to keep all) is still valid for its PCID. */
+    void (*context_switched)(struct cpu *cpu);
+    /* Writes to the page at gpa (~0: to any page) must take the slow path from now on: it has decoded code, or the dirty
+     * log was switched on. On the vCPU's own thread, or while it stands still. */
+    void (*write_protected)(struct cpu *cpu, uint64_t gpa);
     /* CR/EFER/CS/flags changed the mode of execution (see cpu_update_mode()). */
     void (*mode_changed)(struct cpu *cpu);
     int (*pic_ack)(struct cpu *cpu); /* vector of the 8259 pair through ExtINT; -1: nothing there */
@@ -180,12 +200,14 @@ struct cpu {
     struct tlb_entry tlbs[MMU_COUNT][TLB_SIZE];
     bool tlb_used[MMU_COUNT];
     uint64_t tlb_map[MMU_COUNT][TLB_SIZE / 64]; /* slots filled since the last flush */
-    bool tlb_large;                             /* some of them belong to large pages */
+    uint64_t large_4m[LARGE_WORDS];             /* a hash of the 4 MiB regions with pages larger than 4 KiB since the last full flush */
+    uint64_t large_1g[LARGE_1G_MAX];            /* the same for pages of 1 GiB: their addresses */
+    uint8_t large_1g_count;                     /* LARGE_1G_MAX + 1: there were more, so they may be anywhere */
+    bool large_any;
     struct {
         uint64_t key, table; /* (linear >> 30) + 1, or 0: empty; guest-physical address and rights of the table */
     } walk_cache[16];        /* of page directories, which is what a CPU's paging-structure caches may hold */
-    uint64_t fetch_large, fetch_large_mask; /* linear region that holds all large pages fetched from */
-    uint32_t mode_key;                      /* what cpu_update_mode() compares */
+    uint32_t mode_key;       /* what cpu_update_mode() compares */
     uint8_t bounce[2][64] __attribute__((aligned(64))); /* mem.h views that cannot be direct */
     struct {
         uint64_t lin;

@@ -65,9 +65,12 @@ void cpu_write_cr0(struct cpu *cpu, uint64_t v)
 
 void cpu_write_cr3(struct cpu *cpu, uint64_t v)
 {
+    bool keep = false;
     if (cpu->efer & EFER_LMA) {
-        if (cpu->cr4 & CR4_PCIDE)
-            v &= ~(1ULL << 63); /* "keep this PCID's entries": allowed, not required */
+        if (cpu->cr4 & CR4_PCIDE) {
+            keep = v >> 63;
+            v &= ~(1ULL << 63);
+        }
         if (v >> cpu->phys_bits)
             CPU_GP0(cpu);
     } else {
@@ -76,7 +79,7 @@ void cpu_write_cr3(struct cpu *cpu, uint64_t v)
     if (ctrl_pae_legacy(cpu))
         mmu_load_pdptes(cpu, v);
     cpu->cr3 = v;
-    mmu_flush_context(cpu);
+    mmu_switch(cpu, keep);
 }
 
 /* --- CR4 --- */

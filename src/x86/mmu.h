@@ -26,14 +26,21 @@ int mmu_peek(struct cpu *cpu, uint64_t lin, uint64_t *gpa);
 /* Translate an instruction fetch at the current privilege; raises #PF/#GP. Returns the gpa. */
 uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin);
 
-/* The one choke point for invalidation. Both tell ops->tlb_flushed. */
+/* The one choke point for invalidation. All of them tell ops->tlb_flushed what went. */
 void mmu_flush_all(struct cpu *cpu);
+/* INVLPG: the page of lin, of the current PCID and global ones. */
 void mmu_flush_page(struct cpu *cpu, uint64_t lin);
-/* What MOV to CR3 drops: all but global translations when CR4.PGE is set. Tells ops->tlb_flushed(all). */
-void mmu_flush_context(struct cpu *cpu);
+/* INVPCID types 0 and 1: the page of lin, or all, of one PCID but for global ones; type 3: the same of all PCIDs. */
+void mmu_flush_page_pcid(struct cpu *cpu, unsigned pcid, uint64_t lin);
+void mmu_flush_pcid(struct cpu *cpu, unsigned pcid);
+void mmu_flush_nonglobal(struct cpu *cpu);
+/* CR3 was written: keep says that the guest wants this PCID's translations kept. Tells ops->context_switched too. */
+void mmu_switch(struct cpu *cpu, bool keep);
 /* Take away cached write permission to a guest-physical page (code, dirty log) or to all pages
- * (gpa == ~0). Only on the vCPU's own thread or while it is quiescent. */
+ * (gpa == ~0). Only on the vCPU's own thread or while it is quiescent. Tells ops->write_protected. */
 void mmu_protect(struct cpu *cpu, uint64_t gpa);
+
+static inline unsigned mmu_pcid(const struct cpu *cpu) { return cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0; }
 
 /* Load the PAE PDPTEs for cr3; raises #GP(0) on reserved bits (SDM vol. 3, 4.4.1). */
 void mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);

@@ -1,8 +1,10 @@
 /* The software TLB: filling, dropping and protecting its entries; instruction fetches.
  *
- * An entry always stands for 4 KiB. Those of a large page carry its size, because one INVLPG must drop them
- * all (Intel SDM vol. 3, 4.10.4.1); a region that covers every large page an instruction was fetched from
- * does the same for the engine's own caches of linear code addresses.
+ * An entry always stands for 4 KiB, but one INVLPG drops all of a large page (Intel SDM vol. 3, 4.10.4.1). So every
+ * region that ever held one is remembered until the next full flush, for these tables and for the engine's own.
+ *
+ * Entries carry no PCID: a change of CR3 drops them. What a guest asks to keep is kept by the engine, if it
+ * wants; it is told exactly what goes.
  *
  * Thread: the vCPU's own; mmu_protect() and the flushes also from another one while this vCPU is quiescent.
  */
@@ -12,8 +14,6 @@
 #include "ram/ram.h"
 #include "x86/lapic.h"
 #include "x86/tlb.h"
-
-#define TLB_LARGE (TLB_2M | TLB_4M | TLB_1G)
 
 const struct tlb_entry tlb_nothing[TLB_SIZE] = { [0 ... TLB_SIZE - 1] = { .rd = TLB_INVALID,
                                                                           .wr = TLB_INVALID } };
@@ -56,12 +56,62 @@ void tlb_refresh(struct cpu *cpu, struct tlb_entry *e)
         e->wr = tlb_wr_tag(cpu, PAGE_BASE(e->wr), e->gpa);
 }
 
-static uint64_t tlb_size_flag(uint64_t page_size)
+/* --- where large pages are --- */
+
+#define SIZE_4M (4ULL << 20)
+#define SIZE_1G (1ULL << 30)
+
+static unsigned tlb_hash_4m(uint64_t lin)
 {
-    if (likely(page_size == PAGE_SIZE) || page_size > 1ULL << 30)
-        return 0; /* paging off has nothing to invalidate */
-    return page_size == 2ULL << 20 ? TLB_2M : page_size == 4ULL << 20 ? TLB_4M : TLB_1G;
+    return (unsigned)((lin / SIZE_4M * 0x9e3779b97f4a7c15ULL) >> 32) % (LARGE_WORDS * 64);
 }
+
+static bool tlb_large_1g(const struct cpu *cpu, uint64_t lin)
+{
+    if (cpu->large_1g_count > LARGE_1G_MAX)
+        return true;
+    for (unsigned n = 0; n < cpu->large_1g_count; n++)
+        if ((cpu->large_1g[n] ^ lin) < SIZE_1G)
+            return true;
+    return false;
+}
+
+/* Called before anybody can keep a translation of this page. */
+static void tlb_note_size(struct cpu *cpu, uint64_t lin, uint64_t size)
+{
+    if (likely(size == PAGE_SIZE) || size > SIZE_1G)
+        return; /* paging off has nothing to invalidate */
+    cpu->large_any = true;
+    if (size < SIZE_1G) {
+        unsigned n = tlb_hash_4m(lin);
+        cpu->large_4m[n / 64] |= 1ULL << n % 64;
+    } else if (!tlb_large_1g(cpu, lin)) {
+        if (cpu->large_1g_count < LARGE_1G_MAX)
+            cpu->large_1g[cpu->large_1g_count] = lin & ~(SIZE_1G - 1);
+        cpu->large_1g_count++;
+    }
+}
+
+/* How much around lin an INVLPG may have to drop. */
+static uint64_t tlb_flush_size(const struct cpu *cpu, uint64_t lin)
+{
+    if (!cpu->large_any)
+        return PAGE_SIZE;
+    if (cpu->large_1g_count && tlb_large_1g(cpu, lin))
+        return SIZE_1G;
+    unsigned n = tlb_hash_4m(lin);
+    return cpu->large_4m[n / 64] >> n % 64 & 1 ? SIZE_4M : PAGE_SIZE;
+}
+
+static void tlb_forget_sizes(struct cpu *cpu)
+{
+    if (cpu->large_any)
+        memset(cpu->large_4m, 0, sizeof(cpu->large_4m));
+    cpu->large_1g_count = 0;
+    cpu->large_any = false;
+}
+
+/* --- filling --- */
 
 /* What lies behind a guest-physical page: the host address (or NULL) and flags. */
 static uint8_t *tlb_backing(struct cpu *cpu, uint64_t gpa, uint64_t *flags)
@@ -90,8 +140,8 @@ static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t 
 
     unsigned slot = (unsigned)(lin >> PAGE_SHIFT) & (TLB_SIZE - 1);
     struct tlb_entry *e = &cpu->tlbs[idx][slot];
-    uint64_t page = PAGE_BASE(lin), gpa = PAGE_BASE(r.gpa), flags = tlb_size_flag(r.page_size);
-    bool large = flags != 0;
+    uint64_t page = PAGE_BASE(lin), gpa = PAGE_BASE(r.gpa), flags = 0;
+    tlb_note_size(cpu, lin, r.page_size);
     uint8_t *hva = tlb_backing(cpu, gpa, &flags);
     e->addend = (uintptr_t)hva - page;
     e->gpa = gpa | flags | (r.global ? TLB_G : 0);
@@ -101,7 +151,6 @@ static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t 
     e->wr = r.writable ? tlb_wr_tag(cpu, page, e->gpa) : TLB_INVALID;
     cpu->tlb_used[idx] = true;
     cpu->tlb_map[idx][slot / 64] |= 1ULL << (slot % 64);
-    cpu->tlb_large |= large;
     return e;
 }
 
@@ -114,6 +163,14 @@ struct tlb_entry *tlb_get(struct cpu *cpu, enum mmu_index idx, uint64_t lin, enu
     if ((!(acc & ACC_READ) || rd) && (!(acc & ACC_WRITE) || wr))
         return e;
     return tlb_fill(cpu, idx, lin, acc);
+}
+
+/* --- dropping --- */
+
+static void tlb_tell(struct cpu *cpu, const struct tlb_flush *f)
+{
+    if (cpu->ops && cpu->ops->tlb_flushed)
+        cpu->ops->tlb_flushed(cpu, f);
 }
 
 /* Call fn for each slot that was filled since the last flush. */
@@ -145,11 +202,8 @@ void mmu_flush_all(struct cpu *cpu)
     memset(cpu->tlb_map, 0, sizeof(cpu->tlb_map));
     memset(cpu->tlb_used, 0, sizeof(cpu->tlb_used));
     tlb_forget_walks(cpu);
-    cpu->tlb_large = false;
-    cpu->fetch_large = 1; /* no page-aligned address has bit 0 */
-    cpu->fetch_large_mask = ~0ULL;
-    if (cpu->ops && cpu->ops->tlb_flushed)
-        cpu->ops->tlb_flushed(cpu, true, 0);
+    tlb_forget_sizes(cpu);
+    tlb_tell(cpu, &(struct tlb_flush){ .kind = TLB_FLUSH_ALL });
 }
 
 /* Drop what is not global in one table. */
@@ -171,18 +225,35 @@ static void tlb_flush_table(struct cpu *cpu, unsigned idx)
     cpu->tlb_used[idx] = left;
 }
 
-void mmu_flush_context(struct cpu *cpu)
+/* Only of the current PCID, since there are no others' here. */
+static void tlb_flush_nonglobal(struct cpu *cpu)
 {
-    if (!(cpu->cr4 & CR4_PGE)) {
-        mmu_flush_all(cpu);
-        return;
-    }
     for (unsigned idx = 0; idx < MMU_COUNT; idx++)
         if (cpu->tlb_used[idx])
             tlb_flush_table(cpu, idx);
     tlb_forget_walks(cpu);
-    if (cpu->ops->tlb_flushed)
-        cpu->ops->tlb_flushed(cpu, true, 0);
+}
+
+void mmu_flush_nonglobal(struct cpu *cpu)
+{
+    tlb_flush_nonglobal(cpu);
+    tlb_tell(cpu, &(struct tlb_flush){ .kind = TLB_FLUSH_NONGLOBAL });
+}
+
+void mmu_flush_pcid(struct cpu *cpu, unsigned pcid)
+{
+    if (pcid == mmu_pcid(cpu))
+        tlb_flush_nonglobal(cpu);
+    tlb_tell(cpu, &(struct tlb_flush){ .kind = TLB_FLUSH_PCID, .pcid = (uint16_t)pcid });
+}
+
+void mmu_switch(struct cpu *cpu, bool keep)
+{
+    tlb_flush_nonglobal(cpu);
+    if (!keep)
+        tlb_tell(cpu, &(struct tlb_flush){ .kind = TLB_FLUSH_PCID, .pcid = (uint16_t)mmu_pcid(cpu) });
+    if ((cpu->cr4 & CR4_PCIDE) && cpu->ops->context_switched)
+        cpu->ops->context_switched(cpu);
 }
 
 void tlb_init(struct cpu *cpu)
@@ -193,15 +264,6 @@ void tlb_init(struct cpu *cpu)
     mmu_flush_all(cpu);
 }
 
-/* Drop an entry that belongs to a large page around lin. */
-static void tlb_drop_large(struct tlb_entry *e, uint64_t lin)
-{
-    uint64_t tag = e->rd != TLB_INVALID ? e->rd : e->wr;
-    unsigned shift = e->gpa & TLB_2M ? 21 : e->gpa & TLB_4M ? 22 : 30;
-    if ((e->gpa & TLB_LARGE) && tag != TLB_INVALID && (tag ^ lin) >> shift == 0)
-        tlb_clear(e);
-}
-
 static void tlb_drop_exact(struct cpu *cpu, enum mmu_index idx, uint64_t lin)
 {
     struct tlb_entry *e = tlb_slot(cpu, idx, lin);
@@ -210,16 +272,40 @@ static void tlb_drop_exact(struct cpu *cpu, enum mmu_index idx, uint64_t lin)
         tlb_clear(e);
 }
 
+/* arg: address of a region of 2^n bytes | n */
+static void tlb_drop_within(struct tlb_entry *e, uint64_t arg)
+{
+    uint64_t tag = e->rd != TLB_INVALID ? e->rd : e->wr;
+    if (tag != TLB_INVALID && (tag ^ arg) >> (arg & 63) == 0)
+        tlb_clear(e);
+}
+
+/* Drop what is around f->lin, and set f's region. */
+static void tlb_drop_region(struct cpu *cpu, struct tlb_flush *f)
+{
+    f->size = tlb_flush_size(cpu, f->lin);
+    f->lin &= ~(f->size - 1);
+    tlb_forget_walks(cpu);
+    if (f->size > PAGE_SIZE) {
+        tlb_each(cpu, tlb_drop_within, f->lin | (unsigned)__builtin_ctzll(f->size));
+        return;
+    }
+    for (unsigned idx = 0; idx < MMU_COUNT; idx++)
+        tlb_drop_exact(cpu, idx, f->lin);
+}
+
 void mmu_flush_page(struct cpu *cpu, uint64_t lin)
 {
-    for (unsigned idx = 0; idx < MMU_COUNT; idx++)
-        tlb_drop_exact(cpu, idx, lin);
-    tlb_forget_walks(cpu);
-    if (cpu->tlb_large)
-        tlb_each(cpu, tlb_drop_large, lin);
-    bool all = (PAGE_BASE(lin) & cpu->fetch_large_mask) == cpu->fetch_large;
-    if (cpu->ops->tlb_flushed)
-        cpu->ops->tlb_flushed(cpu, all, lin);
+    struct tlb_flush f = { .kind = TLB_FLUSH_PAGE, .pcid = (uint16_t)mmu_pcid(cpu), .lin = lin };
+    tlb_drop_region(cpu, &f);
+    tlb_tell(cpu, &f);
+}
+
+void mmu_flush_page_pcid(struct cpu *cpu, unsigned pcid, uint64_t lin)
+{
+    struct tlb_flush f = { .kind = TLB_FLUSH_PAGE_PCID, .pcid = (uint16_t)pcid, .lin = lin };
+    tlb_drop_region(cpu, &f);
+    tlb_tell(cpu, &f);
 }
 
 static void tlb_protect(struct tlb_entry *e, uint64_t gpa)
@@ -231,21 +317,8 @@ static void tlb_protect(struct tlb_entry *e, uint64_t gpa)
 void mmu_protect(struct cpu *cpu, uint64_t gpa)
 {
     tlb_each(cpu, tlb_protect, gpa == ~0ULL ? gpa : PAGE_BASE(gpa));
-}
-
-/* Widen the region of large pages with code so that it covers the one around lin. */
-static void tlb_note_large_fetch(struct cpu *cpu, uint64_t lin, uint64_t size)
-{
-    uint64_t page = lin & ~(size - 1);
-    if (cpu->fetch_large & 1) {
-        cpu->fetch_large = page;
-        cpu->fetch_large_mask = ~(size - 1);
-        return;
-    }
-    cpu->fetch_large_mask &= ~(size - 1);
-    while ((cpu->fetch_large ^ page) & cpu->fetch_large_mask)
-        cpu->fetch_large_mask <<= 1;
-    cpu->fetch_large &= cpu->fetch_large_mask;
+    if (cpu->ops && cpu->ops->write_protected)
+        cpu->ops->write_protected(cpu, gpa == ~0ULL ? gpa : PAGE_BASE(gpa));
 }
 
 uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin)
@@ -258,7 +331,6 @@ uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin)
     uint32_t err = mmu_walk(cpu, lin, ACC_EXEC, cpu->cpl == 3 ? MMU_USER : MMU_SUP, &r);
     if (unlikely(err))
         cpu_raise_pf(cpu, lin, err & ~PF_ERR);
-    if (tlb_size_flag(r.page_size))
-        tlb_note_large_fetch(cpu, lin, r.page_size);
+    tlb_note_size(cpu, lin, r.page_size);
     return r.gpa;
 }

@@ -471,15 +471,94 @@ static void test_large_page_flush(void **state)
     mmu_flush_page(f->cpu, 0x4a0000); /* one address inside drops all of the large page */
     assert_int_equal(mem_ld64(f->cpu, SEG_DS, 0x400000), 3);
     assert_int_equal(mem_ld64(f->cpu, SEG_DS, 0x5ff000), 4);
-    /* The engine hears "all" only for regions with large pages that were fetched from. */
-    unsigned all = f->flushed_all;
+    /* The engine hears of the whole region, until everything went. */
+    mmu_flush_page(f->cpu, 0x5ff123);
+    assert_int_equal(f->flush.lin, 0x400000);
+    assert_int_equal(f->flush.size, 0x400000);
+    mmu_flush_page(f->cpu, 0x800000);
+    assert_int_equal(f->flush.lin, 0x800000);
+    assert_int_equal(f->flush.size, 0x1000);
+    mmu_flush_all(f->cpu);
+    mmu_flush_page(f->cpu, 0x5ff123);
+    assert_int_equal(f->flush.lin, 0x5ff000);
+    assert_int_equal(mmu_fetch(f->cpu, 0x400123), 0x600123); /* fetches count too */
+    mmu_flush_page(f->cpu, 0x5ff123);
+    assert_int_equal(f->flush.size, 0x400000);
+    fx_destroy(f);
+}
+
+/* Pages of 1 GiB: each region is known by itself, until there are too many of them. */
+static void test_huge_page_flush(void **state)
+{
+    struct fx *f = fx_create(1, NULL);
+    struct mmu_result r;
+    fx_long_mode(f, 0);
+    fx_map(f, 0x400000, 0, 0);
+    for (uint64_t n = 1; n <= 9; n++)
+        fx_put(f, 0x3000 + n * 8, PS | P | W);
+    fx_put(f, 0x100000, 7);
+    for (uint64_t n = 1; n <= 8; n++)
+        assert_int_equal(mem_ld64(f->cpu, SEG_DS, (n << 30) + 0x100000), 7);
+    fx_put(f, 0x3000 + 8 * 8, 0);
+    mmu_flush_page(f->cpu, (8ULL << 30) + 0x12345678);
+    assert_int_equal(f->flush.lin, 8ULL << 30);
+    assert_int_equal(f->flush.size, 1ULL << 30);
+    assert_int_equal(mem_ld64(f->cpu, SEG_DS, (7ULL << 30) + 0x100000), 7);
+    ASSERT_RAISES(f, VEC_PF, 0, mem_ld64(f->cpu, SEG_DS, (8ULL << 30) + 0x100000));
     mmu_flush_page(f->cpu, 0x400000);
+    assert_int_equal(f->flush.size, 0x1000);
+    assert_int_equal(mmu_walk(f->cpu, 9ULL << 30, ACC_READ, MMU_SUP, &r), 0);
+    mem_ld64(f->cpu, SEG_DS, 9ULL << 30);
+    mmu_flush_page(f->cpu, 0x400000);
+    assert_int_equal(f->flush.size, 1ULL << 30);
+    fx_destroy(f);
+}
+
+/* What each way of flushing tells the engine, and what it leaves in the TLB. */
+static void test_flush_kinds(void **state)
+{
+    struct fx *f = fx_create(1, NULL);
+    struct cpu *cpu = f->cpu;
+    fx_long_mode(f, 0);
+    fx_map(f, 0x400000, 0x100000, P | W);
+    fx_map(f, 0x401000, 0x100000, P | W | 0x100);
+    fx_put(f, 0x100000, 1);
+    fx_put(f, 0x101000, 2);
+    cpu_write_cr4(cpu, cpu->cr4 | CR4_PCIDE);
+    assert_int_equal(f->flush.kind, TLB_FLUSH_ALL);
+    cpu_write_cr3(cpu, 0x1005);
+    assert_int_equal(f->flush.kind, TLB_FLUSH_PCID);
+    assert_int_equal(f->flush.pcid, 5);
+    assert_int_equal(f->switched, 1);
+    unsigned all = f->flushed_all;
+    cpu_write_cr3(cpu, 0x1006 | 1ULL << 63);
+    assert_int_equal(cpu->cr3, 0x1006);
     assert_int_equal(f->flushed_all, all);
-    assert_int_equal(mmu_fetch(f->cpu, 0x400123), 0x600123);
-    mmu_flush_page(f->cpu, 0x5ff000);
-    assert_int_equal(f->flushed_all, all + 1);
-    mmu_flush_page(f->cpu, 0x600000);
-    assert_int_equal(f->flushed_all, all + 1);
+    assert_int_equal(f->switched, 2);
+
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x400000) + mem_ld64(cpu, SEG_DS, 0x401000), 2);
+    fx_map(f, 0x400000, 0x101000, P | W);
+    fx_map(f, 0x401000, 0x101000, P | W | 0x100);
+    mmu_flush_pcid(cpu, 7);
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x400000), 1);
+    mmu_flush_page_pcid(cpu, 6, 0x400abc);
+    assert_int_equal(f->flush.kind, TLB_FLUSH_PAGE_PCID);
+    assert_int_equal(f->flush.lin, 0x400000);
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x400000), 2);
+    fx_map(f, 0x400000, 0x100000, P | W);
+    mmu_flush_pcid(cpu, 6);
+    assert_int_equal(f->flush.pcid, 6);
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x400000), 1);
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x401000), 1); /* global */
+    mmu_flush_nonglobal(cpu);
+    assert_int_equal(f->flush.kind, TLB_FLUSH_NONGLOBAL);
+    assert_int_equal(mem_ld64(cpu, SEG_DS, 0x401000), 1);
+    mmu_protect(cpu, 0x100abc);
+    assert_int_equal(f->protected, 0x100000);
+    ASSERT_RAISES(f, VEC_GP, 0, cpu_write_cr0(cpu, cpu->cr0 & ~(uint64_t)CR0_PG));
+    cpu_write_cr4(cpu, cpu->cr4 & ~(uint64_t)CR4_PCIDE);
+    assert_int_equal(f->flush.kind, TLB_FLUSH_ALL);
+    ASSERT_RAISES(f, VEC_GP, 0, cpu_write_cr3(cpu, 0x1000 | 1ULL << 63));
     fx_destroy(f);
 }
 
@@ -586,6 +665,8 @@ int main(void)
         cmocka_unit_test(test_odd_tables),
         cmocka_unit_test(test_stale_until_flushed),
         cmocka_unit_test(test_large_page_flush),
+        cmocka_unit_test(test_huge_page_flush),
+        cmocka_unit_test(test_flush_kinds),
         cmocka_unit_test(test_walk_cache),
         cmocka_unit_test(test_global),
         cmocka_unit_test(test_permission_changes),

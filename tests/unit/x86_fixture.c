@@ -50,13 +50,17 @@ static void fx_exclusive_end(struct cpu *cpu)
     fx_of(cpu)->exclusive--;
 }
 
-static void fx_tlb_flushed(struct cpu *cpu, bool all, uint64_t lin)
+static void fx_tlb_flushed(struct cpu *cpu, const struct tlb_flush *f)
 {
-    if (all)
-        fx_of(cpu)->flushed_all++;
-    else
+    fx_of(cpu)->flush = *f;
+    if (f->kind == TLB_FLUSH_PAGE || f->kind == TLB_FLUSH_PAGE_PCID)
         fx_of(cpu)->flushed_page++;
+    else
+        fx_of(cpu)->flushed_all++;
 }
+
+static void fx_context_switched(struct cpu *cpu) { fx_of(cpu)->switched++; }
+static void fx_write_protected(struct cpu *cpu, uint64_t gpa) { fx_of(cpu)->protected = gpa; }
 
 static void fx_mode_changed(struct cpu *cpu) { fx_of(cpu)->mode_changes++; }
 
@@ -102,6 +106,8 @@ struct fx *fx_create(unsigned cpus, const char *model)
         .exclusive_begin = fx_exclusive_begin,
         .exclusive_end = fx_exclusive_end,
         .tlb_flushed = fx_tlb_flushed,
+        .context_switched = fx_context_switched,
+        .write_protected = fx_write_protected,
         .mode_changed = fx_mode_changed,
     };
     ram_init(&f->ram);

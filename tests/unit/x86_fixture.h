@@ -42,7 +42,9 @@ struct fx {
     } code[FX_LOG];
     unsigned code_count;
     bool code_keeps_flag; /* code_write() leaves PAGE_CODE set */
-    unsigned exclusive, exclusive_max, flushed_all, flushed_page, mode_changes;
+    unsigned exclusive, exclusive_max, flushed_all, flushed_page, switched, mode_changes;
+    struct tlb_flush flush; /* the last one */
+    uint64_t protected;     /* the page that was, last */
     uint32_t kicked[FX_CPUS]; /* ATT_* since last looked at */
     uint8_t eoi[FX_LOG];
     unsigned eoi_count;

@@ -16,13 +16,20 @@
 #include "ram/ram.h"
 #include "x86/cpuid.h"
 
+static void cache_empty_itlb(struct interp *it)
+{
+    it->key = TLB_INVALID;
+    for (unsigned n = 0; n < ITLB_SIZE; n++)
+        it->itlb[n].key = TLB_INVALID;
+}
+
 int cache_init(struct interp *it)
 {
     void *p = mmap(NULL, INTERP_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return -1;
     it->arena = p;
-    cache_forget_linear(it);
+    cache_empty_itlb(it);
     return 0;
 }
 
@@ -33,11 +40,47 @@ void cache_fini(struct interp *it)
     it->arena = NULL;
 }
 
-void cache_forget_linear(struct interp *it)
+static void cache_flush_region(struct interp *it, uint64_t lin, uint64_t size)
 {
-    it->key = TLB_INVALID;
-    for (unsigned n = 0; n < ITLB_SIZE; n++)
-        it->itlb[n].key = TLB_INVALID;
+    uint64_t pages = size >> PAGE_SHIFT < ITLB_SIZE ? size >> PAGE_SHIFT : ITLB_SIZE;
+    if (it->key - lin < size)
+        it->key = TLB_INVALID;
+    for (uint64_t n = 0; n < pages; n++) {
+        struct itlb_entry *e = &it->itlb[((lin >> PAGE_SHIFT) + n) % ITLB_SIZE];
+        if (e->key - lin < size)
+            e->key = TLB_INVALID;
+    }
+}
+
+/* The ITLB knows neither PCIDs nor global pages: only what is about another PCID leaves it alone. */
+void cache_flushed(struct interp *it, const struct tlb_flush *f)
+{
+    if (f->kind == TLB_FLUSH_PAGE || f->kind == TLB_FLUSH_PAGE_PCID)
+        cache_flush_region(it, f->lin, f->size);
+    else if (f->kind != TLB_FLUSH_PCID || f->pcid == mmu_pcid(&it->vcpu->cpu))
+        cache_empty_itlb(it);
+    if (!it->translator)
+        return;
+    if (it->translator->flushed)
+        it->translator->flushed(it, f);
+    else
+        it->translator->forget(it);
+}
+
+void cache_switched(struct interp *it)
+{
+    cache_empty_itlb(it);
+    if (!it->translator)
+        return;
+    if (it->translator->switched)
+        it->translator->switched(it);
+    else
+        it->translator->forget(it);
+}
+
+static void cache_forget_linear(struct interp *it)
+{
+    cache_empty_itlb(it);
     if (it->translator)
         it->translator->forget(it);
 }

@@ -51,6 +51,10 @@ struct interp_translator {
     /* b is the block at RIP. False: interpret it. True: something ran or changed, look again. */
     bool (*run)(struct interp *it, struct cpu *cpu, struct block *b);
     void (*forget)(struct interp *it); /* linear mappings changed */
+    /* Instead of forget(), if set: exactly what went, and what came into force (cpu_ops of the same names). */
+    void (*flushed)(struct interp *it, const struct tlb_flush *f);
+    void (*switched)(struct interp *it);
+    void (*protected)(struct interp *it, uint64_t gpa); /* may be NULL */
     void (*stale)(struct interp *it);  /* blocks of some page are void */
     void (*drop)(struct interp *it);   /* all blocks are void, and their memory is used again */
 };
@@ -93,7 +97,8 @@ void cache_fini(struct interp *it);
 /* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (straddles a page, MMIO): use the step
  * path. May raise #PF. */
 struct block *cache_lookup(struct interp *it, struct cpu *cpu);
-void cache_forget_linear(struct interp *it); /* linear mappings changed */
+void cache_flushed(struct interp *it, const struct tlb_flush *f); /* cpu_ops.tlb_flushed */
+void cache_switched(struct interp *it);                            /* cpu_ops.context_switched */
 void cache_drop_all(struct interp *it);
 void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len); /* cpu_ops.code_write */
 /* ram.code_write: from a thread that is not a vCPU. */

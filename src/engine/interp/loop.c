@@ -206,9 +206,14 @@ static enum vcpu_exit interp_run(struct vcpu *v)
     return why;
 }
 
-static void interp_tlb_flushed(struct cpu *cpu, bool all, uint64_t lin)
+static void interp_tlb_flushed(struct cpu *cpu, const struct tlb_flush *f) { cache_flushed(cpu->engine, f); }
+static void interp_context_switched(struct cpu *cpu) { cache_switched(cpu->engine); }
+
+static void interp_write_protected(struct cpu *cpu, uint64_t gpa)
 {
-    cache_forget_linear(cpu->engine);
+    struct interp *it = cpu->engine;
+    if (it->translator && it->translator->protected)
+        it->translator->protected(it, gpa);
 }
 
 /* ITLB keys carry privilege and code size: nothing to drop. */
@@ -225,6 +230,8 @@ static void interp_fill_ops(const struct cpu_ops *machine, struct cpu_ops *all)
     all->exclusive_begin = interp_exclusive_begin;
     all->exclusive_end = interp_exclusive_end;
     all->tlb_flushed = interp_tlb_flushed;
+    all->context_switched = interp_context_switched;
+    all->write_protected = interp_write_protected;
     all->mode_changed = interp_mode_changed;
     all->run_ns = vcpu_run_ns;
 }

@@ -141,10 +141,14 @@ static void op_invpcid(struct cpu *cpu, const struct insn *i)
     if (type > 3 || pcid >> 12 || (one_pcid && pcid && !(cpu->cr4 & CR4_PCIDE)) ||
         (type == 0 && !cpu_canonical(cpu, addr)))
         CPU_GP0(cpu);
-    if (type == 0 && pcid == (cpu->cr3 & 0xfff) && (cpu->cr4 & CR4_PCIDE))
-        mmu_flush_page(cpu, addr);
-    else
+    if (type == 0)
+        mmu_flush_page_pcid(cpu, (unsigned)pcid, addr);
+    else if (type == 1)
+        mmu_flush_pcid(cpu, (unsigned)pcid);
+    else if (type == 2)
         mmu_flush_all(cpu);
+    else
+        mmu_flush_nonglobal(cpu);
 }
 
 static void op_wbinvd(struct cpu *cpu, const struct insn *i) { op_need_cpl0(cpu); }
