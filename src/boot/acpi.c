@@ -33,9 +33,30 @@ struct acpi {
     size_t size, used;
     uint64_t xsdt[8]; /* what the XSDT will point to */
     unsigned n;
+    struct acpi_fixups *fix; /* where addresses and checksums are; may be NULL */
 };
 
-static uint8_t acpi_sum(const uint8_t *p, size_t len)
+/* Note that the table at t holds the address of another one, size bytes at off. */
+static void acpi_note_pointer(struct acpi *a, const uint8_t *t, unsigned off, unsigned size)
+{
+    struct acpi_fixups *f = a->fix;
+
+    if (f && f->npointers < ACPI_FIXUPS)
+        f->pointer[f->npointers++] =
+            (struct acpi_pointer){ .at = (uint32_t)(t - a->buf) + off, .size = (uint8_t)size };
+}
+
+/* Note the checksum at off of the table at t, which is over len bytes from its start. */
+static void acpi_note_sum(struct acpi *a, const uint8_t *t, unsigned off, size_t len)
+{
+    struct acpi_fixups *f = a->fix;
+    uint32_t start = (uint32_t)(t - a->buf);
+
+    if (f && f->nsums < ACPI_FIXUPS)
+        f->sum[f->nsums++] = (struct acpi_sum){ .at = start + off, .start = start, .len = (uint32_t)len };
+}
+
+static uint8_t acpi_sum_bytes(const uint8_t *p, size_t len)
 {
     uint8_t sum = 0;
 
@@ -55,7 +76,7 @@ void acpi_header(uint8_t *t, const char *signature, uint8_t revision, uint32_t l
     st_le32(t + 24, 1);
     memcpy(t + 28, "VTRO", 4);
     st_le32(t + 32, 1);
-    t[9] = (uint8_t)-acpi_sum(t, len);
+    t[9] = (uint8_t)-acpi_sum_bytes(t, len);
 }
 
 /* Reserve len bytes: their place in the buffer, NULL when the area is full. */
@@ -148,6 +169,10 @@ static int acpi_add_fadt(struct acpi *a, const struct boot_config *cfg)
     if (!fadt)
         return -ENOSPC;
     acpi_fadt_fill(fadt, facs_gpa, dsdt_gpa);
+    acpi_note_pointer(a, fadt, 36, 4);
+    acpi_note_pointer(a, fadt, 40, 4);
+    acpi_note_pointer(a, fadt, 140, 8);
+    acpi_note_sum(a, fadt, 9, FADT_LEN);
     return 0;
 }
 
@@ -239,13 +264,13 @@ static int acpi_add_hpet(struct acpi *a)
     return 0;
 }
 
-static int acpi_add_mcfg(struct acpi *a)
+static int acpi_add_mcfg(struct acpi *a, const struct boot_config *cfg)
 {
     uint8_t *t = acpi_table(a, 60);
 
     if (!t)
         return -ENOSPC;
-    st_le64(t + 44, LAYOUT_ECAM_BASE);
+    st_le64(t + 44, boot_ecam(cfg));
     t[54] = 0;
     t[55] = (uint8_t)(LAYOUT_ECAM_SIZE / MIB - 1);
     acpi_header(t, "MCFG", 1, 60);
@@ -272,22 +297,28 @@ static int acpi_add_xsdt(struct acpi *a, uint8_t *rsdp)
 
     if (!t)
         return -ENOSPC;
-    for (unsigned i = 0; i < a->n; i++)
+    for (unsigned i = 0; i < a->n; i++) {
         st_le64(t + HEADER_LEN + i * 8, a->xsdt[i]);
+        acpi_note_pointer(a, t, HEADER_LEN + i * 8, 8);
+    }
+    acpi_note_sum(a, t, 9, len);
     acpi_header(t, "XSDT", 1, (uint32_t)len);
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "VITRO ", 6);
     rsdp[15] = 2;
     st_le32(rsdp + 20, RSDP_LEN);
     st_le64(rsdp + 24, gpa);
-    rsdp[8] = (uint8_t)-acpi_sum(rsdp, 20);
-    rsdp[32] = (uint8_t)-acpi_sum(rsdp, RSDP_LEN);
+    acpi_note_pointer(a, rsdp, 24, 8);
+    acpi_note_sum(a, rsdp, 8, 20);
+    acpi_note_sum(a, rsdp, 32, RSDP_LEN);
+    rsdp[8] = (uint8_t)-acpi_sum_bytes(rsdp, 20);
+    rsdp[32] = (uint8_t)-acpi_sum_bytes(rsdp, RSDP_LEN);
     return 0;
 }
 
-int acpi_build(const struct boot_config *cfg, uint64_t base, uint8_t *buf, size_t size)
+int acpi_build(const struct boot_config *cfg, uint64_t base, uint8_t *buf, size_t size, struct acpi_fixups *fix)
 {
-    struct acpi a = { .base = base, .buf = buf, .size = size };
+    struct acpi a = { .base = base, .buf = buf, .size = size, .fix = fix };
     uint64_t gpa;
     uint8_t *rsdp = acpi_take(&a, RSDP_LEN, 16, &gpa);
     int rc = rsdp ? acpi_add_fadt(&a, cfg) : -ENOSPC;
@@ -297,7 +328,7 @@ int acpi_build(const struct boot_config *cfg, uint64_t base, uint8_t *buf, size_
     if (rc == 0)
         rc = acpi_add_hpet(&a);
     if (rc == 0)
-        rc = acpi_add_mcfg(&a);
+        rc = acpi_add_mcfg(&a, cfg);
     if (rc == 0)
         rc = acpi_add_waet(&a);
     if (rc == 0)

@@ -136,15 +136,29 @@ static void dsdt_gpe(struct aml *a)
 }
 
 /* Ports and memory that belong to the board: nobody may put a device there. */
-static void dsdt_board(struct aml *a)
+static void dsdt_board(struct aml *a, const struct boot_config *cfg)
 {
     dsdt_device(a, "MBRD", "PNP0C02");
     aml_name_int(a, "_UID", 1);
     dsdt_crs(a);
     aml_res_io(a, LAYOUT_PM_BASE, LAYOUT_PM_LEN);
     aml_res_io(a, LAYOUT_SMI_CMD, 2);
-    aml_res_memory32(a, LAYOUT_ECAM_BASE, LAYOUT_ECAM_SIZE);
+    aml_res_memory32(a, (uint32_t)boot_ecam(cfg), LAYOUT_ECAM_SIZE);
     dsdt_end(a);
+}
+
+/* The windows for 32-bit BARs: all of the hole but the ECAM, if firmware put it there. */
+static void dsdt_pci_windows(struct aml *a, const struct boot_config *cfg)
+{
+    uint64_t start = LAYOUT_PCI32_BASE, end = start + LAYOUT_PCI32_SIZE, ecam = boot_ecam(cfg);
+
+    if (ecam >= start && ecam < end) {
+        if (ecam > start)
+            aml_res_memory32_window(a, (uint32_t)start, (uint32_t)ecam - 1);
+        start = ecam + LAYOUT_ECAM_SIZE;
+    }
+    if (start < end)
+        aml_res_memory32_window(a, (uint32_t)start, (uint32_t)end - 1);
 }
 
 static void dsdt_pci_crs(struct aml *a, const struct boot_config *cfg)
@@ -157,7 +171,7 @@ static void dsdt_pci_crs(struct aml *a, const struct boot_config *cfg)
     aml_res_io_window(a, 0, 0xcf7);
     aml_res_io_window(a, 0xd00, 0xffff);
     aml_res_memory32_window(a, LAYOUT_VGA_BASE, LAYOUT_VGA_END - 1);
-    aml_res_memory32_window(a, LAYOUT_PCI32_BASE, LAYOUT_PCI32_BASE + LAYOUT_PCI32_SIZE - 1);
+    dsdt_pci_windows(a, cfg);
     aml_res_memory64_window(a, base64, base64 + LAYOUT_PCI64_SIZE - 1);
     aml_res_close(a);
 }
@@ -317,7 +331,7 @@ int dsdt_build(const struct boot_config *cfg, uint8_t **out, size_t *len)
     dsdt_root(&a);
     aml_scope(&a, "\\_SB");
     dsdt_pci(&a, cfg);
-    dsdt_board(&a);
+    dsdt_board(&a, cfg);
     dsdt_hpet(&a);
     dsdt_vmgenid(&a);
     dsdt_cpus(&a, cfg->cpus);

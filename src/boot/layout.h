@@ -7,12 +7,12 @@
  *   0000_0000  RAM up to 640 KiB; boot data of a kernel below 0003_0000
  *   000a_0000  legacy video window (no RAM)
  *   000c_0000  RAM: option ROM space; 000e_0000 ACPI tables; 000f_0000 SMBIOS tables
- *   0010_0000  RAM up to at most c000_0000
+ *   0010_0000  RAM up to at most b000_0000
+ *   b000_0000  ECAM (PCI configuration space), buses 0 to 255; firmware may move it
  *   c000_0000  window for 32-bit PCI BARs
- *   e000_0000  ECAM (PCI configuration space), buses 0 to 255
  *   fec0_0000  IO-APIC; fed0_0000 HPET; fee0_0000 local APICs
  *   feff_b000  one page of ROM: the VM generation ID
- *   fff0_0000  top of the firmware flash window
+ *   ff00_0000  firmware, if there is one: its image ends at 4 GiB
  * 1_0000_0000  the rest of RAM, then the window for 64-bit PCI BARs
  */
 #ifndef VITRO_BOOT_LAYOUT_H
@@ -28,10 +28,10 @@
 #define LAYOUT_SMBIOS    0xf0000ULL
 #define LAYOUT_BIOS_END  0x100000ULL
 
-#define LAYOUT_LOW_RAM_MAX 0xc0000000ULL /* RAM below 4 GiB ends here at the latest */
+#define LAYOUT_LOW_RAM_MAX 0xb0000000ULL /* RAM below 4 GiB ends here at the latest */
 #define LAYOUT_PCI32_BASE  0xc0000000ULL
-#define LAYOUT_PCI32_SIZE  0x20000000ULL
-#define LAYOUT_ECAM_BASE   0xe0000000ULL
+#define LAYOUT_PCI32_SIZE  0x3ec00000ULL /* up to the I/O APIC */
+#define LAYOUT_ECAM_BASE   0xb0000000ULL /* where SeaBIOS puts it on a Q35 board */
 #define LAYOUT_ECAM_SIZE   0x10000000ULL /* 1 MiB a bus, 256 buses */
 #define LAYOUT_IOAPIC      0xfec00000ULL
 #define LAYOUT_HPET        0xfed00000ULL

@@ -136,7 +136,7 @@ static int load_tables(struct load *l)
 
     if (!area)
         return err_set(l->err, ENOMEM, "no memory to build the ACPI tables");
-    rc = acpi_build(l->cfg, LAYOUT_BIOS_BASE, area, smbios_at);
+    rc = acpi_build(l->cfg, LAYOUT_BIOS_BASE, area, smbios_at, NULL);
     if (rc >= 0)
         rc = smbios_build(l->cfg, LAYOUT_SMBIOS, area + smbios_at, size - smbios_at);
     if (rc < 0)

@@ -92,9 +92,36 @@ int multiboot_find(struct boot_image *img);
 int multiboot_check(const struct boot_image *img, struct err *err);
 int multiboot_load(struct load *l, struct boot_entry *out);
 
+/* Where the tables hold addresses of each other, and their checksums: what firmware must mend when it puts them
+ * elsewhere. Offsets are from the start of the buffer. The checksum of the RSDP's first 20 bytes comes before the
+ * one of all of it. */
+#define ACPI_FIXUPS 24
+
+struct acpi_pointer {
+    uint32_t at;
+    uint8_t size;
+};
+
+struct acpi_sum {
+    uint32_t at, start, len;
+};
+
+struct acpi_fixups {
+    struct acpi_pointer pointer[ACPI_FIXUPS];
+    struct acpi_sum sum[ACPI_FIXUPS];
+    unsigned npointers, nsums;
+};
+
 /* Build all ACPI tables for addresses from base on: at most size bytes into buf (zeroed by the
- * caller). The RSDP is at base. Returns the bytes used or -ENOSPC/-ENOMEM. */
-int acpi_build(const struct boot_config *cfg, uint64_t base, uint8_t *buf, size_t size);
+ * caller). The RSDP is at base. fix may be NULL. Returns the bytes used or -ENOSPC/-ENOMEM. */
+int acpi_build(const struct boot_config *cfg, uint64_t base, uint8_t *buf, size_t size, struct acpi_fixups *fix);
+
+/* Where the ECAM is. */
+static inline uint64_t boot_ecam(const struct boot_config *cfg)
+{
+    return cfg->ecam ? cfg->ecam : LAYOUT_ECAM_BASE;
+}
+
 /* The DSDT, header included; malloc()ed for the caller. 0 or -ENOMEM. */
 int dsdt_build(const struct boot_config *cfg, uint8_t **out, size_t *len);
 /* Fill the 36 bytes of a table header (ACPI 6.4, 5.2.6), checksum included; t->length bytes must be there. */

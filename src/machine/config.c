@@ -119,7 +119,8 @@ static const struct {
     { "mmio", TRACE_MMIO },
     { "irq", TRACE_IRQ },
     { "exits", TRACE_EXITS },
-    { "all", TRACE_IO | TRACE_MMIO | TRACE_IRQ | TRACE_EXITS },
+    { "firmware", TRACE_FIRMWARE },
+    { "all", TRACE_IO | TRACE_MMIO | TRACE_IRQ | TRACE_EXITS | TRACE_FIRMWARE },
 };
 
 static unsigned config_trace_bits(const char *word, size_t len)
@@ -139,7 +140,7 @@ static int config_set_trace(struct machine_config *c, const char *value, struct 
 
         if (!bits)
             return err_set(err, EINVAL,
-                           "trace '%.*s' is unknown: use io, mmio, irq, exits or all, with commas between",
+                           "trace '%.*s' is unknown: use io, mmio, irq, exits, firmware or all, with commas between",
                            (int)(len > 64 ? 64 : len), p);
         c->trace |= bits;
         if (!p[len])
@@ -164,6 +165,29 @@ static int config_set_engine(struct machine_config *c, const char *value, struct
         return 0;
     }
     return err_set(err, EINVAL, "engine '%s' is unknown: use auto, kvm, dbt or interp", value);
+}
+
+static int config_set_firmware(struct machine_config *c, const char *value, struct err *err)
+{
+    size_t len = strcspn(value, ",");
+    const char *vars = value[len] ? value + len + 1 : NULL;
+    char *name;
+
+    if (!len)
+        return err_set(err, EINVAL, "firmware '%s' has no name: use seabios, ovmf or a file", value);
+    if (vars && (strncmp(vars, "vars=", 5) || !vars[5]))
+        return err_set(err, EINVAL, "firmware: '%.80s' is unknown: the only option is vars=FILE", vars);
+    name = strndup(value, len);
+    vars = vars ? strdup(vars + 5) : NULL;
+    if (!name || (value[len] && !vars)) {
+        free(name);
+        return err_set(err, ENOMEM, "out of memory");
+    }
+    free(c->firmware);
+    free(c->firmware_vars);
+    c->firmware = name;
+    c->firmware_vars = (char *)vars;
+    return 0;
 }
 
 static int config_set_name(struct machine_config *c, const char *value, struct err *err)
@@ -198,9 +222,11 @@ const struct config_key config_keys[] = {
     { "initrd", "FILE", "initial RAM disk for the kernel", NULL, MEMBER(CONFIG_FILE, initrd) },
     { "cmdline", "TEXT", "the kernel's command line (Linux default: console=ttyS0)", NULL,
       MEMBER(CONFIG_TEXT, cmdline) },
+    { "firmware", "NAME[,vars=FILE]", "seabios, ovmf or a ROM's file; vars keeps OVMF's variables", "seabios ovmf",
+      PARSED(config_set_firmware) },
     { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
       "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
-    { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=; repeatable", NULL,
+    { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
     { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
       MEMBER(CONFIG_FILE, cdrom) },
@@ -210,9 +236,9 @@ const struct config_key config_keys[] = {
     { "no-reboot", NULL, "end when the guest reboots; a triple fault then is status 126", NULL,
       MEMBER(CONFIG_FLAG, no_reboot) },
     { "timeout", "SECONDS", "end with status 124 after this time", NULL, PARSED(config_set_timeout) },
-    { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, all (commas between)", "io mmio irq exits all",
+    { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, firmware, all (commas between)",
+      "io mmio irq exits firmware all",
       PARSED(config_set_trace) },
-    { "firmware", "FILE", "", NULL, .kind = CONFIG_LATER },
     { "net", "WHAT", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "share", "DIR", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
@@ -252,6 +278,8 @@ void config_fini(struct machine_config *c)
     free(c->kernel);
     free(c->initrd);
     free(c->cmdline);
+    free(c->firmware);
+    free(c->firmware_vars);
     for (unsigned i = 0; i < CONFIG_SERIALS; i++)
         free(c->serial[i]);
     free(c->cdrom);
@@ -314,8 +342,14 @@ int config_check(const struct machine_config *c, struct err *err)
 {
     unsigned stdio = 0;
 
-    if (!c->kernel)
-        return err_set(err, EINVAL, "there is nothing to run: give a kernel with --kernel FILE");
+    if (!c->kernel && !c->firmware)
+        return err_set(err, EINVAL,
+                       "there is nothing to run: give a kernel with --kernel FILE, or --firmware and a disk");
+    if (c->kernel && c->firmware)
+        return err_set(err, ENOTSUP, "firmware with a kernel is not supported yet: leave out one of them");
+    if (!c->kernel && (c->initrd || c->cmdline))
+        return err_set(err, EINVAL, "%s is for a kernel: give one with --kernel FILE",
+                       c->initrd ? "initrd" : "cmdline");
     for (unsigned n = 0; n < CONFIG_SERIALS; n++)
         stdio += !strcmp(config_serial(c, n), "stdio");
     if (stdio > 1)

@@ -25,6 +25,7 @@ enum {
     TRACE_MMIO = 2,  /* every access to a device's memory */
     TRACE_IRQ = 4,   /* every interrupt line and message */
     TRACE_EXITS = 8, /* every time that a vCPU leaves the engine, and the machine's life */
+    TRACE_FIRMWARE = 16, /* what firmware writes to its debug console, port 0x402 */
 };
 
 #define CONFIG_SERIAL_MAX 20 /* what a virtio disk can tell (virtio 1.2, 5.2.6) */
@@ -40,6 +41,7 @@ struct config_disk {
     char *backing[IMAGE_CHAIN_MAX - 1];
     char serial[CONFIG_SERIAL_MAX + 1]; /* "": the default */
     unsigned queues;                    /* 0: the default */
+    unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
 };
 
 /* All strings are owned by the struct; NULL means not given. */
@@ -48,6 +50,8 @@ struct machine_config {
     char *cpu;    /* CPU model: "host", "x86-64-v1" ... */
     char *name;
     char *kernel, *initrd, *cmdline;
+    char *firmware;      /* "seabios", "ovmf" or a file */
+    char *firmware_vars; /* where OVMF's variables are kept */
     char *serial[CONFIG_SERIALS]; /* COM1..COM4 */
     unsigned serials;             /* how many --serial were given */
     struct config_disk disk[CONFIG_DISKS];

@@ -6,6 +6,7 @@
  *   backing=FILE       use this one instead; again: for the next one down the chain
  *   serial=TEXT        what the guest sees as the serial number
  *   queues=N
+ *   boot=N             firmware tries the lowest number first
  *
  * The format is never found out from the image's contents: a guest that owns a raw disk could write the
  * header of another format into it, and with that the name of any file of the host. For the same reason a
@@ -84,6 +85,14 @@ static int config_disk_queues(struct config_disk *d, const char *value, struct e
     return 0;
 }
 
+static int config_disk_boot(struct config_disk *d, const char *value, struct err *err)
+{
+    if (*value < '1' || *value > '9' || value[1])
+        return err_set(err, EINVAL, "disk '%s': boot '%.64s' is not a number from 1 to 9", d->path, value);
+    d->boot = (unsigned)(*value - '0');
+    return 0;
+}
+
 static const struct {
     const char *name; /* with '=' when a value follows */
     int (*set)(struct config_disk *d, const char *value, struct err *err);
@@ -91,6 +100,7 @@ static const struct {
     { "format=", config_disk_format },      { "ro", config_disk_ro },
     { "ephemeral", config_disk_ephemeral }, { "backing=", config_disk_backing },
     { "serial=", config_disk_serial },      { "queues=", config_disk_queues },
+    { "boot=", config_disk_boot },
 };
 
 static int config_disk_word(struct config_disk *d, const char *word, struct err *err)
@@ -103,7 +113,7 @@ static int config_disk_word(struct config_disk *d, const char *word, struct err 
             return config_disk_words[i].set(d, word + len, err);
     }
     return err_set(err, EINVAL,
-                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial= or queues=",
+                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial=, queues= or boot=",
                    d->path, word);
 }
 

@@ -177,6 +177,8 @@ int pc_init_ram(struct vm *vm, struct err *err)
         r = ram_add_slot(&vm->ram, LAYOUT_4G, above, false);
     if (r == 0)
         r = ram_add_slot(&vm->ram, LAYOUT_VMGENID, LAYOUT_VMGENID_SIZE, true);
+    if (r == 0)
+        r = pc_firmware_init_ram(vm);
     if (r < 0)
         return err_set(err, -r, "the host does not give %llu MiB of memory to the guest: %s",
                        (unsigned long long)(vm->cfg->memory >> 20), strerror(-r));
@@ -211,9 +213,22 @@ static int pc_make_cpu(struct vm *vm, unsigned n, struct err *err)
     return r;
 }
 
+/* 40 bits are enough for all but the largest machines. OVMF makes 2 MiB pages for all that the CPU can address from 41
+ * bits on, and would take 256 MiB for that with 46. */
+static void pc_limit_phys_bits(struct vm *vm)
+{
+    uint64_t end = layout_pci64_base(layout_above_4g(vm->cfg->memory)) + LAYOUT_PCI64_SIZE;
+
+    if (end <= 1ULL << 40)
+        cpuid_limit_phys_bits(&vm->cpuid, 40);
+}
+
 static int pc_make_cpus(struct vm *vm, struct err *err)
 {
     int r = cpuid_build(&vm->cpuid, vm->cfg->cpu, vm->cfg->cpus, VM_TSC_KHZ, err);
+
+    if (r == 0)
+        pc_limit_phys_bits(vm);
 
     vm->lapics.kick = pc_lapic_kick;
     vm->lapics.eoi = pc_lapic_eoi;
@@ -311,16 +326,23 @@ static int pc_wire_power(struct vm *vm)
     return acpi_pm_attach(&vm->pm, &vm->io);
 }
 
+/* The ECAM is where the tables say; with firmware it is nowhere until that has put it somewhere. */
 static int pc_wire_pci(struct vm *vm)
 {
     struct irq_line intx[4];
+    int r;
 
     for (unsigned n = 0; n < 4; n++)
         intx[n] = (struct irq_line){ .fn = pc_pci_irq, .opaque = vm, .pin = n };
     pci_host_init(&vm->pci, &vm->io, &vm->mmio, intx);
     pci_host_set_cf9(&vm->pci, &vm->pm.reset_region);
     pc_add_device(vm, &pci_host_ops, &vm->pci, 0);
-    return pci_host_attach(&vm->pci, LAYOUT_ECAM_BASE);
+    lpc_init(&vm->lpc, LAYOUT_PM_BASE);
+    pc_add_device(vm, &lpc_ops, &vm->lpc, 0);
+    r = pci_dev_plug(&vm->lpc.pci, &vm->pci, LPC_SLOT);
+    if (r < 0)
+        return r;
+    return pci_host_attach(&vm->pci, vm->cfg->firmware ? 0 : LAYOUT_ECAM_BASE);
 }
 
 static int pc_wire_generation(struct vm *vm)
@@ -355,6 +377,7 @@ int pc_init(struct vm *vm, struct err *err)
     static int (*const step[])(struct vm * vm) = {
         pc_wire_core,  pc_wire_timers, pc_wire_keyboard,   pc_wire_serial,
         pc_wire_power, pc_wire_pci,    pc_wire_generation, pc_wire_ends,
+        pc_firmware_wire,
     };
     int r = pc_make_cpus(vm, err);
 
@@ -365,7 +388,8 @@ int pc_init(struct vm *vm, struct err *err)
         if (r < 0)
             return err_set(err, -r, "cannot build the machine (step %zu): %s", i, strerror(-r));
     }
-    return pc_init_virtio(vm, err);
+    r = pc_init_virtio(vm, err);
+    return r < 0 ? r : pc_firmware_fill(vm, err);
 }
 
 void pc_fini(struct vm *vm)
@@ -386,16 +410,19 @@ void pc_fini(struct vm *vm)
 static void pc_set_mtrrs(struct cpu *cpu)
 {
     enum { TYPE_UC = 0, TYPE_WB = 6 };
-    uint64_t hole = LAYOUT_LOW_RAM_MAX, mask = (1ULL << cpu->cpuid->phys_bits) - 1;
+    uint64_t hole = LAYOUT_PCI32_BASE, mask = (1ULL << cpu->cpuid->phys_bits) - 1;
 
     cpu->mtrr_def_type = TYPE_WB | 3u << 10; /* E, FE */
     for (unsigned i = 0; i < ARRAY_LEN(cpu->mtrr_fixed); i++)
         cpu->mtrr_fixed[i] = 0x0101010101010101ULL * TYPE_WB;
     cpu->mtrr_fixed[2] = 0; /* A0000..BFFFF: video */
-    cpu->mtrr_base[0] = hole | TYPE_UC;
-    cpu->mtrr_mask[0] = (~(LAYOUT_4G - hole - 1) & mask) | 1u << 11;
+    cpu->mtrr_base[0] = LAYOUT_ECAM_BASE | TYPE_UC;
+    cpu->mtrr_mask[0] = (~(LAYOUT_ECAM_SIZE - 1) & mask) | 1u << 11;
+    cpu->mtrr_base[1] = hole | TYPE_UC;
+    cpu->mtrr_mask[1] = (~(LAYOUT_4G - hole - 1) & mask) | 1u << 11;
 }
 
+/* entry is NULL with firmware, which starts at the reset vector and sets up the rest itself. */
 static void pc_reset_cpu(struct vm_vcpu *v, const struct boot_entry *entry)
 {
     struct cpu *cpu = &v->vcpu.cpu;
@@ -403,11 +430,12 @@ static void pc_reset_cpu(struct vm_vcpu *v, const struct boot_entry *entry)
     atomic_store(&cpu->attention, 0);
     cpu_reset(cpu);
     lapic_ops.reset(&v->lapic);
-    pc_set_mtrrs(cpu);
-    if (cpu->index == 0) {
+    if (entry)
+        pc_set_mtrrs(cpu);
+    if (entry && cpu->index == 0) {
         vcpu_set_entry(cpu, entry);
         lapic_virtual_wire(cpu->lapic);
-    } else {
+    } else if (cpu->index) {
         cpu->activity = CPU_WAIT_SIPI;
     }
     cpu_update_mode(cpu);
@@ -421,7 +449,7 @@ static void pc_set_elcr(struct vm *vm)
     bus_write_locked(&vm->io, 0x4d1, BIT(LAYOUT_GSI_SCI - 8) | BIT(10 - 8) | BIT(11 - 8), 1);
 }
 
-int pc_reset(struct vm *vm, struct err *err)
+static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *err)
 {
     struct boot_config cfg = {
         .kernel = &vm->kernel,
@@ -432,20 +460,27 @@ int pc_reset(struct vm *vm, struct err *err)
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
         .mem_above_4g = layout_above_4g(vm->cfg->memory),
     };
-    struct boot_entry entry;
-    int r;
 
     if (!cfg.cmdline && vm->kernel.kind != BOOT_MULTIBOOT1)
         cfg.cmdline = "console=ttyS0";
-    r = boot_load(&vm->ram, &cfg, &entry, err);
+    return boot_load(&vm->ram, &cfg, entry, err);
+}
+
+int pc_reset(struct vm *vm, struct err *err)
+{
+    struct boot_entry entry;
+    bool firmware = vm->cfg->firmware;
+    int r = firmware ? pc_firmware_reset(vm, err) : pc_load_kernel(vm, &entry, err);
+
     if (r < 0)
         return r;
     loop_lock(&vm->loop);
     for (unsigned n = 0; n < vm->ndevices; n++)
         vm->device[n].ops->reset(vm->device[n].dev);
-    pc_set_elcr(vm);
+    if (!firmware)
+        pc_set_elcr(vm);
     for (unsigned n = 0; n < vm->nvcpus; n++)
-        pc_reset_cpu(vm->vcpu[n], &entry);
+        pc_reset_cpu(vm->vcpu[n], firmware ? NULL : &entry);
     loop_unlock(&vm->loop);
     vm->engine.ops->invalidate(&vm->engine, 0, UINT64_MAX);
     return 0;

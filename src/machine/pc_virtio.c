@@ -66,6 +66,8 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_di
     return pci_dev_plug(&d->blk.vp.pci, &vm->pci, -1);
 }
 
+unsigned pc_disk_slot(const struct vm *vm, unsigned n) { return vm->disk[n]->blk.vp.pci.devfn >> 3; }
+
 static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
 {
     struct vm_disk *d = calloc(1, sizeof(*d));

@@ -167,8 +167,10 @@ int vm_change_generation(struct vm *vm)
 
 static int vm_read_files(struct vm *vm, struct err *err)
 {
-    int r = boot_image_open(&vm->kernel, vm->cfg->kernel, err);
+    int r = pc_firmware_open(vm, err);
 
+    if (r == 0 && vm->cfg->kernel)
+        r = boot_image_open(&vm->kernel, vm->cfg->kernel, err);
     if (r < 0 || !vm->cfg->initrd)
         return r;
     r = boot_read_file(vm->cfg->initrd, "initrd", vm->cfg->memory, &vm->initrd, &vm->initrd_len, err);
@@ -231,6 +233,7 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
         free(vm);
         return err_set(err, -r, "cannot make an event loop: %s", strerror(-r));
     }
+    pc_firmware_prepare(vm);
     console_init(&vm->console, vm_on_console, vm);
     for (unsigned n = 0; n < VM_UARTS; n++)
         serial_init(&vm->serial[n], &vm->loop);
@@ -263,6 +266,7 @@ void vm_destroy(struct vm *vm)
     if (vm->deadline.fd >= 0)
         close(vm->deadline.fd);
     ram_fini(&vm->ram);
+    pc_firmware_close(vm);
     boot_image_close(&vm->kernel);
     free(vm->initrd);
     loop_fini(&vm->loop);

@@ -38,8 +38,10 @@
 #include "engine/engine.h"
 #include "machine/config.h"
 #include "machine/console.h"
+#include "machine/firmware.h"
 #include "machine/serial.h"
 #include "pci/host.h"
+#include "pci/lpc.h"
 #include "ram/ram.h"
 #include "virtio/blk.h"
 #include "virtio/rng.h"
@@ -126,6 +128,8 @@ struct vm {
     struct uart uart[VM_UARTS];
     struct acpi_pm pm;
     struct pci_host pci;
+    struct lpc lpc;
+    struct vm_firmware firmware;
     struct pvpanic pvpanic;
     struct debug_exit debug_exit;
     struct fpu_error fpu_error;
@@ -190,6 +194,7 @@ void pc_deliver(void *opaque, const struct apic_msg *msg);
 /* pc_virtio.c: what is on PCI slots; after the rest, and undone after it. */
 int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
+unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
 
 /* vcpu_thread.c */
 extern const struct cpu_ops vcpu_thread_ops;

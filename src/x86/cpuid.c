@@ -232,6 +232,17 @@ int cpuid_build(struct cpuid_table *t, const char *model, unsigned cpus, uint64_
     return cpuid_build_as(t, model, vendor, cpus, tsc_khz, err);
 }
 
+void cpuid_limit_phys_bits(struct cpuid_table *t, uint8_t bits)
+{
+    if (bits >= t->phys_bits)
+        return;
+    t->phys_bits = bits;
+    for (unsigned n = 0; n < t->count; n++) {
+        if (t->leaf[n].leaf == 0x80000008)
+            t->leaf[n].eax = (t->leaf[n].eax & ~0xffu) | bits;
+    }
+}
+
 /* --- asking --- */
 
 static bool cpuid_has_subleaves(uint32_t leaf)

@@ -38,6 +38,9 @@ int cpuid_build(struct cpuid_table *t, const char *model, unsigned cpus, uint64_
 int cpuid_build_as(struct cpuid_table *t, const char *model, const char *vendor, unsigned cpus, uint64_t tsc_khz,
                    struct err *err);
 
+/* Show fewer physical address bits than the build did: firmware makes page tables for all of them. */
+void cpuid_limit_phys_bits(struct cpuid_table *t, uint8_t bits);
+
 /* The CPUID instruction. */
 void cpuid_query(struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 

@@ -45,10 +45,10 @@ static void test_memory_map(void **state)
     } cases[] = {
         { 64 * MIB, 64 * MIB, 0 },
         { 512 * MIB, 512 * MIB, 0 },
-        { 3 * G, 3 * G, 0 },
-        { 3 * G + MIB, 3 * G, 4 * G + MIB },
-        { 3 * G + PAGE_SIZE, 3 * G, 4 * G + PAGE_SIZE },
-        { 8 * G, 3 * G, 9 * G },
+        { 2816 * MIB, 2816 * MIB, 0 },
+        { 2817 * MIB, 2816 * MIB, 4 * G + MIB },
+        { 2816 * MIB + PAGE_SIZE, 2816 * MIB, 4 * G + PAGE_SIZE },
+        { 8 * G, 2816 * MIB, 9 * G + 256 * MIB },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -57,7 +57,7 @@ static void test_memory_map(void **state)
             { 0x9fc00, 0xa0000, E820_RESERVED },
             { 0xe0000, 0x100000, E820_RESERVED },
             { 0x100000, cases[i].low_end, E820_RAM },
-            { 0xe0000000, 0xf0000000, E820_RESERVED },
+            { 0xb0000000, 0xc0000000, E820_RESERVED },
             { 0xfeffb000, 0xff000000, E820_RESERVED },
             { 0x100000000, cases[i].high_end, E820_RAM },
         };

@@ -1,0 +1,307 @@
+/* The wiring of firmware: the image below 4 GiB with its flash, the copy below 1 MiB, and what fw_cfg tells.
+ *
+ * A PC shows the last 128 KiB of its ROM at 0xE0000 too, until firmware has switched RAM in (PAM registers) and copied
+ * itself there. Here RAM is there from the start, filled with the copy, and stays writable: to firmware that is a
+ * board on which the registers have no effect that it would notice.
+ *
+ * Threads: all but the reset while no other thread knows the machine; the tables are made again on a vCPU's thread
+ * under the device lock when firmware looks for them, since it may have moved the ECAM by then.
+ */
+#include "machine/firmware.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "block/file.h"
+#include "boot/layout.h"
+#include "machine/vm.h"
+
+/* CMOS cells in which SeaBIOS looks (facts from its sources: rtc.h). */
+enum { CMOS_EQUIPMENT = 0x14, CMOS_BOOT_ORDER = 0x3d, CMOS_CPUS = 0x5f };
+
+void pc_firmware_prepare(struct vm *vm) { vm->firmware.vars_fd = -1; }
+
+static bool pc_has_firmware(const struct vm *vm) { return vm->cfg->firmware != NULL; }
+
+/* ---- the file of the variables ---- */
+
+/* Make the file from the template if there is none: whole or not at all. */
+static int pc_make_vars(struct vm_firmware *fw, const char *path, struct err *err)
+{
+    char temp[4096];
+    int fd, r;
+
+    if (access(path, F_OK) == 0)
+        return 0;
+    if ((size_t)snprintf(temp, sizeof(temp), "%s.XXXXXX", path) >= sizeof(temp))
+        return err_set(err, ENAMETOOLONG, "firmware: the name of the file of variables is too long");
+    fd = mkostemp(temp, O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, errno, "firmware: cannot make '%s' for the variables: %s", path, strerror(errno));
+    r = block_file_write(fd, 0, fw->image.vars.data, fw->image.vars.len);
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
+    close(fd);
+    if (r == 0 && link(temp, path) < 0 && errno != EEXIST)
+        r = -errno;
+    unlink(temp);
+    return r < 0 ? err_set(err, -r, "firmware: cannot make '%s' for the variables: %s", path, strerror(-r)) : 0;
+}
+
+static int pc_read_vars(struct vm_firmware *fw, const char *path, struct err *err)
+{
+    uint64_t size;
+    int fd = block_file_open(path, false, &size, err), r;
+
+    if (fd < 0) {
+        err_prefix(err, "firmware variables");
+        return fd;
+    }
+    fw->vars_fd = fd;
+    if (fw->image.vars.data ? size != fw->image.vars.len : size == 0 || size > PFLASH_MAX || size % PFLASH_BLOCK)
+        return err_set(err, EINVAL,
+                       "firmware variables '%s': its size of %llu bytes does not belong to this firmware; name "
+                       "a file that does not exist, and it is made",
+                       path, (unsigned long long)size);
+    if (!fw->image.vars.data) {
+        fw->image.vars.data = malloc(size);
+        fw->image.vars.len = size;
+        if (!fw->image.vars.data)
+            return err_set(err, ENOMEM, "out of memory");
+    }
+    r = block_file_read(fd, 0, fw->image.vars.data, size);
+    return r < 0 ? err_set(err, -r, "cannot read firmware variables '%s': %s", path, strerror(-r)) : 0;
+}
+
+static int pc_open_vars(struct vm_firmware *fw, const struct machine_config *cfg, struct err *err)
+{
+    int r = 0;
+
+    if (!cfg->firmware_vars)
+        return 0;
+    if (!strcmp(cfg->firmware, "seabios"))
+        return err_set(err, EINVAL, "firmware seabios keeps no variables: leave out vars=");
+    if (fw->image.vars.data)
+        r = pc_make_vars(fw, cfg->firmware_vars, err);
+    return r < 0 ? r : pc_read_vars(fw, cfg->firmware_vars, err);
+}
+
+int pc_firmware_open(struct vm *vm, struct err *err)
+{
+    struct vm_firmware *fw = &vm->firmware;
+    int r = pc_has_firmware(vm) ? boot_firmware_open(&fw->image, vm->cfg->firmware, err) : 0;
+
+    if (r == 0)
+        r = pc_open_vars(fw, vm->cfg, err);
+    if (r == 0 && fw->image.vars.len > PFLASH_MAX)
+        return err_set(err, EINVAL, "firmware %s: its variables are larger than 1 MiB", vm->cfg->firmware);
+    return r;
+}
+
+/* Device lock held. */
+static int pc_store_vars(void *opaque, uint32_t off, const uint8_t *data, uint32_t len)
+{
+    struct vm_firmware *fw = opaque;
+    int r = block_file_write(fw->vars_fd, off, data, len);
+
+    if (r < 0)
+        log_guest("firmware: cannot store variables: %s", strerror(-r));
+    return r;
+}
+
+/* ---- memory and chips ---- */
+
+int pc_firmware_init_ram(struct vm *vm)
+{
+    const struct boot_blob *rom = &vm->firmware.image.rom;
+    int r;
+
+    if (!pc_has_firmware(vm))
+        return 0;
+    r = ram_add_slot(&vm->ram, LAYOUT_4G - rom->len, rom->len, true);
+    return r < 0 ? r : ram_load(&vm->ram, LAYOUT_4G - rom->len, rom->data, rom->len);
+}
+
+static void pc_on_debug_line(void *opaque, const char *line) { log_msg(LOG_INFO, "trace: firmware: %s", line); }
+
+static int pc_wire_flash(struct vm *vm)
+{
+    struct vm_firmware *fw = &vm->firmware;
+    const struct boot_blob *vars = &fw->image.vars;
+    int r;
+
+    if (!vars->data)
+        return 0;
+    r = pflash_init(&fw->flash, vars->data, (uint32_t)vars->len, fw->vars_fd < 0 ? NULL : pc_store_vars, fw);
+    if (r < 0)
+        return r;
+    pc_add_device(vm, &pflash_ops, &fw->flash, 0);
+    return pflash_attach(&fw->flash, &vm->mmio, LAYOUT_4G - fw->image.rom.len - vars->len);
+}
+
+int pc_firmware_wire(struct vm *vm)
+{
+    struct vm_firmware *fw = &vm->firmware;
+    int r;
+
+    fw_cfg_init(&fw->fw_cfg, &vm->ram);
+    pc_add_device(vm, &fw_cfg_ops, &fw->fw_cfg, 0);
+    r = fw_cfg_attach(&fw->fw_cfg, &vm->io);
+    if (r == 0)
+        r = pc_wire_flash(vm);
+    if (r < 0 || !(vm->cfg->trace & TRACE_FIRMWARE))
+        return r;
+    debugcon_init(&fw->debugcon, pc_on_debug_line, vm);
+    pc_add_device(vm, &debugcon_ops, &fw->debugcon, 0);
+    return debugcon_attach(&fw->debugcon, &vm->io);
+}
+
+/* ---- what fw_cfg tells ---- */
+
+static int pc_fill_numbers(struct vm *vm)
+{
+    const struct {
+        unsigned key, size;
+        uint64_t value;
+    } numbers[] = {
+        { FW_CFG_RAM_SIZE, 8, vm->cfg->memory }, { FW_CFG_NOGRAPHIC, 2, 1 },
+        { FW_CFG_NB_CPUS, 2, vm->cfg->cpus },    { FW_CFG_MAX_CPUS, 2, vm->cfg->cpus },
+        { FW_CFG_BOOT_MENU, 2, 0 },
+    };
+    int r = 0;
+
+    for (size_t n = 0; r == 0 && n < ARRAY_LEN(numbers); n++)
+        r = fw_cfg_set_int(&vm->firmware.fw_cfg, numbers[n].key, numbers[n].value, numbers[n].size);
+    rtc_set_cmos(&vm->rtc, CMOS_EQUIPMENT, 0x06);  /* FPU, mouse port; no display */
+    rtc_set_cmos(&vm->rtc, CMOS_BOOT_ORDER, 0x32); /* hard disk, then CD */
+    rtc_set_cmos(&vm->rtc, CMOS_CPUS, (uint8_t)(vm->cfg->cpus - 1));
+    return r;
+}
+
+static int pc_fill_tables(struct vm *vm, struct err *err)
+{
+    struct fw_cfg *fc = &vm->firmware.fw_cfg;
+    struct boot_config cfg = {
+        .cpus = vm->cfg->cpus,
+        .mem_below_4g = layout_below_4g(vm->cfg->memory),
+        .mem_above_4g = layout_above_4g(vm->cfg->memory),
+        .ecam = pci_host_ecam_base(&vm->pci),
+    };
+    struct boot_fw_files f;
+    int r = boot_fw_files_make(&f, &cfg, err);
+    const struct {
+        const char *name;
+        const struct boot_blob *blob;
+    } files[] = {
+        { "etc/e820", &f.e820 },
+        { "etc/acpi/rsdp", &f.rsdp },
+        { "etc/acpi/tables", &f.acpi },
+        { "etc/table-loader", &f.loader },
+        { "etc/smbios/smbios-anchor", &f.smbios_anchor },
+        { "etc/smbios/smbios-tables", &f.smbios },
+    };
+
+    if (r < 0)
+        return r;
+    for (size_t n = 0; r == 0 && n < ARRAY_LEN(files); n++)
+        r = fw_cfg_set_file(fc, files[n].name, files[n].blob->data, (uint32_t)files[n].blob->len);
+    boot_fw_files_free(&f);
+    return r < 0 ? err_set(err, -r, "cannot give the tables to the firmware: %s", strerror(-r)) : 0;
+}
+
+/* The guest has selected the directory; without memory the old tables stay. */
+static void pc_refill_tables(void *opaque)
+{
+    struct err err = { "" };
+
+    if (pc_fill_tables(opaque, &err) < 0)
+        log_guest("firmware: %s", err.text);
+}
+
+/* Which disks come first: numbers as given, then those without, of which the CD is the last. */
+static unsigned pc_boot_number(const struct vm *vm, unsigned n)
+{
+    unsigned boot = n < vm->cfg->disks ? vm->cfg->disk[n].boot : 0;
+
+    return boot ? boot : 10;
+}
+
+/* One line a disk, with the name that Open Firmware would give it: slots are in hexadecimal. */
+static int pc_fill_boot_order(struct vm *vm)
+{
+    char text[(CONFIG_DISKS + 1) * 40];
+    size_t len = 0;
+
+    for (unsigned boot = 1; boot <= 10; boot++) {
+        for (unsigned n = 0; n < vm->ndisks; n++) {
+            if (pc_boot_number(vm, n) == boot)
+                len += (size_t)snprintf(text + len, sizeof(text) - len, "/pci@i0cf8/scsi@%x/disk@0,0\n",
+                                        pc_disk_slot(vm, n));
+        }
+    }
+    return fw_cfg_set_file(&vm->firmware.fw_cfg, "bootorder", text, len ? (uint32_t)len + 1 : 0);
+}
+
+static int pc_fill_files(struct vm *vm)
+{
+    static const uint8_t com1[2] = { 0xf8, 0x03 }, system_states[6] = { 128, 0, 0, 0x80 | LAYOUT_S5_TYP, 0, 0 };
+    struct fw_cfg *fc = &vm->firmware.fw_cfg;
+    int r = pc_fill_boot_order(vm);
+
+    if (r == 0)
+        r = fw_cfg_set_file(fc, "etc/sercon-port", com1, sizeof(com1));
+    if (r == 0)
+        r = fw_cfg_set_file(fc, "etc/system-states", system_states, sizeof(system_states));
+    return r;
+}
+
+int pc_firmware_fill(struct vm *vm, struct err *err)
+{
+    int r = pc_fill_numbers(vm);
+
+    if (r == 0 && pc_has_firmware(vm))
+        r = pc_fill_files(vm);
+    if (r < 0)
+        return err_set(err, -r, "cannot tell the firmware about the machine: %s", strerror(-r));
+    if (!pc_has_firmware(vm))
+        return 0;
+    r = pc_fill_tables(vm, err);
+    fw_cfg_on_directory(&vm->firmware.fw_cfg, pc_refill_tables, vm);
+    return r;
+}
+
+/* ---- life ---- */
+
+int pc_firmware_reset(struct vm *vm, struct err *err)
+{
+    const struct boot_blob *rom = &vm->firmware.image.rom;
+    size_t len = LAYOUT_BIOS_END - LAYOUT_BIOS_BASE;
+    int r;
+
+    if (len > rom->len)
+        len = rom->len;
+    r = ram_load(&vm->ram, LAYOUT_BIOS_END - len, rom->data + rom->len - len, len);
+    return r < 0 ? err_set(err, -r, "cannot place the firmware: the machine has too little memory") : 0;
+}
+
+void pc_firmware_close(struct vm *vm)
+{
+    struct vm_firmware *fw = &vm->firmware;
+    int r;
+
+    boot_firmware_close(&fw->image);
+    if (fw->vars_fd < 0)
+        return;
+    r = block_file_flush(fw->vars_fd);
+    if (r < 0)
+        log_msg(LOG_ERROR, "firmware: the variables in '%s' may not have reached the disk: %s",
+                vm->cfg->firmware_vars, strerror(-r));
+    close(fw->vars_fd);
+    fw->vars_fd = -1;
+}
