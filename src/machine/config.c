@@ -213,7 +213,7 @@ static int config_set_name(struct machine_config *c, const char *value, struct e
 const struct config_key config_keys[] = {
     { "engine", "NAME", "what runs the CPUs: auto, or one that 'vitro version' lists", "auto kvm dbt interp",
       PARSED(config_set_engine) },
-    { "cpu", "MODEL", "what CPU the guest sees: host, x86-64-v1 .. v4",
+    { "cpu", "MODEL", "what CPU the guest sees: host, x86-64-v1 .. v4; then ,+NAME ,-NAME",
       "host x86-64-v1 x86-64-v2 x86-64-v3 x86-64-v4", MEMBER(CONFIG_TEXT, cpu) },
     { "cpus", "N", "number of virtual CPUs, 1 to 64", "1 2 4 8", PARSED(config_set_cpus) },
     { "memory", "SIZE", "guest memory, like 512M or 4G", "512M 1G 2G 4G", PARSED(config_set_memory) },

@@ -49,6 +49,8 @@ static void cpuid_host_vendor(char text[13])
     text[12] = '\0';
 }
 
+static bool cpuid_is_host(const struct cpuid_table *t) { return t->model[0] == 'h'; }
+
 /* The 48 bytes of the brand string: the host's for "host". */
 static void cpuid_add_brand(struct cpuid_table *t)
 {
@@ -56,10 +58,10 @@ static void cpuid_add_brand(struct cpuid_table *t)
         char text[48];
         uint32_t v[12];
     } u = { "vitro virtual CPU" };
-    if (strcmp(t->model, "host") != 0)
-        snprintf(u.text, sizeof(u.text), "vitro %s", t->model);
+    if (!cpuid_is_host(t))
+        snprintf(u.text, sizeof(u.text), "vitro %.9s", t->model);
     for (unsigned n = 0; n < 3; n++) {
-        if (strcmp(t->model, "host") == 0)
+        if (cpuid_is_host(t))
             __get_cpuid(0x80000002 + n, &u.v[4 * n], &u.v[4 * n + 1], &u.v[4 * n + 2], &u.v[4 * n + 3]);
         cpuid_add(t, 0x80000002 + n, 0, &u.v[4 * n]);
     }
@@ -148,7 +150,7 @@ static void cpuid_add_basic(struct cpuid_table *t, const uint32_t vendor[3], uin
         cpuid_add_caches(t, 4);
     }
     ADD(t, 6, 0, 1 << 2, 0, 0, 0); /* ARAT: the APIC timer never stops */
-    if ((t->feat[FEAT_7_EBX] >> 16 & 1) && strcmp(t->model, "host") == 0 &&
+    if ((t->feat[FEAT_7_EBX] >> 16 & 1) && cpuid_is_host(t) &&
         __get_cpuid_count(7, 1, &a, &b, &c, &d))
         bf16 = a & 1u << 5;
     ADD(t, 7, 0, 1, t->feat[FEAT_7_EBX], t->feat[FEAT_7_ECX], t->feat[FEAT_7_EDX]);

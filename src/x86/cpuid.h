@@ -27,11 +27,12 @@ struct cpuid_table {
     uint32_t feat[FEAT_WORDS]; /* what this guest may use */
     uint64_t xcr0_mask;        /* bits that XCR0 may have */
     uint8_t phys_bits, lin_bits;
-    char model[24];            /* "host", "x86-64-v3", ... */
+    char model[128];           /* "host", "x86-64-v3,+aes", ... */
 };
 
-/* Build for model "host" or "x86-64-v1".."x86-64-v4" with cpus vCPUs. -EINVAL with a sentence: unknown model,
- * or the host lacks what the model needs (names the first missing feature). */
+/* Build for model "host" or "x86-64-v1".."x86-64-v4", with ",+NAME" and ",-NAME" for single features behind it, with cpus
+ * vCPUs. -EINVAL with a sentence: unknown model or feature, or the host lacks what was asked for (names the first
+ * missing feature). */
 int cpuid_build(struct cpuid_table *t, const char *model, unsigned cpus, uint64_t tsc_khz, struct err *err);
 
 /* The same with a vendor (12 letters) that is not the host's: for tests. */

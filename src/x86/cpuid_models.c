@@ -25,6 +25,7 @@ enum feature_how {
     ONLY_AMD = 4,
     ONLY_INTEL = 8,
     PSABI = 16, /* the psABI's level asks for it: a host without it cannot give the model */
+    ASKED = 32, /* only shown to those who ask for it: ",+name" */
 };
 
 /* level: named models from x86-64-v<level> up show it; 0: only "host" does. */
@@ -114,7 +115,7 @@ static const struct feature features[] = {
     F(FEAT_7_ECX, 11, AVX512, 0, "avx512_vnni"),
     F(FEAT_7_ECX, 12, AVX512, 0, "avx512_bitalg"),
     F(FEAT_7_ECX, 14, AVX512, 0, "avx512_vpopcntdq"),
-    F(FEAT_7_ECX, 16, SOFT, 1, "la57"),
+    F(FEAT_7_ECX, 16, SOFT | ASKED, 0, "la57"), /* nobody needs 57 bits, and each walk is a step longer */
     F(FEAT_7_ECX, 22, SOFT, 0, "rdpid"),
 
     F(FEAT_7_EDX, 4, SOFT, 1, "fsrm"),
@@ -187,21 +188,29 @@ static bool model_host_has(const struct feature *f, const uint32_t *host, uint64
 
 /* --- models --- */
 
-/* 0: "host"; 1 to 4: x86-64-v1 to v4; -1: unknown. */
-static int model_level(const char *name)
+/* 0: "host"; 1 to 4: x86-64-v1 to v4; -1: unknown. len: of the name, without what is added or taken away. */
+static int model_level(const char *name, size_t len)
 {
-    if (strcmp(name, "host") == 0)
+    if (len == 4 && strncmp(name, "host", 4) == 0)
         return 0;
-    if (strncmp(name, "x86-64-v", 8) == 0 && name[8] >= '1' && name[8] <= '4' && name[9] == '\0')
+    if (len == 9 && strncmp(name, "x86-64-v", 8) == 0 && name[8] >= '1' && name[8] <= '4')
         return name[8] - '0';
     return -1;
+}
+
+static const struct feature *model_feature(const char *name, size_t len)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(features); n++)
+        if (strncmp(features[n].name, name, len) == 0 && features[n].name[len] == '\0')
+            return &features[n];
+    return NULL;
 }
 
 static bool model_wants(const struct feature *f, const struct cpuid_table *t, int level)
 {
     if ((f->how & ONLY_AMD && t->vendor != VENDOR_AMD) || (f->how & ONLY_INTEL && t->vendor != VENDOR_INTEL))
         return false;
-    return level == 0 || (f->level && f->level <= level);
+    return level == 0 ? !(f->how & ASKED) : f->level && f->level <= level;
 }
 
 /* Bits that follow from others. */
@@ -221,11 +230,42 @@ static void model_derive(struct cpuid_table *t)
         t->xcr0_mask |= XCR0_AVX512;
 }
 
+/* One word "+name" or "-name" of the list behind a model's name. */
+static int model_adjust_one(struct cpuid_table *t, const uint32_t *host, uint64_t xcr0, const char *word,
+                            size_t len, struct err *err)
+{
+    const struct feature *f = len > 1 ? model_feature(word + 1, len - 1) : NULL;
+    if (!f || (*word != '+' && *word != '-'))
+        return err_set(err, EINVAL, "CPU model %s: '%.*s' is not + or - and a feature that vitro knows", t->model,
+                       (int)len, word);
+    uint32_t bit = 1u << (f->bit % 32);
+    if (*word == '-') {
+        t->feat[f->bit / 32] &= ~bit;
+        return 0;
+    }
+    if (!model_host_has(f, host, xcr0) || (f->how & ONLY_AMD && t->vendor != VENDOR_AMD) ||
+        (f->how & ONLY_INTEL && t->vendor != VENDOR_INTEL))
+        return err_set(err, EINVAL, "CPU model %s: this host cannot give %s", t->model, f->name);
+    t->feat[f->bit / 32] |= bit;
+    return 0;
+}
+
+static int model_adjust(struct cpuid_table *t, const uint32_t *host, uint64_t xcr0, struct err *err)
+{
+    for (const char *at = strchr(t->model, ','); at; at = strchr(at, ',')) {
+        at++;
+        int r = model_adjust_one(t, host, xcr0, at, strcspn(at, ","), err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 int cpuid_model_features(struct cpuid_table *t, struct err *err)
 {
     uint32_t host[FEAT_WORDS];
     uint64_t xcr0;
-    int level = model_level(t->model);
+    int level = model_level(t->model, strcspn(t->model, ","));
     if (level < 0)
         return err_set(err, EINVAL, "unknown CPU model '%s': use host or x86-64-v1 to x86-64-v4", t->model);
     model_host(host, &xcr0);
@@ -241,6 +281,9 @@ int cpuid_model_features(struct cpuid_table *t, struct err *err)
                            "CPU model %s needs %s, which this host does not have: use a lower level or host",
                            t->model, f->name);
     }
+    int r = model_adjust(t, host, xcr0, err);
+    if (r < 0)
+        return r;
     model_derive(t);
     return 0;
 }

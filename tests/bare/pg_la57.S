@@ -3,6 +3,7 @@
  * 5-level paging: a 57-bit address translates, CR4.LA57 cannot be changed in IA-32e mode (#GP), a 48-bit
  * non-canonical address is canonical now, and PML5 entries have an A bit.
  * Manual: SDM 3A 4.5, 4.1.1; "5-Level Paging and 5-Level EPT" white paper.
+ * cpu: host,+la57
  * qemu: differs (PML5E, PS is reserved): the P bit is missing with RSVD
  */
 #include "rt.h"

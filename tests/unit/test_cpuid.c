@@ -48,7 +48,7 @@ static void test_levels(void **state)
         for (unsigned n = 0; n < ARRAY_LEN(psabi); n++)
             assert_int_equal(has(&t, psabi[n].word, psabi[n].bit), psabi[n].level <= level);
         assert_true(has(&t, FEAT_1_ECX, 13) && has(&t, FEAT_8_1_ECX, 0)); /* CX16, LAHF: always */
-        assert_true(has(&t, FEAT_1_ECX, 31) && has(&t, FEAT_7_EBX, 20) && has(&t, FEAT_7_ECX, 16));
+        assert_true(has(&t, FEAT_1_ECX, 31) && has(&t, FEAT_7_EBX, 20) && has(&t, FEAT_1_ECX, 17));
         assert_false(has(&t, FEAT_1_ECX, 25) || has(&t, FEAT_7_EBX, 29) ||
                      has(&t, FEAT_1_ECX, 30)); /* not in any level */
         assert_int_equal(t.xcr0_mask, level == 4 ? 0xe7 : level == 3 ? 7 : 0);
@@ -63,7 +63,9 @@ static void test_refused(void **state)
     static const char *const bad[] = { "",           "x86-64",
                                        "x86-64-v0",  "x86-64-v5",
                                        "x86-64-v11", "Host",
-                                       "qemu64",     "a-very-long-name-that-does-not-fit-anywhere" };
+                                       "qemu64",     "host ,+la57",
+                                       "a-very-long-name-that-does-not-fit-anywhere-not-even-where-a-model-has-a-list-of-features-"
+                                       "behind-its-name-that-are-added-or-taken-away" };
     for (unsigned n = 0; n < ARRAY_LEN(bad); n++) {
         err.text[0] = '\0';
         assert_true(cpuid_build(&t, bad[n], 1, 2000000, &err) < 0);
@@ -72,6 +74,30 @@ static void test_refused(void **state)
     assert_true(cpuid_build(&t, "host", 0, 2000000, &err) < 0);
     assert_true(cpuid_build(&t, "host", 65, 2000000, &err) < 0);
     assert_non_null(strstr(err.text, "65 CPUs"));
+}
+
+/* Single features more or less than a model has. */
+static void test_adjusted(void **state)
+{
+    struct cpuid_table t;
+    struct err err;
+    build(&t, "host", 1);
+    assert_false(has(&t, FEAT_7_ECX, 16));
+    assert_int_equal(t.lin_bits, 48);
+    build(&t, "host,+la57", 1);
+    assert_true(has(&t, FEAT_7_ECX, 16));
+    assert_int_equal(t.lin_bits, 57);
+    build(&t, "x86-64-v2,-pcid,-invpcid,+3dnowprefetch", 1);
+    assert_false(has(&t, FEAT_1_ECX, 17) || has(&t, FEAT_7_EBX, 10));
+    assert_true(has(&t, FEAT_8_1_ECX, 8));
+    static const char *const bad[] = { "host,", "host,la57", "host,+", "host,+la5", "host,+la577", "host,,+la57", "host,+la57," };
+    for (unsigned n = 0; n < ARRAY_LEN(bad); n++) {
+        err.text[0] = '\0';
+        assert_true(cpuid_build(&t, bad[n], 1, 2000000, &err) < 0);
+        assert_non_null(strstr(err.text, "is not + or -"));
+    }
+    assert_true(cpuid_build_as(&t, "host,+arch_capabilities", "AuthenticAMD", 1, 2000000, &err) < 0);
+    assert_non_null(strstr(err.text, "cannot give arch_capabilities"));
 }
 
 /* Nothing that is not implemented is ever shown. */
@@ -292,7 +318,7 @@ static void test_ranges(void **state)
     query(f->cpu, 0x40000002, 0, r);
     assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
     query(f->cpu, 0x80000008, 0, r);
-    assert_int_equal(r[0] & 0xffff, 46 | 57 << 8);
+    assert_int_equal(r[0] & 0xffff, 46 | 48 << 8);
     query(f->cpu, 0x80000007, 7, r); /* the subleaf does not matter there */
     assert_int_equal(r[3], 1 << 8);
     query(f->cpu, 7, 2, r);
@@ -391,7 +417,7 @@ static void test_cr0(void **state)
 
 static void test_cr4_efer_xcr0(void **state)
 {
-    struct fx *f = fx_create(1, NULL);
+    struct fx *f = fx_create(1, "host,+la57");
     struct cpu *cpu = f->cpu;
     uint64_t ok = 0x351fff; /* VME .. UMIP, LA57, FSGSBASE, OSXSAVE, SMEP, SMAP; not PCIDE: no long mode */
     for (volatile unsigned b = 0; b < 64; b++) {
@@ -502,7 +528,7 @@ static void test_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_levels),    cmocka_unit_test(test_refused), cmocka_unit_test(test_adjusted),
         cmocka_unit_test(test_not_shown), cmocka_unit_test(test_topology),
         cmocka_unit_test(test_tsc_leaf),  cmocka_unit_test(test_immunity),
         cmocka_unit_test(test_dynamic),   cmocka_unit_test(test_xsave_layout),
