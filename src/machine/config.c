@@ -95,7 +95,10 @@ static int config_set_timeout(struct machine_config *c, const char *value, struc
 
 static int config_set_serial(struct machine_config *c, const char *value, struct err *err)
 {
-    if (!config_is_serial(value))
+    bool known = !strcmp(value, "stdio") || !strcmp(value, "none") || !strcmp(value, "pty") ||
+                 (!strncmp(value, "file:", 5) && value[5]) || (!strncmp(value, "unix:", 5) && value[5]);
+
+    if (!known)
         return err_set(err, EINVAL, "serial '%s' is unknown: use stdio, none, file:PATH, unix:PATH or pty",
                        value);
     if (c->serials == CONFIG_SERIALS)
@@ -223,12 +226,12 @@ const struct config_key config_keys[] = {
       PARSED(config_set_firmware) },
     { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
       "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
-    { "virtio-console", "WHERE", "hvc0 ..: as --serial; ,name=NAME: a port by that name",
-      "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
     { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
     { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
       MEMBER(CONFIG_FILE, cdrom) },
+    { "net", "WHAT[,OPT]", "none, user[,forward=tcp:H:G], tap,ifname=IF, switch=NAME; mac=, queues=",
+      "none user user,forward=tcp: tap,ifname= switch=", PARSED(config_set_net), .repeatable = true },
     { "name", "NAME", "what messages call the machine", NULL, PARSED(config_set_name) },
     { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
       MEMBER(CONFIG_FLAG, debug_exit) },
@@ -238,7 +241,6 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, firmware, all (commas between)",
       "io mmio irq exits firmware all",
       PARSED(config_set_trace) },
-    { "net", "WHAT", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "share", "DIR", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
     { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },
@@ -283,7 +285,7 @@ void config_fini(struct machine_config *c)
         free(c->serial[i]);
     free(c->cdrom);
     config_free_disks(c);
-    config_free_consoles(c);
+    config_free_nets(c);
     memset(c, 0, sizeof(*c));
 }
 
@@ -331,8 +333,17 @@ int config_set(struct machine_config *c, const char *key, const char *value, str
     return k->kind == CONFIG_PARSED ? k->parse(c, value, err) : config_set_text(c, k, value, err);
 }
 
+const char *config_serial(const struct machine_config *c, unsigned n)
+{
+    if (n < c->serials)
+        return c->serial[n];
+    return n == 0 ? "stdio" : "none";
+}
+
 int config_check(const struct machine_config *c, struct err *err)
 {
+    unsigned stdio = 0;
+
     if (!c->kernel && !c->firmware)
         return err_set(err, EINVAL,
                        "there is nothing to run: give a kernel with --kernel FILE, or --firmware and a disk");
@@ -341,5 +352,10 @@ int config_check(const struct machine_config *c, struct err *err)
     if (!c->kernel && (c->initrd || c->cmdline))
         return err_set(err, EINVAL, "%s is for a kernel: give one with --kernel FILE",
                        c->initrd ? "initrd" : "cmdline");
-    return config_check_stdio(c, err);
+    for (unsigned n = 0; n < CONFIG_SERIALS; n++)
+        stdio += !strcmp(config_serial(c, n), "stdio");
+    if (stdio > 1)
+        return err_set(err, EINVAL,
+                       "two serial ports cannot both be on stdio: give one of them another --serial");
+    return 0;
 }

@@ -11,13 +11,13 @@
 #include <stdint.h>
 
 #include "block/image.h"
+#include "net/net.h"
 
 struct err;
 
 #define CONFIG_SERIALS    4
-#define CONFIG_CONSOLES      8
-#define CONFIG_PORT_NAME_MAX 31
 #define CONFIG_DISKS      16
+#define CONFIG_NETS       8
 #define CONFIG_MEMORY_MIN (2ULL << 20)
 #define CONFIG_MEMORY_MAX (1ULL << 40)
 
@@ -46,10 +46,12 @@ struct config_disk {
     unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
 };
 
-/* --virtio-console */
-struct config_console {
-    char *where; /* as for --serial */
-    char *name;  /* NULL: a console */
+/* --net; none makes no entry */
+struct config_net {
+    struct net_config port;
+    unsigned queues; /* pairs */
+    bool has_mac;
+    uint8_t mac[6];
 };
 
 /* All strings are owned by the struct; NULL means not given. */
@@ -62,11 +64,11 @@ struct machine_config {
     char *firmware_vars; /* where OVMF's variables are kept */
     char *serial[CONFIG_SERIALS]; /* COM1..COM4 */
     unsigned serials;             /* how many --serial were given */
-    struct config_console console[CONFIG_CONSOLES];
-    unsigned consoles;
     struct config_disk disk[CONFIG_DISKS];
     unsigned disks;
     char *cdrom;
+    struct config_net *net[CONFIG_NETS]; /* owned */
+    unsigned nets;
     uint64_t memory;              /* bytes */
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;
@@ -98,7 +100,7 @@ int config_init(struct machine_config *c);
 void config_fini(struct machine_config *c);
 
 /* Set one option from text; value is NULL for a flag (true), or "true"/"false". A later value replaces an
- * earlier one; --serial and --disk collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
+ * earlier one; --serial, --disk and --net collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
 int config_set(struct machine_config *c, const char *key, const char *value, struct err *err);
 
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
@@ -112,12 +114,9 @@ int config_check(const struct machine_config *c, struct err *err);
 int config_set_disk(struct machine_config *c, const char *value, struct err *err);
 void config_free_disks(struct machine_config *c);
 
-/* config_console.c: the same for --virtio-console; what a port's back end may be called; no two ends on
- * stdio. */
-int config_set_console(struct machine_config *c, const char *value, struct err *err);
-void config_free_consoles(struct machine_config *c);
-bool config_is_serial(const char *where);
-int config_check_stdio(const struct machine_config *c, struct err *err);
+/* config_net.c: the same for --net. */
+int config_set_net(struct machine_config *c, const char *value, struct err *err);
+void config_free_nets(struct machine_config *c);
 
 /* "512M", "4G", "1048576": bytes in *out. Suffixes K, M, G, T (powers of 1024), optionally followed by "iB"
  * or "B". 0, -EINVAL (not a size) or -ERANGE (more than 64 bits). */
@@ -125,7 +124,5 @@ int config_parse_size(const char *text, uint64_t *out);
 
 /* What COM n (0..3) is connected to: "stdio", "none" ... */
 const char *config_serial(const struct machine_config *c, unsigned n);
-/* The command line of a Linux kernel: what was given, or the console that is on stdio. */
-const char *config_cmdline(const struct machine_config *c);
 
 #endif

@@ -389,11 +389,14 @@ int pc_init(struct vm *vm, struct err *err)
             return err_set(err, -r, "cannot build the machine (step %zu): %s", i, strerror(-r));
     }
     r = pc_init_virtio(vm, err);
+    if (r == 0)
+        r = pc_init_net(vm, err);
     return r < 0 ? r : pc_firmware_fill(vm, err);
 }
 
 void pc_fini(struct vm *vm)
 {
+    pc_stop_net(vm);
     while (vm->ndevices > 0) {
         struct device *d = &vm->device[--vm->ndevices];
 
@@ -401,6 +404,7 @@ void pc_fini(struct vm *vm)
             d->ops->destroy(d->dev);
     }
     pc_fini_virtio(vm);
+    pc_fini_net(vm);
 }
 
 /* -- reset -- */
@@ -455,12 +459,14 @@ static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *e
         .kernel = &vm->kernel,
         .initrd = vm->initrd,
         .initrd_len = vm->initrd_len,
-        .cmdline = vm->kernel.kind == BOOT_MULTIBOOT1 ? vm->cfg->cmdline : config_cmdline(vm->cfg),
+        .cmdline = vm->cfg->cmdline,
         .cpus = vm->cfg->cpus,
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
         .mem_above_4g = layout_above_4g(vm->cfg->memory),
     };
 
+    if (!cfg.cmdline && vm->kernel.kind != BOOT_MULTIBOOT1)
+        cfg.cmdline = "console=ttyS0";
     return boot_load(&vm->ram, &cfg, entry, err);
 }
 

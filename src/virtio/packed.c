@@ -105,13 +105,33 @@ static int packed_walk(struct vq *q, struct vq_chain *c, unsigned at)
     }
 }
 
-int vq_packed_pop(struct vq *q, struct vq_chain *c)
+/* Whether the driver shall kick: the device's event area (2.8.10). */
+static void packed_set_kicks(struct vq *q, bool on)
+{
+    uint16_t flags = on ? EVENT_ENABLE : EVENT_DISABLE;
+
+    if (q->quiet != on)
+        return;
+    q->quiet = !on;
+    ram_write(q->ram, q->device + EVENT_FLAGS, &flags, sizeof(flags));
+    atomic_thread_fence(memory_order_seq_cst); /* it looks at the flags after it made one available */
+}
+
+static bool packed_has_more(struct vq *q)
 {
     uint16_t flags = packed_get16(q, q->desc + DESC_LEN * (uint64_t)q->avail_idx + DESC_FLAGS);
 
-    /* Our event area stays at "enable" (0): the driver always kicks. */
-    if (!packed_is_available(q, flags, q->avail_wrap))
-        return 0;
+    return packed_is_available(q, flags, q->avail_wrap);
+}
+
+int vq_packed_pop(struct vq *q, struct vq_chain *c)
+{
+    if (!packed_has_more(q)) {
+        packed_set_kicks(q, true);
+        if (!packed_has_more(q))
+            return 0;
+    }
+    packed_set_kicks(q, false);
     atomic_thread_fence(memory_order_acquire); /* the rest after the flags */
     if (packed_walk(q, c, q->avail_idx) < 0)
         return -EINVAL;
@@ -130,22 +150,36 @@ void vq_packed_unpop(struct vq *q, const struct vq_chain *c)
     q->avail_idx = (uint16_t)(at - c->slots);
 }
 
-void vq_packed_push(struct vq *q, const struct vq_chain *c, uint32_t written)
+/* One used descriptor at a place of the ring. The flags come last, and of several the first descriptor's: the driver
+ * looks at it first. */
+static void packed_put_used(struct vq *q, const struct vq_used *u, unsigned at, bool wrap)
 {
-    uint64_t at = q->desc + DESC_LEN * (uint64_t)q->used_idx;
-    uint16_t flags =
-        (uint16_t)((q->used_wrap ? VQ_DESC_AVAIL | VQ_DESC_USED : 0) | (written ? VQ_DESC_WRITE : 0));
+    uint64_t gpa = q->desc + DESC_LEN * (uint64_t)at;
+    uint16_t flags = (uint16_t)((wrap ? VQ_DESC_AVAIL | VQ_DESC_USED : 0) | (u->written ? VQ_DESC_WRITE : 0));
     uint8_t raw[6];
 
-    st_le32(raw, written);
-    st_le16(raw + 4, c->id);
-    ram_write(q->ram, at + 8, raw, sizeof(raw));
+    st_le32(raw, u->written);
+    st_le16(raw + 4, u->id);
+    ram_write(q->ram, gpa + 8, raw, sizeof(raw));
     atomic_thread_fence(memory_order_release); /* the flags after all else */
-    ram_write(q->ram, at + DESC_FLAGS, &flags, sizeof(flags));
-    unsigned from = q->used_idx;
-    packed_advance(q, &q->used_idx, &q->used_wrap, c->slots);
-    if (q->used_idx <= from)
-        q->told_valid = false; /* told_idx is of another round */
+    ram_write(q->ram, gpa + DESC_FLAGS, &flags, sizeof(flags));
+}
+
+void vq_packed_push(struct vq *q, const struct vq_used *used, unsigned n)
+{
+    unsigned first = q->used_idx;
+    bool first_wrap = q->used_wrap;
+
+    for (unsigned i = 0; i < n; i++) {
+        unsigned from = q->used_idx;
+
+        if (i)
+            packed_put_used(q, &used[i], q->used_idx, q->used_wrap);
+        packed_advance(q, &q->used_idx, &q->used_wrap, used[i].slots);
+        if (q->used_idx <= from)
+            q->told_valid = false; /* told_idx is of another round */
+    }
+    packed_put_used(q, &used[0], first, first_wrap);
 }
 
 /* 2.8.10: the driver names a position with its wrap counter; was it passed since we last looked? */

@@ -181,6 +181,7 @@ static int vq_split_start(struct vq *q)
 int vq_start(struct vq *q, uint64_t features)
 {
     q->features = features;
+    q->quiet = true; /* what an earlier life left in the device's area is not known */
     if (!q->enabled)
         return 0;
     if (q->broken)
@@ -260,16 +261,17 @@ static int vq_split_pop(struct vq *q, struct vq_chain *c)
     return 1;
 }
 
-static void vq_split_push(struct vq *q, const struct vq_chain *c, uint32_t written)
+static void vq_split_push(struct vq *q, const struct vq_used *used, unsigned n)
 {
     uint8_t entry[USED_ENTRY];
 
-    st_le32(entry, c->id);
-    st_le32(entry + 4, written);
-    ram_write(q->ram, q->device + RING_ENTRIES + USED_ENTRY * (uint64_t)(q->used_idx & (q->size - 1)), entry,
-              sizeof(entry));
-    q->used_idx++;
-    atomic_thread_fence(memory_order_release); /* the index after the entry and the data */
+    for (unsigned i = 0; i < n; i++, q->used_idx++) {
+        st_le32(entry, used[i].id);
+        st_le32(entry + 4, used[i].written);
+        ram_write(q->ram, q->device + RING_ENTRIES + USED_ENTRY * (uint64_t)(q->used_idx & (q->size - 1)), entry,
+                  sizeof(entry));
+    }
+    atomic_thread_fence(memory_order_release); /* the index after the entries and the data */
     vq_put16(q, q->device + RING_IDX, q->used_idx);
 }
 
@@ -323,15 +325,22 @@ void vq_unpop(struct vq *q, const struct vq_chain *c)
         q->avail_idx--;
 }
 
+void vq_push_all(struct vq *q, const struct vq_used *used, unsigned n)
+{
+    if (q->broken || !q->enabled || q->held < n || !n)
+        return;
+    q->held = (uint16_t)(q->held - n);
+    if (vq_is_packed(q))
+        vq_packed_push(q, used, n);
+    else
+        vq_split_push(q, used, n);
+}
+
 void vq_push(struct vq *q, const struct vq_chain *c, uint32_t written)
 {
-    if (q->broken || !q->enabled || !q->held)
-        return;
-    q->held--;
-    if (vq_is_packed(q))
-        vq_packed_push(q, c, written);
-    else
-        vq_split_push(q, c, written);
+    struct vq_used used = { .written = written, .id = c->id, .slots = c->slots };
+
+    vq_push_all(q, &used, 1);
 }
 
 bool vq_should_notify(struct vq *q)

@@ -67,6 +67,7 @@ struct vq {
     /* Not state. */
     uint16_t max_size;
     uint16_t held;     /* chains that the device has: popped, not pushed */
+    bool quiet;        /* packed: the driver may have been told not to kick */
     uint64_t features; /* what was negotiated */
     struct ram *ram;
     void (*on_broken)(void *opaque);
@@ -90,6 +91,12 @@ struct vq_chain {
     struct vq_part part[VQ_MAX_SIZE];
 };
 
+/* A chain on its way back: its id and slots, and the bytes that were written to it. */
+struct vq_used {
+    uint32_t written;
+    uint16_t id, slots;
+};
+
 /* on_broken(opaque) is called when the driver breaks a rule (at most once until the reset). max_size is 1 to
  * VQ_MAX_SIZE; for split rings it must be a power of two. */
 void vq_init(struct vq *q, struct ram *ram, uint16_t max_size, void (*on_broken)(void *opaque), void *opaque);
@@ -102,11 +109,13 @@ int vq_start(struct vq *q, uint64_t features);
 /* Take the next chain. 1; 0 when there is none (then the driver will kick when there is one); -EINVAL when
  * the queue is broken or the driver has just broken it. c need not be initialised. */
 int vq_pop(struct vq *q, struct vq_chain *c);
-/* Undo the last vq_pop(): there is no room for it now. */
+/* Undo the last vq_pop() that was not undone: there is no room for it now. Of c only id and slots count. */
 void vq_unpop(struct vq *q, const struct vq_chain *c);
 /* Return a chain; written is how many bytes of its writable parts were written, from the first on. Chains may
  * come back in any order. */
 void vq_push(struct vq *q, const struct vq_chain *c, uint32_t written);
+/* Return n chains at once: the driver sees all of them or none (virtio 1.2, 5.1.6.4: mergeable buffers). */
+void vq_push_all(struct vq *q, const struct vq_used *used, unsigned n);
 /* Does the driver want an interrupt for what was pushed since the last call? Call once after a batch. */
 bool vq_should_notify(struct vq *q);
 
@@ -142,7 +151,7 @@ int vq_table_open(struct vq *q, struct vq_table *t, uint64_t gpa, uint32_t len);
 int vq_packed_start(struct vq *q);
 int vq_packed_pop(struct vq *q, struct vq_chain *c);
 void vq_packed_unpop(struct vq *q, const struct vq_chain *c);
-void vq_packed_push(struct vq *q, const struct vq_chain *c, uint32_t written);
+void vq_packed_push(struct vq *q, const struct vq_used *used, unsigned n);
 bool vq_packed_should_notify(struct vq *q);
 
 #endif
