@@ -1,5 +1,5 @@
 /* The checked face of every form of disk, see block.h.
- * Runs on: I/O threads, several at a time; no lock, the failure mark is atomic.
+ * Runs on: I/O threads, several at a time; no lock but that of flushes' turns, the failure mark is atomic.
  */
 #include "block/block.h"
 
@@ -37,17 +37,40 @@ int block_write(struct block *b, uint64_t off, const void *buf, size_t len)
     return r ? r : b->ops->write(b, off, buf, len);
 }
 
+/* One at a time: the host tells an error to one fdatasync only, and another that ends at the same time must
+ * not report success. lock held. */
+static int block_flush_turn(struct block *b)
+{
+    uint64_t turn = ++b->turns.begun;
+    int r;
+
+    pthread_mutex_unlock(&b->turns.lock);
+    r = atomic_load(&b->failed) ? -EIO : b->ops->flush(b);
+    if (r < 0)
+        atomic_store(&b->failed, true);
+    pthread_mutex_lock(&b->turns.lock);
+    b->turns.done = turn;
+    pthread_cond_broadcast(&b->turns.change);
+    return r;
+}
+
 int block_flush(struct block *b)
 {
-    int r;
+    struct block_turns *t = &b->turns;
+    uint64_t mine;
+    int r = 0;
 
     if (b->ro)
         return 0;
-    if (atomic_load(&b->failed))
-        return -EIO;
-    r = b->ops->flush(b);
-    if (r < 0)
-        atomic_store(&b->failed, true);
+    pthread_mutex_lock(&t->lock);
+    mine = t->begun + 1; /* the one that runs may have begun before what was written last */
+    while (t->done < mine && t->begun > t->done)
+        pthread_cond_wait(&t->change, &t->lock);
+    if (t->done < mine)
+        r = block_flush_turn(b);
+    else if (atomic_load(&b->failed))
+        r = -EIO;
+    pthread_mutex_unlock(&t->lock);
     return r;
 }
 

@@ -46,12 +46,21 @@ struct block_ops {
     void (*close)(struct block *b);
 };
 
+/* Flushes in turn: one that is asked for while another runs is served by the next, for all who wait. All
+ * zeroes is a fresh one (so are a mutex and a condition on Linux). */
+struct block_turns {
+    pthread_mutex_t lock; /* a leaf; guards what follows */
+    pthread_cond_t change;
+    uint64_t begun, done; /* counts */
+};
+
 /* Embed it first in the form's own struct. */
 struct block {
     const struct block_ops *ops;
     uint64_t size; /* bytes, a multiple of BLOCK_SECTOR; does not change while the disk is open */
     bool ro;
     _Atomic bool failed; /* a flush failed: see above */
+    struct block_turns turns;
 };
 
 /* Checked calls for devices' requests and for layers: -EINVAL for a range that is empty, odd or outside,

@@ -75,8 +75,8 @@ int qcow2_map(struct block *b, uint64_t off, uint64_t len, enum qcow2_extent *ki
 /* Make the disk larger; durable when it returns 0. No other call may run. 0 or -errno with a sentence. */
 int qcow2_grow(struct block *b, uint64_t size, struct err *err);
 
-/* Forget all that this image holds itself, so that everything reads from the backing file again. 0 or -errno.
- */
+/* Forget all that this image holds itself, so that everything reads from the backing file again. No other call
+ * may run. 0 or -errno. */
 int qcow2_make_empty(struct block *b);
 
 struct qcow2_check {

@@ -7,7 +7,10 @@
  *
  * Whatever is lost after a barrier is a prefix of this, or any part of one step: each leaves clusters with
  * too high counts at worst. A write that fails leaves its table dirty, and the next commit begins anew; a
- * barrier that fails is final. Lock: alone, but for qcow2_barrier().
+ * barrier that fails is final.
+ *
+ * Nobody else changes metadata meanwhile (`change`), but `lock` is free during the barriers: reads and writes
+ * in place go on. Before step 4, transfers that began before the references went are waited for (`io`).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,10 +20,23 @@
 
 int qcow2_barrier(struct qcow2 *q)
 {
-    int r = q->f->ops->flush(q->f);
+    int r;
 
+    pthread_mutex_lock(&q->barrier_lock);
+    r = atomic_load(&q->block.failed) ? -EIO : q->f->ops->flush(q->f);
     if (r < 0)
         atomic_store(&q->block.failed, true);
+    pthread_mutex_unlock(&q->barrier_lock);
+    return r;
+}
+
+static int commit_barrier(struct qcow2 *q)
+{
+    int r;
+
+    pthread_rwlock_unlock(&q->lock);
+    r = qcow2_barrier(q);
+    pthread_rwlock_wrlock(&q->lock);
     return r;
 }
 
@@ -96,7 +112,7 @@ static int commit_counts(struct qcow2 *q)
     if (r == 0 && q->rt_moved)
         r = commit_entries(q, q->rt, q->rt_off, 0, q->rt_size, QMETA_RT);
     if (r == 0)
-        r = qcow2_barrier(q);
+        r = commit_barrier(q);
     if (r < 0 || (!q->rt_moved && q->rt_dirty_lo == q->rt_dirty_hi))
         return r;
     if (q->rt_moved)
@@ -104,7 +120,7 @@ static int commit_counts(struct qcow2 *q)
     else
         r = commit_entries(q, q->rt, q->rt_off, q->rt_dirty_lo, q->rt_dirty_hi, QMETA_RT);
     if (r == 0)
-        r = qcow2_barrier(q);
+        r = commit_barrier(q);
     if (r == 0) {
         q->rt_moved = false;
         q->rt_dirty_lo = q->rt_dirty_hi = 0;
@@ -119,10 +135,27 @@ static int commit_references(struct qcow2 *q)
     if (r == 0 && q->l1_dirty_lo < q->l1_dirty_hi)
         r = commit_entries(q, q->l1, q->l1_off, q->l1_dirty_lo, q->l1_dirty_hi, QMETA_L1);
     if (r == 0)
-        r = qcow2_barrier(q);
+        r = commit_barrier(q);
     if (r == 0)
         q->l1_dirty_lo = q->l1_dirty_hi = 0;
     return r;
+}
+
+/* Step 4. */
+static void commit_release(struct qcow2 *q)
+{
+    unsigned n;
+
+    pthread_rwlock_unlock(&q->lock);
+    pthread_rwlock_wrlock(&q->io);
+    pthread_rwlock_unlock(&q->io);
+    pthread_rwlock_wrlock(&q->lock);
+    n = qcow2_drop_apply(q);
+    /* Not needed for what was promised: without it there are leaks after a kill. */
+    commit_blocks(q);
+    pthread_rwlock_unlock(&q->lock);
+    qcow2_drop_punch(q, n);
+    pthread_rwlock_wrlock(&q->lock);
 }
 
 int qcow2_commit(struct qcow2 *q)
@@ -132,15 +165,14 @@ int qcow2_commit(struct qcow2 *q)
     if (atomic_load(&q->block.failed))
         return -EIO;
     if (!qcow2_pending(q))
-        return qcow2_barrier(q);
+        return commit_barrier(q);
     r = commit_counts(q);
     if (r == 0)
         r = commit_references(q);
     if (r < 0)
         return r;
-    qcow2_drop_apply(q);
-    /* Not needed for what was promised: without it there are leaks after a kill. */
-    commit_blocks(q);
+    if (q->drop_n)
+        commit_release(q);
     return atomic_load(&q->block.failed) ? -EIO : 0;
 }
 
@@ -181,23 +213,25 @@ static int grow_l1(struct qcow2 *q, uint64_t entries)
     return qcow2_commit(q);
 }
 
-static int grow_locked(struct qcow2 *q, uint64_t size)
+static int grow_tables(struct qcow2 *q, uint64_t size)
 {
     uint64_t per_l1 = q->csize << q->l2_bits, entries = size / per_l1 + (size % per_l1 != 0);
-    uint64_t to = ALIGN_UP(q->size, q->csize);
-    int r = qcow2_commit(q);
+    int r;
 
     if (entries * 8 > QCOW2_L1_MAX)
         return -EFBIG;
+    qcow2_change_begin(q);
+    r = qcow2_commit(q);
     if (r == 0 && entries > q->l1_size)
         r = grow_l1(q, entries);
-    /* What was behind the end must not show: leftovers in the last cluster, a larger backing file. */
-    if (q->backing && q->backing->size > to)
-        to = q->backing->size < size ? q->backing->size : size;
-    if (r == 0 && to > q->size)
-        r = qcow2_zero_locked(q, q->size, to - q->size, true);
-    if (r == 0)
-        r = qcow2_commit(q);
+    qcow2_change_end(q);
+    return r;
+}
+
+static int grow_header(struct qcow2 *q, uint64_t size)
+{
+    int r = qcow2_commit(q);
+
     if (r < 0)
         return r;
     q->size = size;
@@ -213,6 +247,24 @@ static int grow_locked(struct qcow2 *q, uint64_t size)
     return 0;
 }
 
+static int grow_image(struct qcow2 *q, uint64_t size)
+{
+    uint64_t to = ALIGN_UP(q->size, q->csize);
+    int r = grow_tables(q, size);
+
+    /* What was behind the end must not show: leftovers in the last cluster, a larger backing file. */
+    if (q->backing && q->backing->size > to)
+        to = q->backing->size < size ? q->backing->size : size;
+    if (r == 0 && to > q->size)
+        r = qcow2_zero(q, q->size, to - q->size, true);
+    if (r < 0)
+        return r;
+    qcow2_change_begin(q);
+    r = grow_header(q, size);
+    qcow2_change_end(q);
+    return r;
+}
+
 int qcow2_grow(struct block *b, uint64_t size, struct err *err)
 {
     struct qcow2 *q = qcow2_of(b);
@@ -224,9 +276,7 @@ int qcow2_grow(struct block *b, uint64_t size, struct err *err)
     if (size % BLOCK_SECTOR || size > QCOW2_SIZE_MAX)
         return err_set(err, EINVAL, "image '%s': the size must be a multiple of %u and at most 1P", q->name,
                        BLOCK_SECTOR);
-    pthread_rwlock_wrlock(&q->lock);
-    r = grow_locked(q, size);
-    pthread_rwlock_unlock(&q->lock);
+    r = grow_image(q, size);
     if (r == -EFBIG)
         return err_set(err, EFBIG, "image '%s': too large for clusters of %llu bytes; use larger ones",
                        q->name, (unsigned long long)q->csize);

@@ -2,7 +2,7 @@
  *
  * Source: QEMU's docs/interop/qcow2.rst, "Compressed Clusters Descriptor": raw deflate (RFC 1951) or zstd.
  * Input and output are bounded by the cluster size, zstd's window by 8 MiB. The last cluster is kept, since
- * guests read in pieces. Lock: alone.
+ * guests read in pieces. Locks: `comp` inside.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -62,7 +62,8 @@ static int comp_buffers(struct qcow2 *q)
     return q->comp_data && q->comp_raw ? 0 : -ENOMEM;
 }
 
-int qcow2_decompress(struct qcow2 *q, uint64_t entry)
+/* Fill q->comp_data. */
+static int comp_load(struct qcow2 *q, uint64_t entry)
 {
     unsigned shift = 62 - (q->cbits - 8);
     uint64_t host = entry & (BIT(shift) - 1), len = (bits(entry, 61, shift) + 1) * 512 - host % 512;
@@ -79,5 +80,17 @@ int qcow2_decompress(struct qcow2 *q, uint64_t entry)
                          : comp_zlib(q->comp_raw, len, q->comp_data, q->csize);
     if (r == 0)
         q->comp_entry = entry;
+    return r;
+}
+
+int qcow2_decompress(struct qcow2 *q, uint64_t entry, uint64_t in, uint8_t *buf, uint64_t len)
+{
+    int r;
+
+    pthread_mutex_lock(&q->comp_lock);
+    r = comp_load(q, entry);
+    if (r == 0)
+        memcpy(buf, q->comp_data + in, len);
+    pthread_mutex_unlock(&q->comp_lock);
     return r;
 }

@@ -1,8 +1,16 @@
 /* What the qcow2_*.c share: the open image, its caches, and the calls between the files.
  *
- * Lock: one reader-writer lock an image. Shared: reads, and writes into clusters that are the image's own
- * already, which change no metadata in memory. Alone: everything else. Functions here are called with it held
- * alone, unless they say otherwise. A backing file's lock is taken inside its overlay's.
+ * Locks of an image, in the order in which they are taken; none is held while data is moved but `io`, shared.
+ *   change   a mutex: who changes metadata has it from the first change to the last. A commit has it all the
+ *            time, and so do its waits for the disk.
+ *   io       shared: data is read or written in mapped clusters. Alone, for a moment: all such transfers that
+ *            began earlier are over, so clusters that nothing refers to any more may be used again.
+ *   lock     the tables in memory. Shared: looking things up. Alone: loading tables (no more than that
+ * without `change`), and changing them (with `change`). spans    a leaf: the disk's clusters for which new
+ * ones are being filled. Nobody else maps those. comp     a leaf: the buffers for compressed clusters.
+ *   barrier  a leaf: held around fdatasync, so that an error of it is known before the next one begins.
+ * Functions here are called with `change`, and `lock` alone, unless they say otherwise. A backing file's
+ * locks are taken inside its overlay's.
  */
 #ifndef VITRO_BLOCK_QCOW2_INT_H
 #define VITRO_BLOCK_QCOW2_INT_H
@@ -77,12 +85,21 @@ struct qrange {
     uint64_t first, n;
 };
 
+/* [first, last] of the disk's clusters get new ones. On the stack of who does it. */
+struct qspan {
+    uint64_t first, last;
+    struct qspan *next;
+};
+
 struct qcow2 {
     struct block block; /* first */
     struct imgfile *f;
     struct block *backing;
     char *name;
-    pthread_rwlock_t lock;
+    pthread_mutex_t change, span_lock, comp_lock, barrier_lock;
+    pthread_rwlock_t io, lock;
+    pthread_cond_t span_end;
+    struct qspan *spans;
     struct qcow2_info info;
     uint64_t incompat, autoclear;
     unsigned cbits, l2_bits, rc_order,
@@ -168,14 +185,17 @@ void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n);
 int qcow2_drop_reserve(struct qcow2 *q, unsigned n);
 /* One reference to each of n clusters is gone from the tables; their counts go down after the next commit. */
 void qcow2_drop(struct qcow2 *q, uint64_t first, uint64_t n);
-/* Now they go down; what gets free is given back to the file system. */
-void qcow2_drop_apply(struct qcow2 *q);
+/* Now they go down, and what got free moves to the front of q->drop: how many ranges. */
+unsigned qcow2_drop_apply(struct qcow2 *q);
+/* Give n ranges in q->drop back to the file system. `change` is enough. */
+void qcow2_drop_punch(struct qcow2 *q, unsigned n);
 
 /* qcow2_commit.c */
-/* Write all metadata in the safe order and make everything durable. */
+/* Write all metadata in the safe order and make everything durable. Lets go of `lock` in between, but not of
+ * `change`. */
 int qcow2_commit(struct qcow2 *q);
 bool qcow2_pending(const struct qcow2 *q);
-/* fdatasync; a failure is final. Lock shared is enough. */
+/* fdatasync; a failure is final. No lock needed. */
 int qcow2_barrier(struct qcow2 *q);
 int qcow2_header_write(struct qcow2 *q);
 
@@ -187,14 +207,14 @@ struct qextent {
     uint64_t host; /* QK_DATA: of the asked offset; QK_COMPRESSED: the entry */
     bool own;      /* QK_DATA: may be written in place */
 };
-/* How [off, off+len) is mapped, up to the end of the L2 table at most. Lock shared: -EAGAIN when the table
- * must be read first, for which call qcow2_lookup(). */
+/* How [off, off+len) is mapped, up to the end of the L2 table at most. `lock` shared: -EAGAIN when the table
+ * must be read first, for which call qcow2_lookup(), with `lock` alone; `change` is not needed. */
 int qcow2_lookup_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct qextent *e);
 int qcow2_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct qextent *e);
 /* The L2 table for the disk's offset, ready to be changed; valid until the next call that loads an L2 table.
  */
 int qcow2_l2_own(struct qcow2 *q, uint64_t off, struct qtable **t);
-/* The same without making one: *t is NULL where there is none. */
+/* The same without making one: *t is NULL where there is none. `lock` alone is enough. */
 int qcow2_l2_load(struct qcow2 *q, uint64_t off, struct qtable **t);
 /* Replace the entry of the disk's offset; what it referred to is dropped (room must be reserved). */
 int qcow2_l2_set(struct qcow2 *q, struct qtable *t, uint64_t off, uint64_t entry);
@@ -203,16 +223,26 @@ uint64_t qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *f
 /* Is it a legal entry that stays inside the file? */
 bool qcow2_entry_ok(const struct qcow2 *q, uint64_t entry);
 
-/* qcow2_compress.c: the compressed cluster of an L2 entry, in q->comp_data. */
-int qcow2_decompress(struct qcow2 *q, uint64_t entry);
+/* qcow2_compress.c: len bytes at in of the compressed cluster of an L2 entry. `io` shared is enough. */
+int qcow2_decompress(struct qcow2 *q, uint64_t entry, uint64_t in, uint8_t *buf, uint64_t len);
 
-/* qcow2_io.c */
+/* qcow2_io.c: no lock held. */
 int qcow2_read(struct block *b, uint64_t off, void *buf, size_t len);
 int qcow2_write(struct block *b, uint64_t off, const void *buf, size_t len);
 int qcow2_discard(struct block *b, uint64_t off, uint64_t len);
 int qcow2_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
-/* The same with the lock held, whatever the disk's size is. */
-int qcow2_zero_locked(struct qcow2 *q, uint64_t off, uint64_t len, bool edges);
+/* Whatever the disk's size is. edges: also the parts of clusters at both ends. */
+int qcow2_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool edges);
+static inline void qcow2_change_begin(struct qcow2 *q)
+{
+    pthread_mutex_lock(&q->change);
+    pthread_rwlock_wrlock(&q->lock);
+}
+static inline void qcow2_change_end(struct qcow2 *q)
+{
+    pthread_rwlock_unlock(&q->lock);
+    pthread_mutex_unlock(&q->change);
+}
 
 /* qcow2_header.c */
 /* Parse and check the header of a file. q holds f, name and block.ro. */

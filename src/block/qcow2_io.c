@@ -1,7 +1,9 @@
 /* Reads, writes, zeroes and discards of a qcow2 disk.
  *
- * I/O threads, several at a time. What needs no change of metadata in memory runs with the lock shared: reads
- * of mapped clusters and writes in place. The rest takes it alone, for one L2 table's stretch at a time.
+ * I/O threads, several at a time. Tables are looked up and changed under the locks, data moves outside of
+ * them: reads and writes in place hold `io`, so that the clusters stay theirs; a write that needs new
+ * clusters takes them first, fills them as a span that nobody else may map, and only then enters them into
+ * the tables.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,11 +36,24 @@ static int io_read_backing(struct qcow2 *q, uint64_t off, uint8_t *buf, uint64_t
     return r;
 }
 
-/* One extent; compressed ones need the lock alone. */
+/* Look up, loading the table if need be. No lock held. */
+static int io_look(struct qcow2 *q, uint64_t off, uint64_t len, struct qextent *e)
+{
+    int r;
+
+    pthread_rwlock_rdlock(&q->lock);
+    r = qcow2_lookup_cached(q, off, len, e);
+    pthread_rwlock_unlock(&q->lock);
+    if (r != -EAGAIN)
+        return r;
+    pthread_rwlock_wrlock(&q->lock);
+    r = qcow2_lookup(q, off, len, e);
+    pthread_rwlock_unlock(&q->lock);
+    return r;
+}
+
 static int io_read_extent(struct qcow2 *q, const struct qextent *e, uint64_t off, uint8_t *buf)
 {
-    int r = 0;
-
     switch (e->kind) {
     case QK_DATA:
         return imgfile_read(q->f, e->host, buf, e->len);
@@ -48,28 +63,9 @@ static int io_read_extent(struct qcow2 *q, const struct qextent *e, uint64_t off
         memset(buf, 0, e->len);
         return 0;
     case QK_COMPRESSED:
-        r = qcow2_decompress(q, e->host);
-        if (r == 0)
-            memcpy(buf, q->comp_data + (off & (q->csize - 1)), e->len);
-        return r;
+        return qcow2_decompress(q, e->host, off & (q->csize - 1), buf, e->len);
     }
     return -EIO;
-}
-
-/* With the lock held alone. */
-static int io_read_alone(struct qcow2 *q, uint64_t off, uint8_t *buf, uint64_t len)
-{
-    struct qextent e;
-    int r = 0;
-
-    for (; r == 0 && len > 0; off += e.len, buf += e.len, len -= e.len) {
-        r = qcow2_lookup(q, off, len, &e);
-        if (r == 0)
-            r = io_read_extent(q, &e, off, buf);
-        if (r < 0)
-            break;
-    }
-    return r;
 }
 
 int qcow2_read(struct block *b, uint64_t off, void *buf, size_t len)
@@ -80,18 +76,11 @@ int qcow2_read(struct block *b, uint64_t off, void *buf, size_t len)
     int r = 0;
 
     while (r == 0 && len > 0) {
-        pthread_rwlock_rdlock(&q->lock);
-        r = qcow2_lookup_cached(q, off, len, &e);
-        if (r == 0 && e.kind != QK_COMPRESSED)
+        pthread_rwlock_rdlock(&q->io);
+        r = io_look(q, off, len, &e);
+        if (r == 0)
             r = io_read_extent(q, &e, off, at);
-        pthread_rwlock_unlock(&q->lock);
-        if (r == -EAGAIN || (r == 0 && e.kind == QK_COMPRESSED)) {
-            pthread_rwlock_wrlock(&q->lock);
-            r = qcow2_lookup(q, off, len, &e);
-            if (r == 0)
-                r = io_read_extent(q, &e, off, at);
-            pthread_rwlock_unlock(&q->lock);
-        }
+        pthread_rwlock_unlock(&q->io);
         if (r == 0) {
             at += e.len;
             off += e.len;
@@ -101,8 +90,11 @@ int qcow2_read(struct block *b, uint64_t off, void *buf, size_t len)
     return r;
 }
 
-/* Write into clusters that are the image's own. -EAGAIN: a count must be read first (only with peek). */
-static int io_write_own(struct qcow2 *q, const struct qextent *e, const uint8_t *buf, bool peek)
+/* ---- writes in place ---- */
+
+/* May data be written into these clusters, which are the image's own according to its tables? -EAGAIN: a
+ * count must be read first (only with peek, for which `lock` shared is enough). */
+static int io_check_own(struct qcow2 *q, const struct qextent *e, bool peek)
 {
     uint64_t count;
     int r;
@@ -116,7 +108,79 @@ static int io_write_own(struct qcow2 *q, const struct qextent *e, const uint8_t 
         if (count != 1)
             return qcow2_corrupt(q, "a cluster of its own has a wrong reference count", c << q->cbits);
     }
-    return imgfile_write(q->f, e->host, buf, e->len);
+    return 0;
+}
+
+/* The first piece of a write; -EAGAIN when it does not go in place, or not without loading tables. */
+static int io_write_own(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t len, uint64_t *done)
+{
+    struct qextent e;
+    int r;
+
+    pthread_rwlock_rdlock(&q->io);
+    pthread_rwlock_rdlock(&q->lock);
+    r = qcow2_lookup_cached(q, off, len, &e);
+    if (r == 0)
+        r = e.kind == QK_DATA && e.own ? io_check_own(q, &e, true) : -EAGAIN;
+    pthread_rwlock_unlock(&q->lock);
+    if (r == 0)
+        r = imgfile_write(q->f, e.host, buf, e.len);
+    pthread_rwlock_unlock(&q->io);
+    *done = e.len;
+    return r;
+}
+
+/* ---- writes into new clusters ---- */
+
+/* Is [*first, *last] free of other spans, at least in the beginning? *last comes down to where it is. */
+static bool io_span_clear(struct qcow2 *q, uint64_t first, uint64_t *last)
+{
+    for (const struct qspan *s = q->spans; s; s = s->next) {
+        if (s->first <= first && first <= s->last)
+            return false;
+        if (s->first > first && s->first <= *last)
+            *last = s->first - 1;
+    }
+    return true;
+}
+
+/* Wait until the cluster is in no span. No lock held. */
+static void io_span_wait(struct qcow2 *q, uint64_t first)
+{
+    uint64_t last = first;
+
+    pthread_mutex_lock(&q->span_lock);
+    while (!io_span_clear(q, first, &last))
+        pthread_cond_wait(&q->span_end, &q->span_lock);
+    pthread_mutex_unlock(&q->span_lock);
+}
+
+/* Claim s, or the first part of it: -EBUSY when another span has the first cluster. */
+static int io_span_begin(struct qcow2 *q, struct qspan *s)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&q->span_lock);
+    if (io_span_clear(q, s->first, &s->last)) {
+        s->next = q->spans;
+        q->spans = s;
+    } else {
+        r = -EBUSY;
+    }
+    pthread_mutex_unlock(&q->span_lock);
+    return r;
+}
+
+static void io_span_end(struct qcow2 *q, struct qspan *s)
+{
+    struct qspan **at = &q->spans;
+
+    pthread_mutex_lock(&q->span_lock);
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    pthread_cond_broadcast(&q->span_end);
+    pthread_mutex_unlock(&q->span_lock);
 }
 
 /* Fill the part of new clusters that the request leaves out: bytes [from, to) of the disk, which go to host.
@@ -129,7 +193,7 @@ static int io_fill(struct qcow2 *q, uint64_t from, uint64_t to, uint64_t host, b
 
     if (from == to)
         return 0;
-    r = qcow2_lookup(q, from, to - from, &e);
+    r = io_look(q, from, to - from, &e);
     if (r < 0)
         return r;
     if (skip && (e.kind == QK_ZERO || (e.kind == QK_UNALLOC && (!q->backing || from >= q->backing->size))))
@@ -137,7 +201,7 @@ static int io_fill(struct qcow2 *q, uint64_t from, uint64_t to, uint64_t host, b
     buf = malloc(to - from);
     if (!buf)
         return -ENOMEM;
-    r = io_read_alone(q, from, buf, to - from);
+    r = qcow2_read(&q->block, from, buf, to - from);
     /* What lies behind the disk's end must not come from the backing file: it would show when the disk grows.
      */
     if (r == 0 && to > q->block.size)
@@ -149,38 +213,16 @@ static int io_fill(struct qcow2 *q, uint64_t from, uint64_t to, uint64_t host, b
     return r;
 }
 
-/* New clusters for [off, off+*len), which lies in one L2 table: *len gets shorter where they are not in a
- * row. */
-static int io_write_new(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t *len)
-{
-    uint64_t start = ALIGN_DOWN(off, q->csize), want = (ALIGN_UP(off + *len, q->csize) - start) >> q->cbits;
-    uint64_t fresh = q->fresh, first, n, end, host;
-    struct qtable *t;
-    int r = qcow2_l2_own(q, off, &t);
+/* What a write into new clusters has: made by io_new_begin(). */
+struct io_new {
+    struct qspan span;
+    uint64_t host, n; /* where, and how many clusters */
+    uint64_t len;     /* bytes of the request that they take */
+    bool zero;        /* the file reads as zeroes there */
+};
 
-    if (r == 0)
-        r = qcow2_drop_reserve(q, (unsigned)want);
-    if (r == 0)
-        r = qcow2_alloc(q, 1, want, &first, &n);
-    if (r < 0)
-        return r;
-    end = start + (n << q->cbits);
-    host = first << q->cbits;
-    *len = off + *len < end ? *len : end - off;
-    r = io_fill(q, start, off, host, host >= fresh);
-    if (r == 0)
-        r = io_fill(q, off + *len, end, host + (off + *len - start), host >= fresh);
-    if (r == 0)
-        r = imgfile_write(q->f, host + (off - start), buf, *len);
-    for (uint64_t i = 0; r == 0 && i < n; i++)
-        r = qcow2_l2_set(q, t, start + (i << q->cbits), (host + (i << q->cbits)) | QCOW2_COPIED);
-    if (r < 0 && !atomic_load(&q->block.failed))
-        qcow2_unalloc(q, first, n);
-    return r;
-}
-
-/* How much of [off, off+len) needs new clusters, starting with the first. */
-static int io_span_new(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *span)
+/* How many bytes of [off, off+len) need new clusters, starting with the first. */
+static int io_new_span(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *span)
 {
     uint64_t table = q->csize << q->l2_bits, stop = ALIGN_DOWN(off, table) + table, at = off;
     struct qextent e;
@@ -197,38 +239,101 @@ static int io_span_new(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *sp
     return at > off ? 0 : r;
 }
 
-/* The first piece of a write, with the lock held alone. */
-static int io_write_alone(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t len, uint64_t *done)
+/* Clusters for [off, off+len), as far as they are in a row. */
+static int io_new_alloc(struct qcow2 *q, struct io_new *w, uint64_t off, uint64_t len)
+{
+    uint64_t fresh = q->fresh, first;
+    int r;
+
+    w->span = (struct qspan){ .first = off >> q->cbits, .last = (off + len - 1) >> q->cbits };
+    r = io_span_begin(q, &w->span);
+    if (r < 0)
+        return r;
+    r = qcow2_alloc(q, 1, w->span.last - w->span.first + 1, &first, &w->n);
+    if (r < 0) {
+        io_span_end(q, &w->span);
+        return r;
+    }
+    w->host = first << q->cbits;
+    w->zero = w->host >= fresh;
+    w->len = ((w->span.first + w->n) << q->cbits) - off;
+    w->len = w->len < len ? w->len : len;
+    return 0;
+}
+
+/* Take clusters for the first piece of a write. -EAGAIN: it goes in place now; -EBUSY: somebody else is about
+ * to map the cluster. */
+static int io_new_begin(struct qcow2 *q, struct io_new *w, uint64_t off, uint64_t len)
 {
     struct qextent e;
-    int r = 0;
+    uint64_t span;
+    int r = atomic_load(&q->block.failed) ? -EIO : 0;
 
-    if (atomic_load(&q->block.failed))
-        return -EIO;
-    if (q->drop_n > DROP_MANY)
+    if (r == 0 && q->drop_n > DROP_MANY)
         r = qcow2_commit(q);
     if (r == 0)
         r = qcow2_lookup(q, off, len, &e);
     if (r < 0)
         return r;
     if (e.kind == QK_DATA && e.own) {
-        *done = e.len;
-        return io_write_own(q, &e, buf, false);
+        r = io_check_own(q, &e, false);
+        return r < 0 ? r : -EAGAIN;
     }
-    r = io_span_new(q, off, len, done);
-    return r == 0 ? io_write_new(q, off, buf, done) : r;
+    r = io_new_span(q, off, len, &span);
+    return r < 0 ? r : io_new_alloc(q, w, off, span);
 }
 
-/* The first piece of a write in place, with the lock shared; -EAGAIN when that does not go. */
-static int io_write_shared(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t len, uint64_t *done)
+static int io_new_fill(struct qcow2 *q, const struct io_new *w, uint64_t off, const uint8_t *buf)
 {
-    struct qextent e;
-    int r = qcow2_lookup_cached(q, off, len, &e);
+    uint64_t start = ALIGN_DOWN(off, q->csize), end = start + (w->n << q->cbits), stop = off + w->len;
+    int r = io_fill(q, start, off, w->host, w->zero);
 
-    if (r < 0 || e.kind != QK_DATA || !e.own)
-        return r < 0 ? r : -EAGAIN;
-    *done = e.len;
-    return io_write_own(q, &e, buf, true);
+    if (r == 0)
+        r = io_fill(q, stop, end, w->host + (stop - start), w->zero);
+    return r < 0 ? r : imgfile_write(q->f, w->host + (off - start), buf, w->len);
+}
+
+/* Enter what was filled into the tables, unless that failed (r). */
+static int io_new_end(struct qcow2 *q, struct io_new *w, uint64_t off, int r)
+{
+    uint64_t start = ALIGN_DOWN(off, q->csize);
+    struct qtable *t;
+
+    qcow2_change_begin(q);
+    if (r == 0 && atomic_load(&q->block.failed))
+        r = -EIO;
+    if (r == 0)
+        r = qcow2_l2_own(q, off, &t);
+    if (r == 0)
+        r = qcow2_drop_reserve(q, (unsigned)w->n);
+    for (uint64_t i = 0; r == 0 && i < w->n; i++)
+        r = qcow2_l2_set(q, t, start + (i << q->cbits), (w->host + (i << q->cbits)) | QCOW2_COPIED);
+    if (r < 0 && !atomic_load(&q->block.failed))
+        qcow2_unalloc(q, w->host >> q->cbits, w->n);
+    qcow2_change_end(q);
+    io_span_end(q, &w->span);
+    return r;
+}
+
+/* The first piece of a write that needs new clusters. */
+static int io_write_new(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t len, uint64_t *done)
+{
+    struct io_new w;
+    int r;
+
+    qcow2_change_begin(q);
+    r = io_new_begin(q, &w, off, len);
+    qcow2_change_end(q);
+    if (r == -EBUSY)
+        io_span_wait(q, off >> q->cbits);
+    if (r == -EBUSY || r == -EAGAIN) {
+        *done = 0;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    *done = w.len;
+    return io_new_end(q, &w, off, io_new_fill(q, &w, off, buf));
 }
 
 int qcow2_write(struct block *b, uint64_t off, const void *buf, size_t len)
@@ -239,44 +344,44 @@ int qcow2_write(struct block *b, uint64_t off, const void *buf, size_t len)
     int r = 0;
 
     for (; r == 0 && len > 0; at += done, off += done, len -= done) {
-        pthread_rwlock_rdlock(&q->lock);
-        r = io_write_shared(q, off, at, len, &done);
-        pthread_rwlock_unlock(&q->lock);
-        if (r == -EAGAIN) {
-            pthread_rwlock_wrlock(&q->lock);
-            r = io_write_alone(q, off, at, len, &done);
-            pthread_rwlock_unlock(&q->lock);
-        }
+        r = io_write_own(q, off, at, len, &done);
+        if (r == -EAGAIN)
+            r = io_write_new(q, off, at, len, &done);
         if (r < 0)
             break;
     }
     return r;
 }
 
+/* ---- zeroes ---- */
+
 /* Part of one cluster becomes zero by writing, unless it is already. */
 static int io_zero_part(struct qcow2 *q, uint64_t off, uint64_t len)
 {
     struct qextent e;
     uint8_t *zeroes;
-    uint64_t done;
-    int r = qcow2_lookup(q, off, len, &e);
+    int r;
 
+    io_span_wait(q, off >> q->cbits);
+    r = io_look(q, off, len, &e);
     if (r < 0 || e.kind == QK_ZERO || (e.kind == QK_UNALLOC && !q->backing))
         return r;
     zeroes = calloc(1, len);
     if (!zeroes)
         return -ENOMEM;
-    r = io_write_alone(q, off, zeroes, len, &done);
+    r = qcow2_write(&q->block, off, zeroes, len);
     free(zeroes);
     return r;
 }
 
 /* Whole clusters within one L2 table become zero. */
-static int io_zero_clusters(struct qcow2 *q, uint64_t off, uint64_t n)
+static int io_zero_tables(struct qcow2 *q, uint64_t off, uint64_t n)
 {
     struct qtable *t;
-    int r = q->drop_n > DROP_MANY ? qcow2_commit(q) : 0;
+    int r = atomic_load(&q->block.failed) ? -EIO : 0;
 
+    if (r == 0 && q->drop_n > DROP_MANY)
+        r = qcow2_commit(q);
     if (r == 0)
         r = qcow2_l2_load(q, off, &t);
     if (r < 0 || (!t && !q->backing))
@@ -294,7 +399,38 @@ static int io_zero_clusters(struct qcow2 *q, uint64_t off, uint64_t n)
     return r;
 }
 
-int qcow2_zero_locked(struct qcow2 *q, uint64_t off, uint64_t len, bool edges)
+/* As many of n clusters as no write is filling: *n of them. */
+static int io_zero_clusters(struct qcow2 *q, uint64_t off, uint64_t *n)
+{
+    struct qspan s = { .first = off >> q->cbits, .last = (off >> q->cbits) + *n - 1 };
+    int r;
+
+    qcow2_change_begin(q);
+    r = io_span_begin(q, &s);
+    if (r == 0) {
+        *n = s.last - s.first + 1;
+        r = io_zero_tables(q, off, *n);
+        io_span_end(q, &s);
+    }
+    qcow2_change_end(q);
+    if (r != -EBUSY)
+        return r;
+    io_span_wait(q, s.first);
+    *n = 0;
+    return 0;
+}
+
+/* A stretch of whole clusters from off on, or what the disk's end leaves of one: *n bytes at most. */
+static int io_zero_whole(struct qcow2 *q, uint64_t off, uint64_t *n)
+{
+    uint64_t clusters = ALIGN_UP(*n, q->csize) >> q->cbits;
+    int r = io_zero_clusters(q, off, &clusters);
+
+    *n = clusters << q->cbits < *n ? clusters << q->cbits : *n;
+    return r;
+}
+
+int qcow2_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool edges)
 {
     uint64_t end = off + len, table = q->csize << q->l2_bits, n;
     int r = atomic_load(&q->block.failed) ? -EIO : 0;
@@ -310,28 +446,18 @@ int qcow2_zero_locked(struct qcow2 *q, uint64_t off, uint64_t len, bool edges)
         n = table - (off & (table - 1)) < left ? table - (off & (table - 1)) : left;
         if (end != q->block.size || n != left)
             n = ALIGN_DOWN(n, q->csize);
-        r = io_zero_clusters(q, off, ALIGN_UP(n, q->csize) >> q->cbits);
+        r = io_zero_whole(q, off, &n);
     }
-    return r;
-}
-
-static int io_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool edges)
-{
-    int r;
-
-    pthread_rwlock_wrlock(&q->lock);
-    r = qcow2_zero_locked(q, off, len, edges);
-    pthread_rwlock_unlock(&q->lock);
     return r;
 }
 
 int qcow2_discard(struct block *b, uint64_t off, uint64_t len)
 {
-    return io_zero(qcow2_of(b), off, len, false);
+    return qcow2_zero(qcow2_of(b), off, len, false);
 }
 
 /* Without unmap the space is given back too: a write that finds none then fails as in any sparse image. */
 int qcow2_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
 {
-    return io_zero(qcow2_of(b), off, len, true);
+    return qcow2_zero(qcow2_of(b), off, len, true);
 }

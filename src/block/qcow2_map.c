@@ -106,23 +106,6 @@ int qcow2_lookup_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct qext
     return t ? map_extent(q, t, off, len, e) : -EAGAIN;
 }
 
-/* A place in the cache; where all are dirty, by a commit. */
-static int map_slot(struct qcow2 *q, uint64_t off, struct qtable **t)
-{
-    int r;
-
-    *t = qcache_add(&q->l2c, off);
-    if (*t)
-        return 0;
-    if (q->block.ro)
-        return -ENOMEM;
-    r = qcow2_commit(q);
-    if (r < 0)
-        return r;
-    *t = qcache_add(&q->l2c, off);
-    return *t ? 0 : -ENOMEM;
-}
-
 int qcow2_l2_load(struct qcow2 *q, uint64_t off, struct qtable **t)
 {
     uint64_t l1 = map_l1_index(q, off), at;
@@ -139,9 +122,9 @@ int qcow2_l2_load(struct qcow2 *q, uint64_t off, struct qtable **t)
         return 0;
     if (at == 0 || at % q->csize || q->l1[l1] & QCOW2_L1_RSVD || range_outside(at, q->csize, q->end))
         return -EIO;
-    r = map_slot(q, at, t);
-    if (r < 0)
-        return r;
+    *t = qcache_add(&q->l2c, at);
+    if (!*t)
+        return -ENOMEM;
     r = imgfile_read(q->f, at, (*t)->data, q->csize);
     if (r < 0) {
         qcache_drop(&q->l2c, *t);
@@ -199,20 +182,21 @@ static int map_l2_replace(struct qcow2 *q, uint64_t l1, uint64_t at, const struc
     return 0;
 }
 
-/* One table in the cache stays clean, so that reads go on when nothing can be written any more. */
+/* Two tables in the cache are clean before one is changed: so there is a place for a copy of it, and reads go
+ * on when nothing can be written any more. */
 static int map_keep_clean(struct qcow2 *q)
 {
     unsigned dirty = 0;
 
     for (unsigned i = 0; i < q->l2c.count; i++)
         dirty += qtable_dirty(&q->l2c.t[i]) || q->l2c.t[i].fresh;
-    return dirty + 1 < q->l2c.max ? 0 : qcow2_commit(q);
+    return dirty + 2 <= q->l2c.max ? 0 : qcow2_commit(q);
 }
 
 int qcow2_l2_own(struct qcow2 *q, uint64_t off, struct qtable **t)
 {
     uint64_t l1 = map_l1_index(q, off), at, n;
-    struct qtable *old = NULL, *spare;
+    struct qtable *old = NULL;
     int r = map_keep_clean(q);
 
     if (r == 0)
@@ -225,14 +209,8 @@ int qcow2_l2_own(struct qcow2 *q, uint64_t off, struct qtable **t)
         r = qcow2_alloc(q, 1, 1, &at, &n);
     if (r < 0)
         return r;
-    /* Make room first: that may commit. The old table was used last, so it stays where there is more than
-     * one. */
-    r = map_slot(q, UINT64_MAX - 1, &spare);
-    if (r == 0) {
-        qcache_drop(&q->l2c, spare);
-        old = old ? qcache_find(&q->l2c, q->l1[l1] & QCOW2_OFFSET) : NULL;
-        r = !old && q->l1[l1] ? -ENOMEM : map_l2_replace(q, l1, at, old, t);
-    }
+    /* The old table was used last, so the new one does not take its place. */
+    r = map_l2_replace(q, l1, at, old, t);
     if (r < 0)
         qcow2_unalloc(q, at, 1);
     return r;

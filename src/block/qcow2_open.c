@@ -20,18 +20,18 @@ static int open_flush(struct block *b)
 {
     struct qcow2 *q = qcow2_of(b);
     bool pending;
-    int r = 0;
+    int r;
 
+    /* What a write changed that has ended is in the tables. Where another's commit has written it already, a
+     * barrier that begins now makes it durable. */
     pthread_rwlock_rdlock(&q->lock);
     pending = qcow2_pending(q);
-    if (!pending)
-        r = qcow2_barrier(q);
     pthread_rwlock_unlock(&q->lock);
     if (!pending)
-        return r;
-    pthread_rwlock_wrlock(&q->lock);
+        return qcow2_barrier(q);
+    qcow2_change_begin(q);
     r = qcow2_commit(q);
-    pthread_rwlock_unlock(&q->lock);
+    qcow2_change_end(q);
     return r;
 }
 
@@ -44,6 +44,12 @@ static void open_free(struct qcow2 *q)
     if (!q->borrowed)
         imgfile_close(q->f);
     pthread_rwlock_destroy(&q->lock);
+    pthread_rwlock_destroy(&q->io);
+    pthread_mutex_destroy(&q->change);
+    pthread_mutex_destroy(&q->span_lock);
+    pthread_mutex_destroy(&q->comp_lock);
+    pthread_mutex_destroy(&q->barrier_lock);
+    pthread_cond_destroy(&q->span_end);
     free(q->l1);
     free(q->rt);
     free(q->drop);
@@ -58,8 +64,10 @@ static void open_close(struct block *b)
     struct qcow2 *q = qcow2_of(b);
 
     if (!q->block.ro && !atomic_load(&q->block.failed) && qcow2_pending(q)) {
+        qcow2_change_begin(q);
         if (qcow2_commit(q) == 0)
             qcow2_barrier(q);
+        qcow2_change_end(q);
     }
     open_free(q);
 }
@@ -206,7 +214,13 @@ static void open_lock_init(struct qcow2 *q)
     /* Else a stream of readers would hold up writes for ever. */
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     pthread_rwlock_init(&q->lock, &attr);
+    pthread_rwlock_init(&q->io, &attr);
     pthread_rwlockattr_destroy(&attr);
+    pthread_mutex_init(&q->change, NULL);
+    pthread_mutex_init(&q->span_lock, NULL);
+    pthread_mutex_init(&q->comp_lock, NULL);
+    pthread_mutex_init(&q->barrier_lock, NULL);
+    pthread_cond_init(&q->span_end, NULL);
 }
 
 int block_qcow2_open(struct block **out, struct imgfile *f, const struct qcow2_opts *o, struct err *err)
@@ -272,13 +286,13 @@ int qcow2_make_empty(struct block *b)
     struct block *backing = q->backing;
     int r;
 
-    pthread_rwlock_wrlock(&q->lock);
     q->backing = NULL; /* what is taken out becomes unmapped instead of zero */
-    r = q->size ? qcow2_zero_locked(q, 0, q->block.size, true) : 0;
+    r = q->size ? qcow2_zero(q, 0, q->block.size, true) : 0;
     q->backing = backing;
+    qcow2_change_begin(q);
     if (r == 0)
         r = qcow2_commit(q);
-    pthread_rwlock_unlock(&q->lock);
+    qcow2_change_end(q);
     return r;
 }
 

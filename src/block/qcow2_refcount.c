@@ -343,20 +343,32 @@ static bool drop_one(struct qcow2 *q, uint64_t cluster)
     return true;
 }
 
-void qcow2_drop_apply(struct qcow2 *q)
+unsigned qcow2_drop_apply(struct qcow2 *q)
 {
-    for (unsigned i = 0; i < q->drop_n; i++) {
-        uint64_t end = q->drop[i].first + q->drop[i].n, run = q->drop[i].first;
+    unsigned free_n = 0;
 
-        for (uint64_t c = run; c < end; c++) {
-            if (drop_one(q, c))
-                continue;
-            if (c > run)
-                q->f->ops->punch(q->f, run << q->cbits, (c - run) << q->cbits);
-            run = c + 1;
+    for (unsigned i = 0; i < q->drop_n; i++) {
+        uint64_t first = q->drop[i].first, end = first + q->drop[i].n;
+        bool open = false; /* the last free range goes on here */
+
+        for (uint64_t c = first; c < end; c++) {
+            bool gone = drop_one(q, c);
+
+            /* A range may fall apart, where a snapshot holds some of it: what finds no place is not punched.
+             */
+            if (gone && open)
+                q->drop[free_n - 1].n++;
+            else if (gone && free_n <= i)
+                q->drop[free_n++] = (struct qrange){ c, 1 };
+            open = gone && free_n > 0 && q->drop[free_n - 1].first + q->drop[free_n - 1].n == c + 1;
         }
-        if (end > run)
-            q->f->ops->punch(q->f, run << q->cbits, (end - run) << q->cbits);
     }
     q->drop_n = 0;
+    return free_n;
+}
+
+void qcow2_drop_punch(struct qcow2 *q, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        q->f->ops->punch(q->f, q->drop[i].first << q->cbits, q->drop[i].n << q->cbits);
 }

@@ -176,13 +176,15 @@ static void run_say_engine(const struct run_options *o, const char *engine, cons
 
 static void run_say_places(const struct run_options *o, const struct vm *vm)
 {
-    for (unsigned n = 0; n < VM_UARTS; n++) {
+    for (unsigned n = 0; n < VM_SERIALS; n++) {
         const char *path = serial_path(&vm->serial[n]);
+        const char *event = n < VM_UARTS ? "serial" : "virtio-console";
+        unsigned port = n < VM_UARTS ? n + 1 : n - VM_UARTS + 1;
 
         if (path && o->json)
-            fprintf(stderr, "{\"event\":\"serial\",\"port\":%u,\"path\":\"%s\"}\n", n + 1, path);
+            fprintf(stderr, "{\"event\":\"%s\",\"port\":%u,\"path\":\"%s\"}\n", event, port, path);
         else if (path)
-            fprintf(stderr, "vitro: COM%u is at %s\n", n + 1, path);
+            fprintf(stderr, "vitro: %s%u is at %s\n", n < VM_UARTS ? "COM" : "virtio-console ", port, path);
     }
 }
 
@@ -203,7 +205,7 @@ static void run_say_end(const struct run_options *o, const struct vm *vm, double
  * ignored. */
 static int run_take_signals(void)
 {
-    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT };
+    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH };
     struct sigaction old;
     sigset_t set;
 

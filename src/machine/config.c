@@ -95,10 +95,7 @@ static int config_set_timeout(struct machine_config *c, const char *value, struc
 
 static int config_set_serial(struct machine_config *c, const char *value, struct err *err)
 {
-    bool known = !strcmp(value, "stdio") || !strcmp(value, "none") || !strcmp(value, "pty") ||
-                 (!strncmp(value, "file:", 5) && value[5]) || (!strncmp(value, "unix:", 5) && value[5]);
-
-    if (!known)
+    if (!config_is_serial(value))
         return err_set(err, EINVAL, "serial '%s' is unknown: use stdio, none, file:PATH, unix:PATH or pty",
                        value);
     if (c->serials == CONFIG_SERIALS)
@@ -226,6 +223,8 @@ const struct config_key config_keys[] = {
       PARSED(config_set_firmware) },
     { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
       "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
+    { "virtio-console", "WHERE", "hvc0 ..: as --serial; ,name=NAME: a port by that name",
+      "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
     { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
     { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
@@ -285,6 +284,7 @@ void config_fini(struct machine_config *c)
         free(c->serial[i]);
     free(c->cdrom);
     config_free_disks(c);
+    config_free_consoles(c);
     config_free_nets(c);
     memset(c, 0, sizeof(*c));
 }
@@ -333,17 +333,8 @@ int config_set(struct machine_config *c, const char *key, const char *value, str
     return k->kind == CONFIG_PARSED ? k->parse(c, value, err) : config_set_text(c, k, value, err);
 }
 
-const char *config_serial(const struct machine_config *c, unsigned n)
-{
-    if (n < c->serials)
-        return c->serial[n];
-    return n == 0 ? "stdio" : "none";
-}
-
 int config_check(const struct machine_config *c, struct err *err)
 {
-    unsigned stdio = 0;
-
     if (!c->kernel && !c->firmware)
         return err_set(err, EINVAL,
                        "there is nothing to run: give a kernel with --kernel FILE, or --firmware and a disk");
@@ -352,10 +343,5 @@ int config_check(const struct machine_config *c, struct err *err)
     if (!c->kernel && (c->initrd || c->cmdline))
         return err_set(err, EINVAL, "%s is for a kernel: give one with --kernel FILE",
                        c->initrd ? "initrd" : "cmdline");
-    for (unsigned n = 0; n < CONFIG_SERIALS; n++)
-        stdio += !strcmp(config_serial(c, n), "stdio");
-    if (stdio > 1)
-        return err_set(err, EINVAL,
-                       "two serial ports cannot both be on stdio: give one of them another --serial");
-    return 0;
+    return config_check_stdio(c, err);
 }

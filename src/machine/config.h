@@ -16,6 +16,8 @@
 struct err;
 
 #define CONFIG_SERIALS    4
+#define CONFIG_CONSOLES      8
+#define CONFIG_PORT_NAME_MAX 31
 #define CONFIG_DISKS      16
 #define CONFIG_NETS       8
 #define CONFIG_MEMORY_MIN (2ULL << 20)
@@ -46,6 +48,12 @@ struct config_disk {
     unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
 };
 
+/* --virtio-console */
+struct config_console {
+    char *where; /* as for --serial */
+    char *name;  /* NULL: a console */
+};
+
 /* --net; none makes no entry */
 struct config_net {
     struct net_config port;
@@ -64,6 +72,8 @@ struct machine_config {
     char *firmware_vars; /* where OVMF's variables are kept */
     char *serial[CONFIG_SERIALS]; /* COM1..COM4 */
     unsigned serials;             /* how many --serial were given */
+    struct config_console console[CONFIG_CONSOLES];
+    unsigned consoles;
     struct config_disk disk[CONFIG_DISKS];
     unsigned disks;
     char *cdrom;
@@ -114,6 +124,13 @@ int config_check(const struct machine_config *c, struct err *err);
 int config_set_disk(struct machine_config *c, const char *value, struct err *err);
 void config_free_disks(struct machine_config *c);
 
+/* config_console.c: the same for --virtio-console; what a port's back end may be called; no two ends on
+ * stdio. */
+int config_set_console(struct machine_config *c, const char *value, struct err *err);
+void config_free_consoles(struct machine_config *c);
+bool config_is_serial(const char *where);
+int config_check_stdio(const struct machine_config *c, struct err *err);
+
 /* config_net.c: the same for --net. */
 int config_set_net(struct machine_config *c, const char *value, struct err *err);
 void config_free_nets(struct machine_config *c);
@@ -124,5 +141,7 @@ int config_parse_size(const char *text, uint64_t *out);
 
 /* What COM n (0..3) is connected to: "stdio", "none" ... */
 const char *config_serial(const struct machine_config *c, unsigned n);
+/* The command line of a Linux kernel: what was given, or the console that is on stdio. */
+const char *config_cmdline(const struct machine_config *c);
 
 #endif

@@ -459,14 +459,12 @@ static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *e
         .kernel = &vm->kernel,
         .initrd = vm->initrd,
         .initrd_len = vm->initrd_len,
-        .cmdline = vm->cfg->cmdline,
+        .cmdline = vm->kernel.kind == BOOT_MULTIBOOT1 ? vm->cfg->cmdline : config_cmdline(vm->cfg),
         .cpus = vm->cfg->cpus,
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
         .mem_above_4g = layout_above_4g(vm->cfg->memory),
     };
 
-    if (!cfg.cmdline && vm->kernel.kind != BOOT_MULTIBOOT1)
-        cfg.cmdline = "console=ttyS0";
     return boot_load(&vm->ram, &cfg, entry, err);
 }
 

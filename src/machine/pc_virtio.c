@@ -104,6 +104,7 @@ int pc_init_virtio(struct vm *vm, struct err *err)
 
     if (r < 0)
         return err_set(err, -r, "cannot add the entropy device: %s", strerror(-r));
+    r = pc_init_console(vm, err);
     for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
         r = pc_add_disk(vm, &vm->cfg->disk[n], "disk", err);
     if (r == 0 && vm->cfg->cdrom) {

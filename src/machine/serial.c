@@ -57,6 +57,12 @@ static void serial_rewatch(struct serial *s)
         serial_watch(s, &s->out, out);
 }
 
+static void serial_tell_opened(struct serial *s)
+{
+    if (s->peer.opened)
+        s->peer.opened(s->peer.opaque);
+}
+
 /* The peer of a socket went away: wait for the next one. */
 static void serial_hang_up(struct serial *s)
 {
@@ -66,6 +72,7 @@ static void serial_hang_up(struct serial *s)
         s->in.watch.fd = -1;
         s->out_len = 0; /* what it had sent is still for the guest */
         loop_add_fd(s->loop, &s->listen, EPOLLIN);
+        serial_tell_opened(s);
         return;
     }
     s->in_eof = true;
@@ -112,7 +119,7 @@ static int serial_tx(void *opaque, const uint8_t *data, size_t len)
         serial_flush(s);
     if (n == len)
         return (int)n;
-    if (serial_is_duplex(s))
+    if (serial_is_duplex(s) && !s->lossless)
         return (int)len; /* dropped: a reader that stands still must not stop the guest */
     s->held = true;
     return (int)n;
@@ -122,13 +129,13 @@ static int serial_tx(void *opaque, const uint8_t *data, size_t len)
 
 static void serial_feed(struct serial *s)
 {
-    while (s->in_len && s->uart && uart_wants_input(s->uart)) {
+    while (s->in_len && s->peer.room) {
         size_t run = SERIAL_IN - s->in_head < s->in_len ? SERIAL_IN - s->in_head : s->in_len;
-        size_t room = uart_can_receive(s->uart);
+        size_t room = s->peer.room(s->peer.opaque);
 
         if (!room)
             break;
-        run = uart_receive(s->uart, s->in_buf + s->in_head, run < room ? run : room);
+        run = s->peer.receive(s->peer.opaque, s->in_buf + s->in_head, run < room ? run : room);
         if (!run)
             break;
         s->in_head = (s->in_head + run) % SERIAL_IN;
@@ -141,7 +148,7 @@ static void serial_feed(struct serial *s)
 static void serial_pull(struct serial *s)
 {
     size_t room = SERIAL_IN - s->in_len;
-    uint8_t buf[512];
+    uint8_t buf[SERIAL_IN];
     ssize_t n;
 
     if (s->in.watch.fd < 0 || s->in_eof || !room)
@@ -192,7 +199,7 @@ static void serial_event(struct serial *s, uint32_t events)
     serial_feed(s);
     if (s->held && s->out_len < SERIAL_OUT / 2) {
         s->held = false;
-        uart_tx_ready(s->uart);
+        s->peer.tx_ready(s->peer.opaque);
     }
     serial_rewatch(s);
 }
@@ -224,6 +231,7 @@ static void serial_on_connect(void *opaque, uint32_t events)
     s->in.unwatchable = false;
     s->out_len = 0;
     serial_rewatch(s);
+    serial_tell_opened(s);
 }
 
 struct uart_backend serial_backend(struct serial *s)
@@ -231,7 +239,29 @@ struct uart_backend serial_backend(struct serial *s)
     return (struct uart_backend){ .tx = serial_tx, .rx_ready = serial_rx_ready, .opaque = s };
 }
 
-void serial_attach(struct serial *s, struct uart *uart) { s->uart = uart; }
+static size_t serial_uart_room(void *opaque)
+{
+    return uart_wants_input(opaque) ? uart_can_receive(opaque) : 0;
+}
+
+static size_t serial_uart_receive(void *opaque, const uint8_t *data, size_t len)
+{
+    return uart_receive(opaque, data, len);
+}
+
+static void serial_uart_tx_ready(void *opaque) { uart_tx_ready(opaque); }
+
+void serial_attach(struct serial *s, struct uart *uart)
+{
+    s->peer = (struct serial_peer){ .room = serial_uart_room,
+                                    .receive = serial_uart_receive,
+                                    .tx_ready = serial_uart_tx_ready,
+                                    .opaque = uart };
+}
+
+void serial_attach_peer(struct serial *s, struct serial_peer peer) { s->peer = peer; }
+
+bool serial_is_open(const struct serial *s) { return s->kind != SERIAL_UNIX || s->in.watch.fd >= 0; }
 
 void serial_set_filter(struct serial *s, struct serial_filter filter) { s->filter = filter; }
 

@@ -1,7 +1,8 @@
 /* The host's end of a serial port: stdio, nothing, a file, a unix socket or a pseudo-terminal.
  *
  * Nothing here ever blocks: descriptors are non-blocking, buffers are bounded. Output that the host does not
- * take is held back in the guest's UART (stdio, file) or dropped (unix, pty: nobody may be there at all).
+ * take is held back in the guest's device (stdio, file; others if `lossless`) or dropped (unix, pty: nobody
+ * may be there at all).
  *
  * Thread: everything with the device lock held, on the loop's thread or on a vCPU's (the UART's calls).
  */
@@ -23,6 +24,16 @@ struct err;
 
 enum serial_kind { SERIAL_NONE, SERIAL_STDIO, SERIAL_OUTFILE, SERIAL_UNIX, SERIAL_PTY };
 
+/* The guest's device at the other end. All calls with the device lock held. */
+struct serial_peer {
+    /* How many bytes receive() may take now: 0 while the guest is not ready for input. */
+    size_t (*room)(void *opaque);
+    size_t (*receive)(void *opaque, const uint8_t *data, size_t len);
+    void (*tx_ready)(void *opaque); /* after the back end took less than it was given */
+    void (*opened)(void *opaque);   /* what serial_is_open() says has changed; may be NULL */
+    void *opaque;
+};
+
 /* Looks at input before the guest does: removes what is not for the guest, returns what is left (at most
  * len). */
 struct serial_filter {
@@ -40,7 +51,8 @@ struct serial_fd {
 struct serial {
     enum serial_kind kind;
     struct loop *loop;
-    struct uart *uart;
+    struct serial_peer peer;
+    bool lossless; /* unix, pty: a reader that stands still stops the guest's writer, too */
     struct serial_filter filter;
     struct serial_fd in, out; /* the same descriptor for unix and pty: only `in` is watched then */
     int listen_fd;            /* unix */
@@ -58,15 +70,19 @@ struct serial {
 /* A port that is connected to nothing yet: kind SERIAL_NONE. */
 void serial_init(struct serial *s, struct loop *loop);
 
-/* Open what spec names ("stdio", "none", "file:PATH", "unix:PATH", "pty"). n (0..3) is for messages. Returns
- * 0, or -errno with a sentence in err; serial_close() in both cases. */
-int serial_open(struct serial *s, const char *spec, unsigned n, struct err *err);
+/* Open what spec names ("stdio", "none", "file:PATH", "unix:PATH", "pty"). name is for messages ("COM1").
+ * Returns 0, or -errno with a sentence in err; serial_close() in both cases. */
+int serial_open(struct serial *s, const char *spec, const char *name, struct err *err);
 /* The machine never came to life: remove the file that serial_open() made. */
 void serial_abandon(struct serial *s);
 
-/* The UART's back end, good from serial_init() on; then tell the serial which UART it is. */
+/* The UART's back end, good from serial_init() on; then tell the serial which UART it is, or which other
+ * peer. */
 struct uart_backend serial_backend(struct serial *s);
 void serial_attach(struct serial *s, struct uart *uart);
+void serial_attach_peer(struct serial *s, struct serial_peer peer);
+/* Somebody could read what the guest writes: a socket has a peer, all others always. */
+bool serial_is_open(const struct serial *s);
 void serial_set_filter(struct serial *s, struct serial_filter filter);
 
 /* Begin and stop reading. Device lock held, or no other thread yet. */

@@ -176,12 +176,12 @@ void serial_init(struct serial *s, struct loop *loop)
     s->in.watch.fd = s->out.watch.fd = s->listen_fd = s->keep_fd = -1;
 }
 
-int serial_open(struct serial *s, const char *spec, unsigned n, struct err *err)
+int serial_open(struct serial *s, const char *spec, const char *name, struct err *err)
 {
     int r = serial_open_spec(s, spec, err);
 
     if (r < 0)
-        err_prefix(err, "COM%u", n + 1);
+        err_prefix(err, "%s", name);
     return r;
 }
 

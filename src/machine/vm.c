@@ -127,6 +127,9 @@ static void vm_on_signal(void *opaque, uint32_t events)
         if (vm->console.wanted)
             console_enter(&vm->console);
         break;
+    case SIGWINCH:
+        pc_console_resize(vm);
+        break;
     default:
         vm->life.signal = (int)info.ssi_signo;
         vm_request(vm, VM_REQ_SIGNAL);
@@ -182,13 +185,26 @@ static int vm_read_files(struct vm *vm, struct err *err)
     return r;
 }
 
+/* What end n is to be, and what messages call it. */
+static const char *vm_serial_spec(const struct vm *vm, unsigned n, char *name, size_t size)
+{
+    unsigned i = n - VM_UARTS;
+
+    snprintf(name, size, n < VM_UARTS ? "COM%u" : "virtio-console %u", n < VM_UARTS ? n + 1 : i + 1);
+    if (n < VM_UARTS)
+        return config_serial(vm->cfg, n);
+    return i < vm->cfg->consoles ? vm->cfg->console[i].where : "none";
+}
+
 static int vm_open_serials(struct vm *vm, struct err *err)
 {
     struct serial_filter filter = { .fn = console_filter, .opaque = &vm->console };
+    char name[32];
     int r = 0;
 
-    for (unsigned n = 0; r == 0 && n < VM_UARTS; n++) {
-        r = serial_open(&vm->serial[n], config_serial(vm->cfg, n), n, err);
+    for (unsigned n = 0; r == 0 && n < VM_SERIALS; n++) {
+        const char *where = vm_serial_spec(vm, n, name, sizeof(name));
+        r = serial_open(&vm->serial[n], where, name, err);
         if (r == 0 && vm->serial[n].kind == SERIAL_STDIO && vm->console.is_terminal)
             serial_set_filter(&vm->serial[n], filter);
     }
@@ -235,7 +251,7 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
     }
     pc_firmware_prepare(vm);
     console_init(&vm->console, vm_on_console, vm);
-    for (unsigned n = 0; n < VM_UARTS; n++)
+    for (unsigned n = 0; n < VM_SERIALS; n++)
         serial_init(&vm->serial[n], &vm->loop);
     ram_init(&vm->ram);
     bus_init(&vm->io, "io", &vm->loop, 0x10000);
@@ -245,7 +261,7 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
         *out = vm;
         return 0;
     }
-    for (unsigned n = 0; n < VM_UARTS; n++)
+    for (unsigned n = 0; n < VM_SERIALS; n++)
         serial_abandon(&vm->serial[n]);
     vm_destroy(vm);
     return r;
@@ -257,7 +273,7 @@ void vm_destroy(struct vm *vm)
         return;
     console_leave(&vm->console);
     pc_fini(vm);
-    for (unsigned n = 0; n < VM_UARTS; n++)
+    for (unsigned n = 0; n < VM_SERIALS; n++)
         serial_close(&vm->serial[n]);
     if (vm->engine.ops)
         engine_fini(&vm->engine);
@@ -393,7 +409,7 @@ static void vm_finish(struct vm *vm)
 {
     vcpu_threads_join(vm);
     loop_lock(&vm->loop);
-    for (unsigned n = 0; n < VM_UARTS; n++) {
+    for (unsigned n = 0; n < VM_SERIALS; n++) {
         serial_drain(&vm->serial[n], VM_DRAIN_MS);
         serial_stop(&vm->serial[n]);
     }
@@ -417,13 +433,14 @@ static int vm_begin(struct vm *vm, int signals, struct err *err)
     r = vcpu_threads_start(vm, err);
     if (r < 0)
         return r;
-    for (unsigned n = 0; n < VM_UARTS; n++)
+    for (unsigned n = 0; n < VM_SERIALS; n++)
         vm->console.wanted |= vm->serial[n].kind == SERIAL_STDIO;
     if (vm->console.wanted)
         console_enter(&vm->console);
     loop_lock(&vm->loop);
-    for (unsigned n = 0; n < VM_UARTS; n++)
+    for (unsigned n = 0; n < VM_SERIALS; n++)
         serial_start(&vm->serial[n]);
+    pc_console_resize(vm);
     loop_unlock(&vm->loop);
     return 0;
 }

@@ -44,6 +44,7 @@
 #include "pci/lpc.h"
 #include "ram/ram.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "x86/cpuid.h"
@@ -54,6 +55,7 @@ struct err;
 /* The guest's TSC runs with guest time: one tick a nanosecond, on every host the same. */
 #define VM_TSC_KHZ     1000000ULL
 #define VM_UARTS       4
+#define VM_SERIALS     (VM_UARTS + CONFIG_CONSOLES) /* the ends of UARTs, then of virtio consoles */
 #define VM_MAX_DEVICES 64
 
 /* What somebody wants from the machine's thread; bits. */
@@ -89,6 +91,12 @@ struct vm_vcpu {
     struct vm *vm;
     pthread_t thread;
     bool has_thread;
+};
+
+/* A port of the virtio console. */
+struct vm_port {
+    struct virtio_console *device;
+    unsigned number;
 };
 
 struct vm_life {
@@ -139,6 +147,8 @@ struct vm {
 
     struct rand_source rand;
     struct virtio_rng rng;
+    struct virtio_console vcon; /* if cfg->consoles */
+    struct vm_port port[CONFIG_CONSOLES];
     struct vm_disk *disk[CONFIG_DISKS + 1]; /* owned, see pc_virtio.c; the last is the CD */
     unsigned ndisks;
     struct vm_net *net[CONFIG_NETS]; /* owned, see pc_net.c */
@@ -147,7 +157,7 @@ struct vm {
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
     unsigned ndevices;
 
-    struct serial serial[VM_UARTS];
+    struct serial serial[VM_SERIALS];
     struct console console;
     struct loop_fd signals, deadline; /* signalfd and timerfd; -1: none */
 
@@ -198,6 +208,10 @@ void pc_deliver(void *opaque, const struct apic_msg *msg);
 int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
 unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
+
+/* pc_console.c: the virtio console; tell it how large the terminal is (device lock held). */
+int pc_init_console(struct vm *vm, struct err *err);
+void pc_console_resize(struct vm *vm);
 
 /* pc_net.c: network cards. Their ports' threads end before any device is destroyed. */
 int pc_init_net(struct vm *vm, struct err *err);

@@ -15,6 +15,29 @@
 #include "base/err.h"
 #include "machine/config.h"
 
+/* A virtio console on stdio takes the terminal away from COM1 and the kernel's console with it. */
+static void test_consoles(void **state)
+{
+    struct machine_config c;
+    struct err err = { "" };
+
+    assert_int_equal(config_init(&c), 0);
+    assert_string_equal(config_cmdline(&c), "console=ttyS0");
+    assert_int_equal(config_set(&c, "virtio-console", "unix:a,name=b,name=agent.0", &err), 0);
+    assert_string_equal(c.console[0].where, "unix:a,name=b");
+    assert_string_equal(c.console[0].name, "agent.0");
+    assert_string_equal(config_serial(&c, 0), "stdio");
+    assert_int_equal(config_set(&c, "virtio-console", "pty,name=agent.0", &err), -EINVAL);
+    assert_int_equal(config_set(&c, "virtio-console", "stdio", &err), 0);
+    assert_null(c.console[1].name);
+    assert_string_equal(config_serial(&c, 0), "none");
+    assert_string_equal(config_cmdline(&c), "console=hvc0");
+    assert_int_equal(config_set(&c, "serial", "stdio", &err), 0);
+    assert_int_equal(config_set(&c, "kernel", "k", &err), 0);
+    assert_int_equal(config_check(&c, &err), -EINVAL);
+    config_fini(&c);
+}
+
 static void test_sizes(void **state)
 {
     static const struct {
@@ -202,8 +225,9 @@ static void test_disks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes), cmocka_unit_test(test_defaults), cmocka_unit_test(test_set), cmocka_unit_test(test_disks),
-        cmocka_unit_test(test_table), cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage),
+        cmocka_unit_test(test_consoles), cmocka_unit_test(test_sizes),       cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_set),      cmocka_unit_test(test_disks),       cmocka_unit_test(test_table),
+        cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

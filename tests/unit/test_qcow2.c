@@ -602,76 +602,6 @@ static void test_refused(void **state)
     refuse(112, 8, 0x44415441ULL << 32, true, "data file");
 }
 
-/* --- several threads at once --- */
-
-#define CREW    4U
-#define STRIPE  3U /* sectors in a row that belong to one thread: neighbours share clusters */
-#define TH_SIZE 6000U
-
-struct hand {
-    pthread_t thread;
-    struct block *disk;
-    unsigned id, wrong;
-    uint32_t last[TH_SIZE / STRIPE / CREW];
-};
-
-/* Works on its own stripes only, so it always knows what they hold. */
-static void *hand_work(void *opaque)
-{
-    struct hand *h = opaque;
-    uint8_t buf[STRIPE * SECTOR];
-    struct rand_source rand;
-
-    rand_init_seeded(&rand, h->id);
-    for (uint32_t i = 1; i < 2500; i++) {
-        uint64_t mine = rand_below(&rand, ARRAY_LEN(h->last)), first = (mine * CREW + h->id) * STRIPE;
-        uint64_t pick = rand_below(&rand, 10);
-
-        if (pick < 5) {
-            for (unsigned k = 0; k < STRIPE; k++)
-                sector_fill(buf + k * SECTOR, first + k, h->id << 16 | i);
-            h->last[mine] = h->id << 16 | i;
-            h->wrong += block_write(h->disk, first * SECTOR, buf, sizeof(buf)) != 0;
-        } else if (pick < 6) {
-            h->last[mine] = 0;
-            h->wrong += block_write_zeroes(h->disk, first * SECTOR, sizeof(buf), true) != 0;
-        } else if (pick < 9) {
-            h->wrong += block_read(h->disk, first * SECTOR, buf, sizeof(buf)) != 0;
-            h->wrong +=
-                ld_le64(buf + SECTOR) != (h->last[mine] ? (uint64_t)h->last[mine] << 32 | (first + 1) : 0);
-        } else if (i % 8 == 0) {
-            h->wrong += block_flush(h->disk) != 0;
-        }
-    }
-    return NULL;
-}
-
-static void test_threads(void **state)
-{
-    struct qcow2_new n = { .size = TH_SIZE * SECTOR, .cluster_bits = 12 };
-    struct qcow2_opts o = { .name = "test", .cache_bytes = 1 };
-    struct hand hands[CREW] = { 0 };
-    struct err err = { "" };
-    struct imgfile *f = imgfile_from_fd(memfd_create("qcow2", MFD_CLOEXEC));
-    struct block *b;
-
-    assert_non_null(f);
-    assert_int_equal(qcow2_create(f, &n, &err), 0);
-    assert_int_equal(block_qcow2_open(&b, f, &o, &err), 0);
-    for (unsigned i = 0; i < CREW; i++) {
-        hands[i].disk = b;
-        hands[i].id = i;
-        assert_int_equal(pthread_create(&hands[i].thread, NULL, hand_work, &hands[i]), 0);
-    }
-    for (unsigned i = 0; i < CREW; i++) {
-        pthread_join(hands[i].thread, NULL);
-        assert_int_equal(hands[i].wrong, 0);
-    }
-    assert_int_equal(block_flush(b), 0);
-    check_clean(b, false);
-    block_close(b);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -679,7 +609,6 @@ int main(void)
         cmocka_unit_test(test_reuse),       cmocka_unit_test(test_grow),
         cmocka_unit_test(test_crash),       cmocka_unit_test(test_faults),
         cmocka_unit_test(test_flush_final), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_threads),
     };
 
     log_set_level(LOG_ERROR);
