@@ -27,9 +27,9 @@ static inline void reg_set64(struct cpu *cpu, unsigned off, uint64_t v) { REG64(
 /* By run-time size (1, 2, 4, 8), for handlers that are not worth a family. */
 static inline uint64_t reg_get(const struct cpu *cpu, unsigned off, unsigned size)
 {
-    uint64_t v = 0;
-    memcpy(&v, (const char *)cpu->r + off, size);
-    return v;
+    uint64_t v;
+    memcpy(&v, (const char *)cpu->r + (off & ~7u), 8); /* a copy of variable length would be a call */
+    return v >> 8 * (off & 7) & mask_bytes(size);
 }
 static inline void reg_set(struct cpu *cpu, unsigned off, uint64_t v, unsigned size)
 {

@@ -15,7 +15,8 @@ static uint64_t string_reg(const struct cpu *cpu, const struct insn *i, unsigned
 
 static void string_advance(struct cpu *cpu, const struct insn *i, unsigned n, int64_t by)
 {
-    reg_set(cpu, n * 8, reg_get(cpu, n * 8, i->asz) + (uint64_t)by, i->asz);
+    uint64_t old = cpu->r[n], v = old + (uint64_t)by;
+    cpu->r[n] = i->asz == 8 ? v : i->asz == 4 ? (uint32_t)v : (old & ~0xffffULL) | (uint16_t)v;
 }
 
 static int64_t string_step(const struct cpu *cpu, const struct insn *i)
