@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "pci/host.h"
+#include "pci/lpc.h"
 #include "rig.h"
 
 enum { INTX = 0 };
@@ -411,6 +412,74 @@ static void test_bar_keeps_its_place(void **state)
     assert_int_equal(bus_read(&f.rig.mmio, 0xfe000000, 1), 0xbb); /* free at last */
 }
 
+/* PCIEXBAR moves the ECAM, and resets to where it was attached. */
+static void test_ecam_moves(void **state)
+{
+    static struct fixture g;
+    struct irq_line intx[4];
+
+    assert_int_equal(pci_host_ecam_base(&f.host), ECAM);
+    assert_int_equal(cf8_read(0, 0x60, 4), ECAM | 1);
+    cf8_write(0, 0x60, 0xe0000007, 4); /* the length stays 256 MiB */
+    assert_int_equal(cf8_read(0, 0x60, 4), 0xe0000001);
+    assert_false(bus_claims(&f.rig.mmio, ECAM));
+    assert_int_equal(bus_read(&f.rig.mmio, 0xe0000000, 4), 0x29c08086);
+    bus_write(&f.rig.mmio, 0xe0000060, 0xd0000001, 4); /* through itself */
+    assert_int_equal(bus_read(&f.rig.mmio, 0xd0018000, 4), 0x10421af4);
+    cf8_write(0, 0x64, 0xffffffff, 4);
+    assert_int_equal(cf8_read(0, 0x64, 4), 0);
+    /* Another region is in the way: nothing is mapped, and nothing breaks. */
+    cf8_write(3, PCI_BAR0 + 4, 0xc0000000, 4);
+    cf8_write(3, PCI_COMMAND, 2, 2);
+    cf8_write(0, 0x60, 0xc0000001, 4);
+    assert_int_equal(pci_host_ecam_base(&f.host), 0xc0000000);
+    assert_false(f.host.ecam.enabled);
+    cf8_write(0, 0x60, 0xa0000001, 4);
+    assert_true(bus_claims(&f.rig.mmio, 0xa0000000));
+    for (unsigned i = 0; i < 4; i++)
+        intx[i] = rig_irq(&f.rig, INTX + i);
+    rig_init(&g.rig, 0);
+    pci_host_init(&g.host, &g.rig.io, &g.rig.mmio, intx);
+    rig_round_trip(&pci_host_ops, &f.host, &g.host);
+    assert_true(bus_claims(&g.rig.mmio, 0xa0000000));
+    rig_fini(&g.rig);
+    cf8_write(0, 0x60, 0, 4);
+    assert_false(f.host.ecam.enabled);
+    assert_int_equal(pci_host_ecam_base(&f.host), 0);
+    pci_host_ops.reset(&f.host);
+    assert_int_equal(bus_read(&f.rig.mmio, ECAM, 4), 0x29c08086);
+}
+
+/* What firmware writes to the bridges of the board is there when it reads it again. */
+static void test_board_registers(void **state)
+{
+    static struct lpc lpc, fresh;
+
+    cf8_write(0, 0x90, 0xffffffff, 4);
+    cf8_write(0, 0x94, 0xffffffff, 4);
+    assert_int_equal(cf8_read(0, 0x90, 4), 0x33333330);
+    assert_int_equal(cf8_read(0, 0x94, 4), 0x00333333);
+    assert_int_equal(cf8_read(0, 0x9d, 1), 0x02);
+    assert_int_equal(cf8_read(0, PCI_SUBVENDOR_ID, 4), 0x11001af4);
+    lpc_init(&lpc, 0x600);
+    assert_int_equal(pci_dev_plug(&lpc.pci, &f.host, LPC_SLOT), 0);
+    assert_int_equal(cf8_read(31, 0, 4), 0x29188086);
+    assert_int_equal(cf8_read(31, PCI_CLASS, 2), 0x0601);
+    cf8_write(31, 0x40, 0xb001, 4);
+    assert_int_equal(cf8_read(31, 0x40, 4), 0x601);
+    cf8_write(31, 0x44, 0, 1);
+    assert_int_equal(cf8_read(31, 0x44, 1), 0x80);
+    assert_int_equal(cf8_read(31, 0x60, 4), 0x80808080);
+    cf8_write(31, 0x60, 0xff0b0b0a, 4);
+    assert_int_equal(cf8_read(31, 0x60, 4), 0x8f0b0b0a);
+    cf8_write(31, 0xf0, 0xfed1c001, 4);
+    assert_int_equal(cf8_read(31, 0xf0, 4), 0);
+    lpc_init(&fresh, 0x600);
+    rig_round_trip(&lpc_ops, &lpc, &fresh);
+    lpc_ops.reset(&lpc);
+    assert_int_equal(cf8_read(31, 0x60, 4), 0x80808080);
+}
+
 static void test_fuzz(void **state)
 {
     for (unsigned i = 0; i < 100; i++) {
@@ -443,6 +512,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_state, setup, teardown),
         cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bar_keeps_its_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ecam_moves, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_board_registers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fuzz, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

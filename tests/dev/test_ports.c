@@ -1,8 +1,10 @@
 /* The small port devices: debug exit, pvpanic, POST and delay ports, the DMA controllers' registers. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "chip/debug_exit.h"
+#include "chip/debugcon.h"
 #include "chip/dma8237.h"
 #include "chip/post.h"
 #include "chip/pvpanic.h"
@@ -67,6 +69,39 @@ static void test_debug_exit(void **state)
     debug_exit_ops.reset(&fresh);
     assert_int_equal(fresh.last, 0);
     assert_int_equal(debug_exit_attach(&fresh, &f.rig.io, 0xf6), -EEXIST);
+}
+
+static char lines[3][DEBUGCON_LINE];
+
+static void on_line(void *opaque, const char *line)
+{
+    assert_true(strlen(line) < DEBUGCON_LINE);
+    strcpy(lines[f.calls++ % ARRAY_LEN(lines)], line);
+}
+
+static void test_debugcon(void **state)
+{
+    static struct debugcon d, fresh;
+
+    debugcon_init(&d, on_line, NULL);
+    assert_int_equal(debugcon_attach(&d, &f.rig.io), 0);
+    assert_int_equal(rig_inb(&f.rig, 0x402), 0xe9);
+    for (const char *p = "one\r\n\x1b[2Jtwo"; *p; p++)
+        rig_outb(&f.rig, 0x402, (uint8_t)*p);
+    assert_int_equal(f.calls, 1);
+    assert_string_equal(lines[0], "one");
+    debugcon_init(&fresh, on_line, NULL);
+    rig_round_trip(&debugcon_ops, &d, &fresh);
+    assert_int_equal(fresh.len, 7);
+    rig_outb(&f.rig, 0x402, '\n');
+    assert_string_equal(lines[1], ".[2Jtwo");
+    for (unsigned n = 0; n < DEBUGCON_LINE; n++) /* a line without end is cut */
+        rig_outb(&f.rig, 0x402, 'x');
+    assert_int_equal(f.calls, 3);
+    assert_int_equal(strlen(lines[2]), DEBUGCON_LINE - 1);
+    debugcon_ops.reset(&d);
+    assert_int_equal(d.len, 0);
+    rig_fuzz_state(&f.rig, &debugcon_ops, &d, &f.rig.io, 0x402, 1, 200);
 }
 
 static void test_pvpanic(void **state)
@@ -180,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_debug_exit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_debugcon, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pvpanic, setup, teardown),
         cmocka_unit_test_setup_teardown(test_post, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dma, setup, teardown),
