@@ -42,4 +42,17 @@ struct boot_fw_files {
 int boot_fw_files_make(struct boot_fw_files *f, const struct boot_config *cfg, struct err *err);
 void boot_fw_files_free(struct boot_fw_files *f);
 
+/* A kernel in parts, for fw_cfg, and an option ROM with which a BIOS starts it. */
+struct boot_fw_kernel {
+    struct boot_blob setup, cmdline, rom;
+    const uint8_t *kernel; /* points into the kernel's image */
+    size_t kernel_len;
+    uint64_t initrd; /* where a BIOS puts the initrd; 0: none */
+    size_t initrd_len;
+};
+
+/* cfg says kernel, initrd, command line and memory. 0, or -errno with a sentence in err and nothing to free. */
+int boot_fw_kernel_make(struct boot_fw_kernel *k, const struct boot_config *cfg, struct err *err);
+void boot_fw_kernel_free(struct boot_fw_kernel *k);
+
 #endif

@@ -338,8 +338,6 @@ int config_check(const struct machine_config *c, struct err *err)
     if (!c->kernel && !c->firmware)
         return err_set(err, EINVAL,
                        "there is nothing to run: give a kernel with --kernel FILE, or --firmware and a disk");
-    if (c->kernel && c->firmware)
-        return err_set(err, ENOTSUP, "firmware with a kernel is not supported yet: leave out one of them");
     if (!c->kernel && (c->initrd || c->cmdline))
         return err_set(err, EINVAL, "%s is for a kernel: give one with --kernel FILE",
                        c->initrd ? "initrd" : "cmdline");

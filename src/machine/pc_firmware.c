@@ -25,6 +25,8 @@
 /* CMOS cells in which SeaBIOS looks (facts from its sources: rtc.h). */
 enum { CMOS_EQUIPMENT = 0x14, CMOS_BOOT_ORDER = 0x3d, CMOS_CPUS = 0x5f };
 
+#define KERNEL_ROM "genroms/vitro-linux.bin"
+
 void pc_firmware_prepare(struct vm *vm) { vm->firmware.vars_fd = -1; }
 
 static bool pc_has_firmware(const struct vm *vm) { return vm->cfg->firmware != NULL; }
@@ -235,8 +237,11 @@ static unsigned pc_boot_number(const struct vm *vm, unsigned n)
 /* One line a disk, with the name that Open Firmware would give it: slots are in hexadecimal. */
 static int pc_fill_boot_order(struct vm *vm)
 {
-    char text[(CONFIG_DISKS + 1) * 40];
+    char text[(CONFIG_DISKS + 2) * 40];
     size_t len = 0;
+
+    if (vm->cfg->kernel)
+        len = (size_t)snprintf(text, sizeof(text), "/rom@" KERNEL_ROM "\n");
 
     for (unsigned boot = 1; boot <= 10; boot++) {
         for (unsigned n = 0; n < vm->ndisks; n++) {
@@ -261,6 +266,53 @@ static int pc_fill_files(struct vm *vm)
     return r;
 }
 
+/* The parts of --kernel. Data that the machine keeps anyway is lent. */
+static int pc_give_kernel(struct vm *vm, const struct boot_fw_kernel *k)
+{
+    struct fw_cfg *fc = &vm->firmware.fw_cfg;
+    const struct {
+        unsigned size_key, data_key;
+        const void *data;
+        size_t len;
+        bool lent;
+    } parts[] = {
+        { FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA, k->setup.data, k->setup.len, false },
+        { FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA, k->cmdline.data, k->cmdline.len, false },
+        { FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA, k->kernel, k->kernel_len, true },
+        { FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA, vm->initrd, vm->initrd_len, true },
+    };
+    int r = fw_cfg_set_file(fc, KERNEL_ROM, k->rom.data, (uint32_t)k->rom.len);
+
+    for (size_t n = 0; r == 0 && n < ARRAY_LEN(parts); n++) {
+        uint32_t len = (uint32_t)parts[n].len;
+
+        r = parts[n].lent ? fw_cfg_borrow(fc, parts[n].data_key, parts[n].data, len)
+                          : fw_cfg_set(fc, parts[n].data_key, parts[n].data, len);
+        if (r == 0)
+            r = fw_cfg_set_int(fc, parts[n].size_key, len, 4);
+    }
+    return r;
+}
+
+static int pc_fill_kernel(struct vm *vm, struct err *err)
+{
+    struct boot_config cfg = {
+        .kernel = &vm->kernel,
+        .initrd = vm->initrd,
+        .initrd_len = vm->initrd_len,
+        .cmdline = vm->cfg->cmdline ? vm->cfg->cmdline : "console=ttyS0",
+        .mem_below_4g = layout_below_4g(vm->cfg->memory),
+    };
+    struct boot_fw_kernel k;
+    int r = boot_fw_kernel_make(&k, &cfg, err);
+
+    if (r < 0)
+        return r;
+    r = pc_give_kernel(vm, &k);
+    boot_fw_kernel_free(&k);
+    return r < 0 ? err_set(err, -r, "cannot give the kernel to the firmware: %s", strerror(-r)) : 0;
+}
+
 int pc_firmware_fill(struct vm *vm, struct err *err)
 {
     int r = pc_fill_numbers(vm);
@@ -272,6 +324,8 @@ int pc_firmware_fill(struct vm *vm, struct err *err)
     if (!pc_has_firmware(vm))
         return 0;
     r = pc_fill_tables(vm, err);
+    if (r == 0 && vm->cfg->kernel)
+        r = pc_fill_kernel(vm, err);
     fw_cfg_on_directory(&vm->firmware.fw_cfg, pc_refill_tables, vm);
     return r;
 }

@@ -11,6 +11,7 @@
 #include "boot/boot.h"
 #include "boot/firmware.h"
 #include "boot/parts.h"
+#include "boot_kernels.h"
 
 #define G (1024 * MIB)
 
@@ -217,6 +218,62 @@ static void test_e820(void **state)
     boot_fw_files_free(&l.f);
 }
 
+/* ---- kernels ---- */
+
+static void expect_descriptor(const uint8_t *d, uint32_t key, uint64_t gpa, size_t len)
+{
+    assert_int_equal(__builtin_bswap32(ld_le32(d)), key << 16 | 8 | 2);
+    assert_int_equal(__builtin_bswap32(ld_le32(d + 4)), len);
+    assert_int_equal(__builtin_bswap64(ld_le64(d + 8)), gpa);
+}
+
+static void test_kernel(void **state)
+{
+    static uint8_t file[KERNEL_ROOM], initrd[5000];
+    struct boot_config cfg = config(1, 64 * MIB);
+    struct boot_fw_kernel k;
+    struct boot_image img;
+    struct err err = { "" };
+    size_t len = kernel_bzimage(file);
+
+    assert_int_equal(boot_image_from_memory(&img, file, len, "test", &err), 0);
+    cfg.kernel = &img;
+    cfg.cmdline = "a=b";
+    cfg.initrd = initrd;
+    cfg.initrd_len = sizeof(initrd);
+    assert_int_equal(boot_fw_kernel_make(&k, &cfg, &err), 0);
+    assert_int_equal(k.setup.len, BZ_SETUP_LEN);
+    assert_int_equal(k.setup.len + k.kernel_len, len);
+    assert_memory_equal(k.kernel, file + BZ_SETUP_LEN, k.kernel_len);
+    assert_string_equal((char *)k.cmdline.data, "a=b");
+    assert_int_equal(ld_le32(k.setup.data + 0x228), 0x20000);
+    assert_int_equal(ld_le32(k.setup.data + 0x218), k.initrd);
+    assert_int_equal(ld_le32(k.setup.data + 0x21c), sizeof(initrd));
+    assert_int_equal(k.setup.data[0x211], 0x81);
+    assert_int_equal(k.initrd, 64 * MIB - MIB - 0x2000);
+    assert_int_equal(k.rom.len % 512, 0);
+    assert_int_equal(k.rom.data[2], k.rom.len / 512);
+    assert_int_equal(ld_le16(k.rom.data), 0xaa55);
+    assert_int_equal(sum_of(k.rom.data, k.rom.len), 0);
+    const uint8_t *pnp = k.rom.data + ld_le16(k.rom.data + 0x1a), *table = k.rom.data + 0x80;
+    assert_memory_equal(pnp, "$PnP", 4);
+    assert_int_equal(sum_of(pnp, 32), 0);
+    assert_int_equal(k.rom.data[ld_le16(pnp + 0x1a) + 0x12], 4); /* descriptors */
+    expect_descriptor(table, 0x18, 0x10000, k.setup.len);
+    expect_descriptor(table + 16, 0x15, 0x20000, 4);
+    expect_descriptor(table + 32, 0x11, 0x100000, k.kernel_len);
+    expect_descriptor(table + 48, 0x12, k.initrd, sizeof(initrd));
+    boot_fw_kernel_free(&k);
+    cfg.initrd_len = 63 * MIB; /* is not looked at before it is found to be too large */
+    assert_int_equal(boot_fw_kernel_make(&k, &cfg, &err), -ENOMEM);
+    assert_null(k.setup.data);
+    cfg.initrd_len = 0;
+    img.kind = BOOT_PVH_ELF;
+    assert_int_equal(boot_fw_kernel_make(&k, &cfg, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "bzImage"));
+    boot_image_close(&img);
+}
+
 static void try_file(const char *path, off_t size, int want)
 {
     struct boot_firmware fw;
@@ -259,7 +316,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loader), cmocka_unit_test(test_same_tables), cmocka_unit_test(test_smbios),
-        cmocka_unit_test(test_e820),   cmocka_unit_test(test_images),
+        cmocka_unit_test(test_e820),   cmocka_unit_test(test_images), cmocka_unit_test(test_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
