@@ -140,7 +140,7 @@ static void cpuid_add_tsc(struct cpuid_table *t, uint64_t tsc_khz)
 static void cpuid_add_basic(struct cpuid_table *t, const uint32_t vendor[3], uint64_t tsc_khz)
 {
     bool intel = t->vendor == VENDOR_INTEL;
-    uint32_t a = 0, b = 0, c = 0, d = 0, bf16 = 0;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
     unsigned ids = intel ? 1u << cpuid_core_bits(t->cpus) : t->cpus;
     ADD(t, 0, 0, intel ? BASIC_MAX_INTEL : BASIC_MAX_AMD, vendor[0], vendor[2], vendor[1]);
     __cpuid(1, a, b, c, d);
@@ -150,11 +150,8 @@ static void cpuid_add_basic(struct cpuid_table *t, const uint32_t vendor[3], uin
         cpuid_add_caches(t, 4);
     }
     ADD(t, 6, 0, 1 << 2, 0, 0, 0); /* ARAT: the APIC timer never stops */
-    if ((t->feat[FEAT_7_EBX] >> 16 & 1) && cpuid_is_host(t) &&
-        __get_cpuid_count(7, 1, &a, &b, &c, &d))
-        bf16 = a & 1u << 5;
     ADD(t, 7, 0, 1, t->feat[FEAT_7_EBX], t->feat[FEAT_7_ECX], t->feat[FEAT_7_EDX]);
-    ADD(t, 7, 1, bf16, 0, 0, 0);
+    ADD(t, 7, 1, t->feat[FEAT_7_1_EAX], 0, 0, 0);
     cpuid_add_topology(t, 0xb);
     cpuid_add_xsave(t);
     if (intel) {

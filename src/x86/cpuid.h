@@ -16,7 +16,7 @@ struct cpuid_leaf {
 enum cpu_vendor { VENDOR_INTEL, VENDOR_AMD };
 
 /* Feature questions the semantics ask (bit = word * 32 + bit). Words: */
-enum { FEAT_1_ECX, FEAT_1_EDX, FEAT_7_EBX, FEAT_7_ECX, FEAT_7_EDX, FEAT_8_1_ECX, FEAT_8_1_EDX, FEAT_D1_EAX, FEAT_WORDS };
+enum { FEAT_1_ECX, FEAT_1_EDX, FEAT_7_EBX, FEAT_7_ECX, FEAT_7_EDX, FEAT_7_1_EAX, FEAT_8_1_ECX, FEAT_8_1_EDX, FEAT_D1_EAX, FEAT_WORDS };
 #define CPU_FEAT(word, bit) ((word)*32 + (bit))
 
 struct cpuid_table {

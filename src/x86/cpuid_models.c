@@ -122,6 +122,9 @@ static const struct feature features[] = {
     F(FEAT_7_EDX, 26, SOFT | ONLY_INTEL, 1, "spec_ctrl"),
     F(FEAT_7_EDX, 29, SOFT | ONLY_INTEL, 1, "arch_capabilities"),
 
+    F(FEAT_7_1_EAX, 4, AVX, 0, "avx_vnni"),
+    F(FEAT_7_1_EAX, 5, AVX512, 0, "avx512_bf16"),
+
     F(FEAT_8_1_ECX, 0, SOFT, 1, "lahf_lm"), /* a level early, as cx16 */
     F(FEAT_8_1_ECX, 5, HOST | PSABI, 3, "lzcnt"),
     F(FEAT_8_1_ECX, 6, HOST | ONLY_AMD, 0, "sse4a"),
@@ -164,6 +167,8 @@ static void model_host(uint32_t feat[FEAT_WORDS], uint64_t *xcr0)
         feat[FEAT_7_ECX] = c;
         feat[FEAT_7_EDX] = d;
     }
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
+        feat[FEAT_7_1_EAX] = a;
     if (__get_cpuid(0x80000001, &a, &b, &c, &d)) {
         feat[FEAT_8_1_ECX] = c;
         feat[FEAT_8_1_EDX] = d;

@@ -134,6 +134,7 @@ static bool gen_category_refused(ZydisInstructionCategory c)
     case ZYDIS_CATEGORY_AMX_TILE:
     case ZYDIS_CATEGORY_RDRAND:
     case ZYDIS_CATEGORY_RDSEED:
+    case ZYDIS_CATEGORY_AVX512_VP2INTERSECT: /* not shown to guests */
     case ZYDIS_CATEGORY_XSAVE:
     case ZYDIS_CATEGORY_XSAVEOPT:
     case ZYDIS_CATEGORY_TSX_LDTRK:
@@ -452,6 +453,8 @@ static void gen_loop_end(struct isa_seq *s)
     s->undefined = 0;
 }
 
+bool gen_no_code32, gen_no_wild_rsp;
+
 void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
 {
     struct isa_rand of_seed = { seed };
@@ -460,7 +463,7 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
     ZydisDecoder dec;
     r.s = isa_rand(&r); /* so that neighbours do not run through the same numbers */
     memset(s, 0, sizeof(*s));
-    s->code32 = pick(&r, 4) == 0;
+    s->code32 = pick(&r, 4) == 0 && !gen_no_code32;
     if (s->code32)
         ZydisDecoderInit(&dec, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
     else
@@ -498,4 +501,6 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
     s->code[s->len++] = 0xcc;
     for (int k = 0; k < 8 && s->code32; k++)
         s->in.r[k] = (uint32_t)s->in.r[k];
+    if (gen_no_wild_rsp && s->in.r[4] >> 47 && s->in.r[4] >> 47 != 0x1ffff) /* in the upper half, where nothing is mapped */
+        s->in.r[4] |= 0xffff800000000000ULL;
 }

@@ -3,11 +3,13 @@
  * end is a signal whose frame has the result, and whose handler returns to where SIGUSR1 was raised. */
 #include <cpuid.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -169,7 +171,7 @@ static int host_map(uint64_t at, uint64_t size, int prot)
     return p == (void *)at ? 0 : -errno;
 }
 
-int host_init(void)
+static int host_prepare(void)
 {
     if (host_map(ISA_CODE, ISA_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC) ||
         host_map(ISA_DATA, ISA_DATA_SIZE, PROT_READ | PROT_WRITE) || host_map(ISA_RO, ISA_RO_SIZE, PROT_READ) ||
@@ -194,7 +196,7 @@ int host_init(void)
     return 0;
 }
 
-void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
+static void host_execute(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
 {
     memcpy((void *)s->at, s->code, s->len);
     memcpy((void *)ISA_DATA, s->data, ISA_DATA_SIZE);
@@ -204,4 +206,78 @@ void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
     host.out = out;
     raise(SIGUSR1);
     memcpy(data, (void *)ISA_DATA, ISA_DATA_SIZE);
+}
+
+/* Sequences run in a process of their own: what else this one maps (an engine's tables take TiBs) would catch their
+ * wild addresses. */
+static struct host_peer {
+    sem_t go, done;
+    int status; /* of host_prepare() */
+    struct isa_seq seq;
+    struct isa_state out;
+    uint8_t data[ISA_DATA_SIZE];
+} *peer;
+
+static _Noreturn void host_serve(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    peer->status = host_prepare();
+    for (;;) {
+        sem_post(&peer->done);
+        while (sem_wait(&peer->go) < 0) {
+        }
+        host_execute(&peer->seq, &peer->out, peer->data);
+    }
+}
+
+int host_init(void)
+{
+    void *p = mmap(NULL, sizeof(*peer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return -1;
+    peer = p;
+    sem_init(&peer->go, 1, 0);
+    sem_init(&peer->done, 1, 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        host_serve();
+    if (pid < 0)
+        return -1;
+    sem_wait(&peer->done);
+    return peer->status;
+}
+
+void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
+{
+    peer->seq = *s;
+    sem_post(&peer->go);
+    sem_wait(&peer->done);
+    *out = peer->out;
+    memcpy(data, peer->data, ISA_DATA_SIZE);
+}
+
+/* Does this one-byte instruction, followed by INT3, get there? */
+static bool host_probe(uint8_t insn, bool code32, uint64_t rsp, struct isa_state *out)
+{
+    static struct isa_seq s;
+    static uint8_t data[ISA_DATA_SIZE];
+    s = (struct isa_seq){ .code = { insn, 0xcc }, .len = 2, .at = ISA_CODE, .code32 = code32, .loops = 1 };
+    s.in.rip = s.at;
+    s.in.r[4] = rsp;
+    s.in.mxcsr = 0x1f80;
+    s.in.fcw = 0x37f;
+    host_run(&s, out, data);
+    return out->vector == 3;
+}
+
+bool host_runs_code32(void)
+{
+    static struct isa_state out;
+    return host_probe(0x40 /* inc eax */, true, 0, &out) && out.r[0] == 1;
+}
+
+bool host_runs_wild_rsp(void)
+{
+    static struct isa_state out;
+    return host_probe(0x90, false, 1ULL << 60, &out);
 }

@@ -67,8 +67,14 @@ static inline uint64_t isa_rand(struct isa_rand *r)
 void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n);
 /* How many different mnemonics were generated so far. */
 unsigned gen_coverage(void);
+extern bool gen_no_code32;    /* 64-bit sequences only */
+extern bool gen_no_wild_rsp; /* RSP is canonical at the beginning */
 
 int host_init(void);
+/* Can it run 32-bit code? A kernel without IA-32 emulation has no segment for it. */
+bool host_runs_code32(void);
+/* Can a program get a non-canonical RSP there? Some CPUs refuse it in IRET. */
+bool host_runs_wild_rsp(void);
 void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
 
 int guest_init(const char *engine);

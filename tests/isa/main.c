@@ -163,6 +163,12 @@ int main(int argc, char **argv)
     }
     if (host_init() < 0 || guest_init(engine) < 0)
         return 2;
+    gen_no_code32 = !host_runs_code32();
+    if (gen_no_code32)
+        printf("isa: this host runs no 32-bit code (a kernel without IA-32 emulation), so only 64-bit code is compared\n");
+    gen_no_wild_rsp = !host_runs_wild_rsp();
+    if (gen_no_wild_rsp)
+        printf("isa: this host refuses a non-canonical RSP in IRET, so sequences begin with a canonical one\n");
     uint64_t n;
     for (n = first; n < first + count && fails < limit; n++)
         fails += !run_one(&s, seed, n);

@@ -17,7 +17,7 @@ enum hx_kind { KIND_NONE, KIND_GPR, KIND_X87, KIND_MMX, KIND_SSE, KIND_VEX };
 #define F7C(b)  (CPU_FEAT(FEAT_7_ECX, b) + 1)
 #define F7D(b)  (CPU_FEAT(FEAT_7_EDX, b) + 1)
 #define F8C(b)  (CPU_FEAT(FEAT_8_1_ECX, b) + 1)
-#define F71A(b) (0x400 + (b)) /* CPUID.7.1:EAX, not among the FEAT words */
+#define F71A(b) (CPU_FEAT(FEAT_7_1_EAX, b) + 1)
 #define AVX512(f)                                                                                            \
     {                                                                                                        \
         F7B(16), f                                                                                           \
@@ -99,12 +99,7 @@ static const struct hx_set {
 
 static bool allow_feature(const struct cpuid_table *t, unsigned f)
 {
-    if (f < 0x400)
-        return t->feat[(f - 1) / 32] >> ((f - 1) % 32) & 1;
-    for (unsigned n = 0; n < t->count; n++)
-        if (t->leaf[n].leaf == 7 && t->leaf[n].subleaf == 1)
-            return t->leaf[n].eax >> (f - 0x400) & 1;
-    return false;
+    return t->feat[(f - 1) / 32] >> ((f - 1) % 32) & 1;
 }
 
 bool hx_has_isa(const struct cpuid_table *t, ZydisISASet set)
