@@ -207,6 +207,7 @@ struct cpu {
     struct {
         uint64_t key, table; /* (linear >> 30) + 1, or 0: empty; guest-physical address and rights of the table */
     } walk_cache[16];        /* of page directories, which is what a CPU's paging-structure caches may hold */
+    bool fetch_global;       /* the last page that mmu_fetch() translated is global */
     uint32_t mode_key;       /* what cpu_update_mode() compares */
     uint8_t bounce[2][64] __attribute__((aligned(64))); /* mem.h views that cannot be direct */
     struct {

@@ -332,5 +332,6 @@ uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin)
     if (unlikely(err))
         cpu_raise_pf(cpu, lin, err & ~PF_ERR);
     tlb_note_size(cpu, lin, r.page_size);
+    cpu->fetch_global = r.global;
     return r.gpa;
 }

@@ -1,4 +1,4 @@
-/* Translating one block: classify, find out which flags are needed, emit. */
+/* Translating one block: classify, emit. */
 #include <string.h>
 
 #include "engine/dbt/place.h"
@@ -11,54 +11,54 @@ static bool block_goes_on(const struct insn *i)
     return i->op == ZYDIS_MNEMONIC_STAC || i->op == ZYDIS_MNEMONIC_CLAC || i->op == ZYDIS_MNEMONIC_CLI;
 }
 
-static void block_insns(struct xblock *xb, unsigned count)
+/* The entry for branches from elsewhere: T1 is the linear address of the first instruction. */
+static void block_prologue(struct xblock *xb, unsigned off)
 {
-    for (unsigned n = 0; n < count; n++)
-        x_emit(xb, &xb->x[n]);
-}
-
-static void block_loop(struct xblock *xb, const struct xinsn *last)
-{
-    x_emit_turn(xb, last, NULL);
-    struct xturn turn = { .start = xb->e.p, .vec = xb->vec, .fp_on = xb->fp_on, .vec_ok = xb->vec_ok };
-    block_insns(xb, xb->n - 1);
-    x_emit_turn(xb, last, &turn);
+    struct emit *e = &xb->e;
+    EMIT(e, 0x4d, 0x8d, 0xbf); /* lea r15, [r15 - off] */
+    emit_u32(e, 0 - off);
+    emit_data(e, OP_W | 0x89, T1, DATA_OFF(page), 0);
 }
 
 static void block_body(struct xblock *xb, const struct block *b, unsigned off)
 {
     const struct xinsn *last = &xb->x[xb->n - 1];
     bool ends = bind_ends_block(xb->t->it, last->i) && (last->i->fn == op_ud || !block_goes_on(last->i));
-    block_insns(xb, xb->n - ends);
-    if (ends && x_is_loop(xb, last))
-        block_loop(xb, last);
-    else if (ends)
+    for (unsigned n = 0; n < xb->n - ends; n++)
+        x_emit(xb, &xb->x[n]);
+    if (ends)
         x_emit_end(xb, last);
     else
         x_emit_fall(xb, off + b->len);
     place_emit_pending(xb);
 }
 
+static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu)
+{
+    xb->npending = xb->nmiss = xb->nshort = 0;
+    xb->flags_host = true;
+    xb->flags_mem = false;
+    xb->vec_ok = 0;
+    xb->t = t;
+    xb->cpu = cpu;
+    xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_CODE };
+}
+
 const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, uint64_t gpa, unsigned off)
 {
     const uint8_t *code = ram_borrow(cpu->ram, gpa + off, b->len);
     struct xblock *xb = t->work;
-    xb->npending = xb->nmiss = 0;
-    xb->flags_host = false;
-    xb->flags_mem = true;
-    xb->fp_on = false;
-    xb->vec_ok = 0;
-    memset(&xb->vec, 0, sizeof(xb->vec));
-    xb->t = t;
-    xb->cpu = cpu;
-    xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_CODE };
-    uint8_t *start = xb->e.p;
+    uint32_t sites = t->nsites;
+    block_begin(xb, t, cpu);
     if (!code || !x_classify(xb, b, code, off))
         return NULL;
-    flags_liveness(xb);
+    block_prologue(xb, off);
+    uint8_t *start = xb->e.p;
     block_body(xb, b, off);
-    if (xb->e.overflow)
+    if (xb->e.overflow) {
+        t->nsites = sites;
         return NULL;
+    }
     t->used = (uint32_t)(xb->e.p - t->rw);
     t->stat_blocks++;
     t->stat_insns += xb->n;

@@ -2,6 +2,7 @@
  * the data that generated code uses, so that both are in reach of 32-bit displacements. Bounded; emptied as a whole.
  *
  * Thread: the vCPU's. */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -37,6 +38,17 @@ static bool code_map(struct dbt *t, int fd)
     return t->rw != NULL;
 }
 
+static void code_masks(struct dbt_data *d)
+{
+    d->mask_page = 0x0000fffffffff000ULL;
+    d->mask_jump = FLAT_JUMPS - 1;
+    for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++) {
+        d->mask_low[k] = (1u << k) - 1;
+        d->mask_cross[k] = 0xfff & ~d->mask_low[k];
+    }
+    d->vec_ok[0] = 1;
+}
+
 bool dbt_code_init(struct dbt *t)
 {
     int fd = code_memfd();
@@ -44,7 +56,13 @@ bool dbt_code_init(struct dbt *t)
         return false;
     bool ok = ftruncate(fd, DBT_CODE) == 0 && code_map(t, fd);
     close(fd);
-    return ok && dbt_thunks_make(t);
+    size_t sites = DBT_SITES * sizeof(*t->site);
+    void *site = mmap(NULL, sites, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    t->site = site == MAP_FAILED ? NULL : site;
+    if (!ok || !t->site)
+        return false;
+    code_masks(t->data);
+    return true;
 }
 
 void dbt_code_fini(struct dbt *t)
@@ -53,8 +71,11 @@ void dbt_code_fini(struct dbt *t)
         munmap(t->rw, DBT_CODE);
     if (t->data)
         munmap(t->data, DATA_BYTES + DBT_CODE);
+    if (t->site)
+        munmap(t->site, DBT_SITES * sizeof(*t->site));
     t->rw = t->rx = NULL;
     t->data = NULL;
+    t->site = NULL;
 }
 
 void dbt_code_clear(struct dbt *t)
@@ -63,6 +84,7 @@ void dbt_code_clear(struct dbt *t)
     if (t->used > DBT_CODE / 4)
         madvise(t->rw + DBT_CODE / 4, DBT_CODE - DBT_CODE / 4, MADV_REMOVE);
     t->used = t->shared;
+    t->nsites = 0;
     t->link.site = 0;
 }
 
@@ -70,4 +92,29 @@ void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host)
 {
     int32_t d = (int32_t)(host - (t->rx + site + 4));
     memcpy(t->rw + site, &d, 4);
+}
+
+bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to)
+{
+    if (t->nsites == DBT_SITES)
+        return false;
+    t->site[t->nsites++] = (struct dbt_site){ .at = at, .end = end, .to = to };
+    return true;
+}
+
+const uint8_t *dbt_code_fault(const struct dbt *t, uintptr_t pc)
+{
+    uintptr_t off = pc - (uintptr_t)t->rx;
+    if (off >= DBT_CODE || !t->nsites)
+        return NULL;
+    uint32_t lo = 0, hi = t->nsites;
+    while (hi - lo > 1) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (t->site[mid].at <= off)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    const struct dbt_site *s = &t->site[lo];
+    return s->at <= off && off < s->end ? t->rx + s->to : NULL;
 }

@@ -212,6 +212,9 @@ static bool classify_generic(struct xinsn *x, const struct decoded *d)
     x->rm_read = !(z->mnemonic == ZYDIS_MNEMONIC_MOV && x->rm_write && x->i->osz >= 4);
     x->no_direct = z->mnemonic == ZYDIS_MNEMONIC_XCHG || z->mnemonic == ZYDIS_MNEMONIC_XADD ||
                    (map_0f && (z->opcode == 0xa3 || z->opcode == 0xab || z->opcode == 0xb3 || z->opcode == 0xbb));
+    x->by_cl = map_0f ? z->opcode == 0xa5 || z->opcode == 0xad : (z->opcode | 1) == 0xd3;
+    if (x->by_cl && map_0f && x->mem)
+        return false; /* no register left for its operand */
     x->lock = (x->i->flags & INSN_LOCK) || (z->mnemonic == ZYDIS_MNEMONIC_XCHG && x->mem);
     classify_flags(x, z);
     /* One-operand multiplication and the stack forms have their own code or none. */
@@ -286,7 +289,7 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
     }
 }
 
-/* MUL, IMUL with one operand; CMPXCHG with memory; MOV r, imm; BSWAP; XCHG rAX, r. */
+/* MUL, IMUL, DIV, IDIV with one operand; CMPXCHG with memory; MOV r, imm; BSWAP; XCHG rAX, r. */
 static uint8_t classify_rest(struct xinsn *x, const struct decoded *d)
 {
     const ZydisDecodedInstruction *z = &d->z;
@@ -295,8 +298,9 @@ static uint8_t classify_rest(struct xinsn *x, const struct decoded *d)
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return X_CALL;
     x->op = classify_options(x, d) | z->opcode;
-    if (map_1 && z->opcode == 0xf7 && (z->raw.modrm.reg == 4 || z->raw.modrm.reg == 5) && x->i->osz >= 4) {
+    if (map_1 && z->opcode == 0xf7 && z->raw.modrm.reg >= 4 && x->i->osz >= 4) {
         classify_modrm(x, z, S_EXT);
+        x->divides = z->raw.modrm.reg >= 6;
         if (x->i->flags & INSN_MEM) {
             x->mem = MEM_READ;
             x->size = x->i->osz;

@@ -10,6 +10,7 @@
 #include <asm/prctl.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,12 +18,49 @@
 #include "engine/dbt/dbt.h"
 #include "engine/interp/hostexec.h"
 
+/* Linear mappings changed, who knows how: only the ways that code takes by itself, the tables are told by flushed(). */
 static void dbt_forget(struct interp *it)
 {
     struct dbt *t = it->translator_data;
-    t->generation++;
-    t->data->mode = DBT_NO_MODE;
+    flat_forget_jumps(&t->flat);
     t->link.site = 0;
+}
+
+/* What generated code accesses memory through, in the mode that the CPU is in now. */
+static void dbt_select(struct dbt *t)
+{
+    const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
+    t->data->read = s ? s->read : t->flat.nothing;
+    t->data->write = s ? s->write : t->flat.nothing;
+    t->data->jumps = code ? code->jumps : t->flat.no_jumps;
+}
+
+static void dbt_mode_changed(struct cpu *cpu)
+{
+    const struct interp *it = cpu->engine;
+    dbt_select(it->translator_data);
+}
+
+static void dbt_flushed(struct interp *it, const struct tlb_flush *f)
+{
+    struct dbt *t = it->translator_data;
+    flat_flushed(&t->flat, f);
+    t->link.site = 0;
+    dbt_select(t);
+}
+
+static void dbt_switched(struct interp *it)
+{
+    struct dbt *t = it->translator_data;
+    flat_switched(&t->flat);
+    t->link.site = 0;
+    dbt_select(t);
+}
+
+static void dbt_protected(struct interp *it, uint64_t gpa)
+{
+    struct dbt *t = it->translator_data;
+    flat_protect(&t->flat, gpa);
 }
 
 static void dbt_stale(struct interp *it)
@@ -76,13 +114,12 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     if (t->link.site && t->link.rip == rip)
         dbt_code_link(t, t->link.site, host);
     t->link.site = 0;
-    uint64_t mode = t->generation << 1 | (cpu->cpl == 3);
-    *dbt_jump_slot(t, rip) = (struct dbt_jump){ .rip = rip, .mode = mode, .host = host };
+    flat_jump_add(&t->flat, rip, host - BLOCK_PROLOGUE, it->page_global);
     t->data->page = rip & ~0xfffULL;
-    t->data->mode = mode;
     t->data->stale = 0;
-    t->data->fp = 0;
-    t->data->vec = dbt_vec_bits(cpu);
+    t->data->vec_live = 0;
+    memset(&t->data->vec_ok[1], 0, sizeof(t->data->vec_ok) - sizeof(t->data->vec_ok[0]));
+    dbt_select(t);
     it->current = NULL;
     t->stat_entered++;
     uint64_t (*enter)(const uint8_t *) = (uint64_t (*)(const uint8_t *))(uintptr_t)t->thunk.enter;
@@ -97,6 +134,9 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 static const struct interp_translator dbt_translator = {
     .run = dbt_run_block,
     .forget = dbt_forget,
+    .flushed = dbt_flushed,
+    .switched = dbt_switched,
+    .protected = dbt_protected,
     .stale = dbt_stale,
     .drop = dbt_drop,
 };
@@ -111,11 +151,20 @@ static void dbt_vcpu_fini(struct vcpu *v)
     it->translator_data = NULL;
     if (t) {
         dbt_code_fini(t);
+        flat_fini(&t->flat);
         free(t->work);
     }
     free(t);
     engine_interp.vcpu_fini(v);
 }
+
+/* Each takes 1 TiB of address space. */
+static unsigned dbt_user_sets(const struct vcpu *v)
+{
+    return v->cpu.index < 8 ? FLAT_USERS : v->cpu.index < 16 ? 2 : 0;
+}
+
+static const uint8_t *dbt_fault_to(const void *t, uintptr_t pc) { return dbt_code_fault(t, pc); }
 
 static int dbt_vcpu_init(struct vcpu *v, struct err *err)
 {
@@ -127,22 +176,25 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     it->translator_data = t;
     if (t)
         t->work = calloc(1, dbt_work_size());
-    if (!t || !t->work || !dbt_code_init(t)) {
+    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || !flat_init(&t->flat, &v->cpu, dbt_user_sets(v))) {
         dbt_vcpu_fini(v);
         return err_set(err, ENOMEM, "out of memory for the translator's code cache");
     }
     t->it = it;
     t->data->cpu = &v->cpu;
     t->data->host_mxcsr = HX_MXCSR;
-    t->generation = 1;
     t->threshold = v->engine->dbt_threshold ? v->engine->dbt_threshold : DBT_THRESHOLD;
     it->translator = &dbt_translator;
+    it->ops.mode_changed = dbt_mode_changed;
+    dbt_select(t);
     return 0;
 }
 
 static enum vcpu_exit dbt_run(struct vcpu *v)
 {
+    const struct interp *it = v->cpu.engine;
     syscall(SYS_arch_prctl, ARCH_SET_GS, &v->cpu); /* nobody else uses GS in a 64-bit process */
+    hostexec_fault_to(dbt_fault_to, it->translator_data);
     return engine_interp.run(v);
 }
 

@@ -1,4 +1,4 @@
-/* Code for single instructions. A memory operand is always [R15] when the instruction itself comes. */
+/* Code for single instructions. */
 #include "engine/dbt/place.h"
 
 #include <string.h>
@@ -6,19 +6,16 @@
 void x_callout(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    flags_save(xb);
-    vec_flush(xb);
-    emit_mov_imm64(e, R14, (uintptr_t)x->i);
-    emit_mov_imm32(e, RAX, x->off);
-    emit_call_rx(e, xb->t->thunk.callout);
-    xb->flags_host = false;
-    xb->fp_on = false;
+    emit_mov_imm64(e, T2, (uintptr_t)x->i);
+    emit_mov_imm32(e, T0, x->off);
+    emit_call_rx(e, xb->t->thunk.callout[xb->flags_host]);
+    xb->flags_host = xb->flags_mem = true;
+    xb->vec_ok = 0; /* it may have changed what is allowed */
 }
 
 void x_flags_before(struct xblock *xb, const struct xinsn *x)
 {
-    uint16_t kept = x->write ? x->live & ~x->kill : 0;
-    if (x->use | kept)
+    if (x->use | (x->write & ~x->kill) || (x->write && x->kill != FL_ARITH))
         flags_load(xb);
 }
 
@@ -44,31 +41,44 @@ static unsigned x_reg_field(struct xblock *xb, const struct xinsn *x)
     if (place_of(x->reg) != PLACE_MEMORY)
         return place_of(x->reg);
     if (x->reg_read)
-        emit_guest(&xb->e, OP_W | 0x8b, R14, x->reg);
-    return R14;
+        emit_guest(&xb->e, OP_W | 0x8b, T2, x->reg);
+    return T2;
+}
+
+static void x_load_cl(struct xblock *xb, const struct xinsn *x)
+{
+    if (x->by_cl)
+        emit_rr(&xb->e, OP_W | 0x89, place_of(RCX), RCX);
+}
+
+/* The instruction just written divides: the host's #DE is the guest's. */
+static void x_may_divide_error(struct xblock *xb, const struct xinsn *x, uint8_t *at)
+{
+    if (!x->divides)
+        return;
+    struct pending *p = place_pend(xb, PEND_CALLOUT, x);
+    p->op = at;
+    p->flags_host = true;
 }
 
 static void x_generic_mem(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    struct pending *p = NULL;
-    flags_save(xb);
-    place_linear(xb, x);
-    if (x->mem & MEM_WRITE)
-        p = place_write(xb, x, x->i->seg, x->size, x->mem & MEM_READ);
-    else
-        place_read(xb, x, x->i->seg, x->size);
+    struct xmem m;
+    struct pending *p = place_mem(xb, x, &m);
     x_flags_before(xb, x);
+    if (x->by_cl)
+        place_host(xb, &m);
+    x_load_cl(xb, x);
     unsigned reg = x_reg_field(xb, x);
     if (x->lock)
         emit_byte(e, 0xf0);
-    emit_rm(e, x->op, reg, R15, 0);
+    place_emit(xb, x->op, reg, &m);
     emit_bytes(e, x->imm, x->imm_len);
     if (x->ext == NO_REG && x->reg_write)
-        x_store_reg(xb, x->reg, R14);
+        x_store_reg(xb, x->reg, T2);
     x_flags_after(xb, x);
-    if (p)
-        place_store_done(xb, p);
+    place_done(xb, p);
 }
 
 /* May ModRM.rm's register, which is in memory, be used there? A 32-bit result must clear the upper half. */
@@ -81,13 +91,14 @@ static void x_generic_reg(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     x_flags_before(xb, x);
+    x_load_cl(xb, x);
     unsigned reg = x_reg_field(xb, x), rm = place_of(x->rm);
     if (rm != PLACE_MEMORY) {
         emit_rr(e, x->op, reg, rm);
     } else if (x_direct(x)) {
         emit_guest(e, x->op, reg, x->rm);
     } else {
-        rm = x->ext == NO_REG && x->reg == x->rm ? R14 : R15;
+        rm = x->ext == NO_REG && x->reg == x->rm ? T2 : T1;
         if (x->rm_read)
             emit_guest(e, OP_W | 0x8b, rm, x->rm);
         emit_rr(e, x->op, reg, rm);
@@ -96,7 +107,7 @@ static void x_generic_reg(struct xblock *xb, const struct xinsn *x)
     if (rm != PLACE_MEMORY && x->rm_write)
         x_store_reg(xb, x->rm, rm);
     if (x->ext == NO_REG && x->reg_write)
-        x_store_reg(xb, x->reg, R14);
+        x_store_reg(xb, x->reg, T2);
     x_flags_after(xb, x);
 }
 
@@ -115,7 +126,7 @@ static void x_generic(struct xblock *xb, const struct xinsn *x)
 
 static void x_mov_imm(struct xblock *xb, const struct xinsn *x)
 {
-    unsigned h = place_of(x->rm) == PLACE_MEMORY ? R14 : place_of(x->rm);
+    unsigned h = place_of(x->rm) == PLACE_MEMORY ? T2 : place_of(x->rm);
     emit_mov_imm64(&xb->e, h, x->i->osz == 8 ? x->i->imm : (uint32_t)x->i->imm);
     x_store_reg(xb, x->rm, h);
 }
@@ -125,15 +136,15 @@ static void x_lea(struct xblock *xb, const struct xinsn *x)
     struct emit *e = &xb->e;
     unsigned h = place_of(x->reg);
     if (x->i->osz == 2) {
-        place_ea(xb, x, R15, true);
+        place_ea(xb, x, T1, true);
         if (h == PLACE_MEMORY)
-            emit_guest(e, OP_66 | 0x89, R15, x->reg);
+            emit_guest(e, OP_66 | 0x89, T1, x->reg);
         else
-            emit_rr(e, OP_66 | 0x89, R15, h);
+            emit_rr(e, OP_66 | 0x89, T1, h);
         return;
     }
     if (h == PLACE_MEMORY)
-        h = R15;
+        h = T1;
     place_ea(xb, x, h, x->i->osz == 8);
     x_store_reg(xb, x->reg, h);
 }
@@ -141,98 +152,91 @@ static void x_lea(struct xblock *xb, const struct xinsn *x)
 static void x_push(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
+    struct xmem m;
     unsigned sp = place_of(RSP);
-    flags_save(xb);
-    emit_rm(e, OP_W | 0x8d, R15, sp, -8);
-    struct pending *p = place_write(xb, x, SEG_SS, 8, false);
+    emit_rm(e, OP_W | 0x8d, T1, sp, -8);
+    struct pending *p = place_access(xb, x, T1, SEG_SS, 8, MEM_WRITE, false, &m);
     if (x->rm == NO_REG) {
-        emit_rm(e, OP_W | 0xc7, 0, R15, 0);
+        place_emit(xb, OP_W | 0xc7, 0, &m);
         emit_u32(e, (uint32_t)x->i->imm);
     } else {
-        emit_rm(e, OP_W | 0x89, place_get(xb, x->rm, R14), R15, 0);
+        place_emit(xb, OP_W | 0x89, place_get(xb, x->rm, T2), &m);
     }
-    emit_rm(e, OP_W | 0x8d, sp, sp, -8);
-    place_store_done(xb, p);
+    emit_rr(e, OP_W | 0x89, T1, sp);
+    place_done(xb, p);
 }
 
 static void x_pop(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    unsigned sp = place_of(RSP), h = place_of(x->rm) == PLACE_MEMORY ? R14 : place_of(x->rm);
-    flags_save(xb);
-    emit_rr(e, OP_W | 0x89, sp, R15);
-    place_read(xb, x, SEG_SS, 8);
-    emit_rm(e, OP_W | 0x8d, sp, sp, 8); /* before: POP RSP */
-    emit_rm(e, OP_W | 0x8b, h, R15, 0);
+    struct xmem m;
+    unsigned sp = place_of(RSP), h = place_of(x->rm) == PLACE_MEMORY ? T2 : place_of(x->rm);
+    struct pending *p = place_access(xb, x, sp, SEG_SS, 8, MEM_READ, false, &m);
+    place_emit(xb, OP_W | 0x8b, h, &m);
+    if (h != sp)
+        emit_rm(e, OP_W | 0x8d, sp, sp, 8);
     x_store_reg(xb, x->rm, h);
+    place_done(xb, p);
 }
 
 static void x_leave(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    flags_save(xb);
-    emit_rr(e, OP_W | 0x89, place_of(RBP), R15);
-    place_read(xb, x, SEG_SS, 8);
-    emit_rm(e, OP_W | 0x8d, place_of(RSP), place_of(RBP), 8);
-    emit_rm(e, OP_W | 0x8b, place_of(RBP), R15, 0);
+    struct xmem m;
+    unsigned bp = place_of(RBP);
+    struct pending *p = place_access(xb, x, bp, SEG_SS, 8, MEM_READ, false, &m);
+    emit_rm(e, OP_W | 0x8d, place_of(RSP), bp, 8);
+    place_emit(xb, OP_W | 0x8b, bp, &m);
+    place_done(xb, p);
 }
 
 static void x_bswap(struct xblock *xb, const struct xinsn *x)
 {
-    unsigned h = place_get(xb, x->rm, R14);
+    unsigned h = place_get(xb, x->rm, T2);
     EMIT(&xb->e, 0x40 | (x->i->osz == 8) << 3 | h >> 3, 0x0f, 0xc8 | (h & 7));
     x_store_reg(xb, x->rm, h);
 }
 
-/* Guest RAX is in a register that these do not know: by way of the host's. */
 static void x_extend(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    emit_rr(e, OP_W | 0x89, place_of(RAX), RAX);
     if (x->op & OP_66)
         emit_byte(e, 0x66);
     if (x->op & OP_W)
         emit_byte(e, 0x48);
     emit_byte(e, x->op & 0xff);
-    if ((x->op & 0xff) == 0x98)
-        emit_rr(e, OP_W | 0x89, RAX, place_of(RAX));
 }
 
 static void x_mul(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    unsigned rm = R15;
-    if (x->mem) {
-        flags_save(xb);
-        place_linear(xb, x);
-        place_read(xb, x, x->i->seg, x->size);
-    }
-    x_flags_before(xb, x);
-    if (!x->mem)
-        rm = place_get(xb, x->rm, R15);
-    emit_rr(e, OP_W | 0x89, place_of(RAX), RAX);
+    struct pending *p = NULL;
+    struct xmem m;
     if (x->mem)
-        emit_rm(e, x->op, x->ext, R15, 0);
+        p = place_mem(xb, x, &m);
+    flags_load(xb);
+    unsigned rm = x->mem ? 0 : place_get(xb, x->rm, T2);
+    uint8_t *at = e->p;
+    if (x->mem)
+        place_emit(xb, x->op, x->ext, &m);
     else
         emit_rr(e, x->op, x->ext, rm);
-    emit_rr(e, OP_W | 0x89, RAX, place_of(RAX));
+    x_may_divide_error(xb, x, at);
     x_flags_after(xb, x);
+    if (p)
+        place_done(xb, p);
 }
 
 /* Memory form only. */
 static void x_cmpxchg(struct xblock *xb, const struct xinsn *x)
 {
-    struct emit *e = &xb->e;
-    flags_save(xb);
-    place_linear(xb, x);
-    struct pending *p = place_write(xb, x, x->i->seg, x->size, true);
+    struct xmem m;
+    struct pending *p = place_mem(xb, x, &m);
     unsigned reg = x_reg_field(xb, x);
-    emit_rr(e, OP_W | 0x89, place_of(RAX), RAX);
-    emit_byte(e, 0xf0);
-    emit_rm(e, x->op, reg, R15, 0);
-    emit_rr(e, OP_W | 0x89, RAX, place_of(RAX));
+    emit_byte(&xb->e, 0xf0);
+    place_emit(xb, x->op, reg, &m);
     x_flags_after(xb, x);
-    place_store_done(xb, p);
+    place_done(xb, p);
 }
 
 void x_emit(struct xblock *xb, const struct xinsn *x)
@@ -245,4 +249,5 @@ void x_emit(struct xblock *xb, const struct xinsn *x)
     };
     if (x->kind != X_NOTHING)
         by[x->kind](xb, x);
+    place_island_soon(xb);
 }

@@ -1,51 +1,88 @@
-/* Flags, addresses and memory accesses of translated code (see place.h for where things are). */
+/* Flags, addresses and memory accesses of translated code (see place.h for where things are).
+ *
+ * One access is: the linear address in a register; a check that it stays within its page, unless it is known to; its page's
+ * entry in a flat table (flat.h); and the guest's instruction with [entry + address] as its operand. Every way out of
+ * this is a JRCXZ, so the guest's flags stay where they are. */
 #include "engine/dbt/place.h"
 
 #include <string.h>
 
 /* --- flags --- */
 
-#define FLAGS_ALL ((uint16_t)FL_ARITH)
+static void flags_to_frame(struct emit *e, int frame)
+{
+    emit_rr(e, OP_W | 0x89, RAX, T2);
+    EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+    emit_rm(e, OP_66 | 0x89, RAX, RSP, frame);
+    emit_rr(e, OP_W | 0x89, T2, RAX);
+}
 
 void flags_save(struct xblock *xb)
 {
-    struct emit *e = &xb->e;
     if (xb->flags_mem)
         return;
-    EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
-    emit_rm(e, OP_66 | 0x89, RAX, RSP, FRAME_FLAGS);
+    flags_to_frame(&xb->e, FRAME_FLAGS);
     xb->flags_mem = true;
+}
+
+static void flags_from_frame(struct emit *e)
+{
+    emit_rr(e, OP_W | 0x89, RAX, T2);
+    emit_rm(e, 0x0fb7, RAX, RSP, FRAME_FLAGS);
+    EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
+    emit_rr(e, OP_W | 0x89, T2, RAX);
 }
 
 void flags_load(struct xblock *xb)
 {
-    struct emit *e = &xb->e;
     if (xb->flags_host)
         return;
-    emit_rm(e, 0x0fb7, RAX, RSP, FRAME_FLAGS);
-    EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
+    flags_from_frame(&xb->e);
     xb->flags_host = true;
 }
 
-/* What may fault or leave shows all flags. */
-static bool flags_exposed(const struct xinsn *x)
+/* --- short branches --- */
+
+void place_jrcxz(struct xblock *xb, uint8_t **from)
 {
-    switch (x->kind) {
-    case X_NOTHING: case X_MOV_IMM: case X_LEA: case X_EXTEND: case X_BSWAP: return false;
-    case X_GENERIC: case X_MUL: case X_CMPXCHG: return x->mem != MEM_NONE;
-    case X_VEC: return x->mem != MEM_NONE || x->v.need || x->v.mxcsr; /* may go to its handler */
-    default: return true;
-    }
+    struct emit *e = &xb->e;
+    EMIT(e, 0xe3, 0);
+    if (xb->nshort == SHORT_MAX)
+        e->overflow = true;
+    else
+        xb->shorts[xb->nshort++] = (struct xshort){ e->p - 1, from };
 }
 
-void flags_liveness(struct xblock *xb)
+void place_jrcxnz(struct xblock *xb, uint8_t **from)
 {
-    uint16_t live = FLAGS_ALL;
-    for (unsigned n = xb->n; n-- > 0;) {
-        struct xinsn *x = &xb->x[n];
-        x->live = live;
-        live = flags_exposed(x) ? FLAGS_ALL : (uint16_t)((live & ~x->kill) | x->use);
+    EMIT(&xb->e, 0xe3, 5); /* jrcxz over the jmp */
+    *from = emit_jmp(&xb->e);
+}
+
+void place_island(struct xblock *xb, bool over)
+{
+    struct emit *e = &xb->e;
+    if (!xb->nshort)
+        return;
+    if (over)
+        EMIT(e, 0xeb, 5 * xb->nshort);
+    for (unsigned n = 0; n < xb->nshort; n++) {
+        long d = e->p - (xb->shorts[n].rel8 + 1);
+        if (d > 127)
+            e->overflow = true;
+        else if (!e->overflow)
+            *xb->shorts[n].rel8 = (uint8_t)d;
+        *xb->shorts[n].from = emit_jmp(e);
     }
+    xb->nshort = 0;
+}
+
+#define INSN_ROOM 60 /* bytes of host code for one instruction, before its own island could come */
+
+void place_island_soon(struct xblock *xb)
+{
+    if (xb->nshort && xb->e.p - xb->shorts[0].rel8 > 127 - INSN_ROOM - 2)
+        place_island(xb, true);
 }
 
 /* --- registers and addresses --- */
@@ -67,55 +104,41 @@ void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide)
     int64_t disp = i->disp;
     unsigned base = NO_REG, index = NO_REG;
     if (i->base == R_RIP) {
-        emit_data(e, OP_W | 0x8b, R15, DATA_OFF(page), 0);
-        base = R15;
+        emit_data(e, OP_W | 0x8b, T1, DATA_OFF(page), 0);
+        base = T1;
         disp += x->off + i->len;
     } else if (i->base != R_ZERO) {
-        base = place_get(xb, i->base, R15);
+        base = place_get(xb, i->base, T1);
     }
     if (i->index != R_ZERO)
-        index = place_get(xb, i->index, R14);
+        index = place_get(xb, i->index, T0);
     if (disp != (int32_t)disp) {
         /* Only MOV with a 64-bit address, or RIP plus nearly 2 GiB. */
-        emit_mov_imm64(e, R14, (uint64_t)disp);
+        emit_mov_imm64(e, T0, (uint64_t)disp);
         if (base == NO_REG)
-            emit_rr(e, OP_W | 0x89, R14, dst);
+            emit_rr(e, OP_W | 0x89, T0, dst);
         else
-            emit_rsib(e, lea, dst, base, R14, 0, 0);
+            emit_rsib(e, lea, dst, base, T0, 0, 0);
         return;
     }
     emit_rsib(e, lea, dst, base, index, i->scale, (int32_t)disp);
 }
 
-void place_linear(struct xblock *xb, const struct xinsn *x)
+/* A host register that holds the linear address of the explicit operand. */
+static unsigned place_linear(struct xblock *xb, const struct xinsn *x)
 {
-    place_ea(xb, x, R15, true);
-    if (x->i->seg >= SEG_FS)
-        emit_cpu(&xb->e, OP_W | 0x03, R15, CPU_OFF(lin_base) + 8u * x->i->seg);
+    const struct insn *i = x->i;
+    if (i->index == R_ZERO && i->base < 16 && !i->disp && i->seg < SEG_FS && i->asz == 8 && place_of(i->base) != PLACE_MEMORY)
+        return place_of(i->base);
+    place_ea(xb, x, T1, true);
+    if (i->seg >= SEG_FS) {
+        emit_cpu(&xb->e, OP_W | 0x8b, T0, CPU_OFF(lin_base) + 8u * i->seg);
+        emit_rsib(&xb->e, OP_W | 0x8d, T1, T1, T0, 0, 0);
+    }
+    return T1;
 }
 
-uint8_t *place_tlb(struct xblock *xb, unsigned size, bool write)
-{
-    struct emit *e = &xb->e;
-    xb->flags_host = false;
-    if (size == 1)
-        emit_rr(e, OP_W | 0x89, R15, RAX);
-    else
-        emit_rm(e, OP_W | 0x8d, RAX, R15, (int32_t)size - 1);
-    EMIT(e, 0x48, 0x25, 0x00, 0xf0, 0xff, 0xff); /* and rax, -4096 */
-    emit_rr(e, 0x89, R15, R14);
-    EMIT(e, 0x41, 0xc1, 0xee, 12 - 5); /* shr r14d: the entry's offset */
-    EMIT(e, 0x41, 0x81, 0xe6);         /* and r14d */
-    emit_u32(e, (TLB_SIZE - 1) * (uint32_t)sizeof(struct tlb_entry));
-    emit_rm(e, OP_W | 0x03, R14, RSP, FRAME_TLB);
-    emit_rm(e, OP_W | 0x3b, RAX, R14, write ? offsetof(struct tlb_entry, wr) : offsetof(struct tlb_entry, rd));
-    uint8_t *miss = emit_jcc(e, 5);
-    emit_rm(e, OP_W | 0x03, R15, R14, offsetof(struct tlb_entry, addend));
-    return miss;
-}
-_Static_assert(sizeof(struct tlb_entry) == 32, "the shift above");
-
-static struct pending *place_pend(struct xblock *xb, uint8_t *from, enum pending_kind kind)
+struct pending *place_pend(struct xblock *xb, enum pending_kind kind, const struct xinsn *x)
 {
     static const unsigned last = PENDING_MAX - 1;
     struct pending *p = &xb->pending[xb->npending];
@@ -123,108 +146,189 @@ static struct pending *place_pend(struct xblock *xb, uint8_t *from, enum pending
         xb->npending++;
     else
         xb->e.overflow = true;
-    *p = (struct pending){ .kind = (uint8_t)kind, .from = from, .vec = xb->vec };
+    *p = (struct pending){ .kind = (uint8_t)kind, .x = x, .flags_host = xb->flags_host, .cross = NO_REG };
     return p;
 }
 
-void place_read(struct xblock *xb, const struct xinsn *x, unsigned seg, unsigned size)
+/* dst = PEXT(src, mask in struct dbt_data). */
+void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask)
 {
-    uint8_t *miss = place_tlb(xb, size, false);
-    struct pending *p = place_pend(xb, miss, PEND_READ);
-    p->op = xb->e.p;
-    p->access = DBT_ACCESS(x->off, x->i->len, seg, size, 0);
+    EMIT(e, 0xc4, (~dst >> 3 & 1) << 7 | 0x62, 0x80 | (~src & 15) << 3 | 2, 0xf5, (dst & 7) << 3 | 5);
+    intptr_t next = (intptr_t)emit_rx(e, e->p) + 4;
+    emit_u32(e, (uint32_t)((intptr_t)e->t->data + (intptr_t)mask - next));
 }
 
-struct pending *place_write(struct xblock *xb, const struct xinsn *x, unsigned seg, unsigned size, bool rmw)
+#define MASK_CROSS(log) (DATA_OFF(mask_cross) + 8u * (log))
+#define MASK_LOW(log)   (DATA_OFF(mask_low) + 8u * (log))
+
+/* The smallest k with 1 << k >= size. */
+static unsigned place_log2(unsigned size) { return size <= 1 ? 0 : 32 - (unsigned)__builtin_clz(size - 1); }
+
+/* The page offset of the last byte, without the bits that the size covers, is zero when the access crosses into the next page, and
+ * at a page's beginning; the latter is told apart out of line. */
+static void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size)
 {
-    uint8_t *miss = place_tlb(xb, size, true);
-    struct pending *p = place_pend(xb, miss, PEND_STORE);
-    p->op = xb->e.p;
-    p->rmw = rmw;
-    p->access = DBT_ACCESS(x->off, x->i->len, seg, size, x->lock);
+    struct emit *e = &xb->e;
+    p->cross = (uint8_t)place_log2(size);
+    emit_rm(e, OP_W | 0x8d, T0, ea, (int32_t)size - 1);
+    place_pext(e, T0, T0, MASK_CROSS(p->cross));
+    place_jrcxz(xb, &p->from[1]);
+    p->checked = e->p;
+}
+
+struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned seg, unsigned size, unsigned ways,
+                             bool aligned, struct xmem *m)
+{
+    struct emit *e = &xb->e;
+    struct pending *p = place_pend(xb, PEND_MISS, x);
+    p->ea = (uint8_t)ea;
+    p->access = DBT_ACCESS(x->off, seg, size, ways);
+    if (size > 1 && !aligned)
+        place_check_cross(xb, p, ea, size);
+    place_pext(e, T0, ea, DATA_OFF(mask_page));
+    unsigned table = TBASE;
+    if (ways & MEM_WRITE)
+        emit_data(e, OP_W | 0x8b, table = T2, DATA_OFF(write), 0);
+    emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
+    place_jrcxz(xb, &p->from[0]);
+    p->op = e->p;
+    m->ea = ea;
     return p;
 }
 
-void place_pend_callout(struct xblock *xb, uint8_t *from, const struct xinsn *x, bool fp)
+struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m)
 {
-    struct pending *p = place_pend(xb, from, fp ? PEND_FP : PEND_CALLOUT);
-    p->x = x;
-    p->op = xb->e.p;
+    unsigned ea = place_linear(xb, x);
+    bool aligned = false;
+    if (x->kind == X_VEC && x->v.align) {
+        unsigned log = place_log2(x->v.align + 1u);
+        place_pext(&xb->e, T0, ea, MASK_LOW(log));
+        struct pending *p = place_pend(xb, PEND_CALLOUT, x);
+        place_jrcxnz(xb, &p->from[0]);
+        aligned = x->v.align + 1u >= x->size;
+    }
+    return place_access(xb, x, ea, x->i->seg, x->size, x->mem, aligned, m);
 }
 
-void place_store_done(struct xblock *xb, struct pending *p)
+void place_done(struct xblock *xb, struct pending *p)
 {
     p->end = xb->e.p;
-    p->save_flags = !xb->flags_mem;
-    p->load_flags = xb->flags_host;
-    p->vec_end = xb->vec;
+    p->end_host = xb->flags_host;
+}
+
+void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem *m)
+{
+    if (m->ea == NO_REG)
+        emit_rm(&xb->e, op, reg, T2, 0);
+    else
+        emit_rsib(&xb->e, op, reg, T0, m->ea, 0, 0);
+}
+
+void place_host(struct xblock *xb, struct xmem *m)
+{
+    emit_rsib(&xb->e, OP_W | 0x8d, T2, T0, m->ea, 0, 0);
+    m->ea = NO_REG;
 }
 
 /* --- behind the body --- */
 
-static void place_pending_store(struct xblock *xb, const struct pending *p)
+static void place_call_insn(struct xblock *xb, const struct pending *p)
+{
+    emit_mov_imm64(&xb->e, T2, (uintptr_t)p->x->i);
+}
+
+/* A fault of the host at [at, end) goes on here. */
+static void place_site(struct xblock *xb, const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *rw = xb->t->rw;
+    if (!xb->e.overflow && !dbt_code_site(xb->t, (uint32_t)(at - rw), (uint32_t)(end - rw), (uint32_t)(xb->e.p - rw)))
+        xb->e.overflow = true;
+}
+
+static void place_pending_miss(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    vec_store_dirty(xb, &p->vec);
-    emit_mov_imm32(e, RAX, p->access);
-    emit_call_rx(e, xb->t->thunk.open[p->rmw ? DBT_OPEN_RMW : DBT_OPEN_W]);
-    vec_load_again(xb, &p->vec);
-    emit_bytes(e, p->op, (unsigned)(p->end - p->op));
-    vec_store_dirty(xb, &p->vec_end);
-    xb->flags_mem = !p->save_flags;
-    flags_save(xb);
-    emit_call_rx(e, xb->t->thunk.commit);
-    emit_data(e, 0x80, 7, DATA_OFF(stale), 1);
-    emit_byte(e, 0);
-    uint8_t *stale = emit_jcc(e, 5);
-    emit_to(e, stale, xb->t->rw + (xb->t->thunk.leave - xb->t->rx));
-    vec_load_again(xb, &p->vec_end);
-    xb->flags_host = !p->load_flags;
-    flags_load(xb);
-    emit_jmp_back(e, p->end);
+    uint8_t *aligned = NULL;
+    if (p->from[1]) { /* maybe nothing but the beginning of a page */
+        emit_here(e, p->from[1]);
+        place_pext(e, T0, p->ea, MASK_LOW(p->cross));
+        EMIT(e, 0xe3, 0);
+        aligned = e->p;
+    }
+    emit_here(e, p->from[0]);
+    place_site(xb, p->op, p->end);
+    if (p->ea != T1)
+        emit_rr(e, OP_W | 0x89, p->ea, T1);
+    place_call_insn(xb, p);
+    emit_mov_imm32(e, T0, p->access);
+    emit_call_rx(e, xb->t->thunk.miss[p->flags_host]);
+    emit_jmp_back(e, p->op);
+    if (p->leaves) {
+        emit_jmp_rx(e, xb->t->thunk.leave);
+    } else {
+        if (p->end_host && !p->flags_host)
+            flags_from_frame(e);
+        emit_jmp_back(e, p->end);
+    }
+    if (!aligned)
+        return;
+    if (e->p - aligned > 127)
+        e->overflow = true;
+    else if (!e->overflow)
+        aligned[-1] = (uint8_t)(e->p - aligned);
+    emit_jmp_back(e, p->checked);
 }
 
 static void place_pending_leave(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    vec_store_dirty(xb, &p->vec);
-    emit_mov_imm32(e, R14, p->target);
-    emit_mov_imm32(e, RAX, p->link ? (uint32_t)(p->from - xb->t->rw) : 0);
+    emit_here(e, p->from[0]);
+    emit_mov_imm32(e, T1, p->target);
+    emit_mov_imm32(e, T0, p->link ? (uint32_t)(p->from[0] - xb->t->rw) : 0);
     emit_jmp_rx(e, xb->t->thunk.leave_to);
+}
+
+/* Try to bring the vector registers in; if that is not allowed now, the handler raises what is to be raised. */
+static void place_pending_vec(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    emit_here(e, p->from[0]);
+    emit_call_rx(e, xb->t->thunk.vec_enter[p->flags_host]);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * p->x->v.need, 0);
+    EMIT(e, 0xe3, 5);
+    emit_jmp_back(e, p->op);
+    place_call_insn(xb, p);
+    emit_mov_imm32(e, T0, p->x->off);
+    emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
 }
 
 static void place_pending_callout(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    if (p->kind == PEND_FP) {
-        emit_call_rx(e, xb->t->thunk.fp_enter);
-        uint8_t *on = emit_jcc(e, 4);
-        emit_to(e, on, p->op);
-    }
-    vec_store_dirty(xb, &p->vec);
-    emit_mov_imm64(e, R14, (uintptr_t)p->x->i);
-    emit_mov_imm32(e, RAX, p->x->off);
-    emit_jmp_rx(e, xb->t->thunk.callout_end);
+    if (p->from[0])
+        emit_here(e, p->from[0]);
+    else
+        place_site(xb, p->op, p->op + 1);
+    place_call_insn(xb, p);
+    emit_mov_imm32(e, T0, p->x->off);
+    emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
 }
 
 void place_emit_pending(struct xblock *xb)
 {
     struct emit *e = &xb->e;
+    place_island(xb, false);
     for (unsigned n = 0; n < xb->npending && !e->overflow; n++) {
         const struct pending *p = &xb->pending[n];
-        emit_here(e, p->from);
-        if (p->kind == PEND_STORE) {
-            place_pending_store(xb, p);
-        } else if (p->kind == PEND_CALLOUT || p->kind == PEND_FP) {
-            place_pending_callout(xb, p);
-        } else if (p->kind == PEND_LEAVE) {
-            place_pending_leave(xb, p);
-        } else {
-            vec_store_dirty(xb, &p->vec);
-            emit_mov_imm32(e, RAX, p->access);
-            emit_call_rx(e, xb->t->thunk.open[DBT_OPEN_R]);
-            vec_load_again(xb, &p->vec);
-            emit_jmp_back(e, p->op);
+        switch (p->kind) {
+        case PEND_MISS: place_pending_miss(xb, p); break;
+        case PEND_LEAVE: place_pending_leave(xb, p); break;
+        case PEND_LEAVE_AT:
+            emit_here(e, p->from[0]);
+            emit_jmp_rx(e, xb->t->thunk.leave_at);
+            break;
+        case PEND_VEC: place_pending_vec(xb, p); break;
+        default: place_pending_callout(xb, p); break;
         }
     }
 }

@@ -1,41 +1,125 @@
-/* The pieces that all translated blocks share: entering and leaving, calling handlers, slow memory accesses.
+/* The pieces that all translated blocks share: entering and leaving, calling handlers, missed memory accesses.
  *
  * In translated code RSP is the host's stack, 16-byte aligned; nothing but a return address into translated code is ever
  * on it, so that a fault may leave by siglongjmp() anywhere. Guest registers are in host registers (place.h); every piece
- * stores them to struct cpu before it calls C, and loads them again after. */
+ * stores them to struct cpu before it calls C, and loads them again after. So do vector registers, if they are in the host's. */
 #include "engine/dbt/place.h"
 
-/* All registers to struct cpu; temp is free; RSP is shift bytes below the frame. */
-static void thunk_store_all(struct emit *e, unsigned temp, int shift)
+/* The guest's flags from the host's into the frame; RAX is already in struct cpu. */
+static void thunk_flags_out(struct emit *e, int shift)
 {
-    for (unsigned n = 0; n < 16; n++) {
-        unsigned h = place_of(n);
-        if (h == PLACE_MEMORY)
-            emit_rm(e, OP_W | 0x8b, h = temp, RSP, shift + place_slot(n));
-        emit_cpu(e, OP_W | 0x89, h, CPU_REG(n));
-    }
-    emit_rm(e, 0x0fb7, temp, RSP, shift + FRAME_FLAGS);
-    emit_cpu(e, 0x89, temp, CPU_OFF(aflags));
+    EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+    emit_rm(e, OP_66 | 0x89, RAX, RSP, shift + FRAME_FLAGS);
 }
 
-static void thunk_load_all(struct emit *e, unsigned temp, int shift)
+/* All registers to struct cpu; RAX is free then; RSP is shift bytes below the frame. host: flags are in the host's. */
+static void thunk_store_all(struct emit *e, bool host, int shift)
 {
-    for (unsigned n = 0; n < 16; n++) {
-        unsigned h = place_of(n) == PLACE_MEMORY ? temp : place_of(n);
+    emit_cpu(e, OP_W | 0x89, RAX, CPU_REG(RAX));
+    if (host)
+        thunk_flags_out(e, shift);
+    emit_rm(e, 0x0fb7, RAX, RSP, shift + FRAME_FLAGS);
+    emit_cpu(e, 0x89, RAX, CPU_OFF(aflags));
+    for (unsigned n = 1; n < 16; n++) {
+        unsigned h = place_of(n);
+        if (h == PLACE_MEMORY)
+            emit_rm(e, OP_W | 0x8b, h = RAX, RSP, shift + place_slot(n));
+        emit_cpu(e, OP_W | 0x89, h, CPU_REG(n));
+    }
+}
+
+/* And back, flags into both places. */
+static void thunk_load_all(struct emit *e, int shift)
+{
+    for (unsigned n = 1; n < 16; n++) {
+        unsigned h = place_of(n) == PLACE_MEMORY ? RAX : place_of(n);
         emit_cpu(e, OP_W | 0x8b, h, CPU_REG(n));
-        if (h == temp)
+        if (h == RAX)
             emit_rm(e, OP_W | 0x89, h, RSP, shift + place_slot(n));
     }
-    emit_cpu(e, 0x8b, temp, CPU_OFF(aflags));
-    emit_rm(e, 0x89, temp, RSP, shift + FRAME_FLAGS);
-    emit_cpu(e, OP_W | 0x8b, temp, CPU_OFF(tlb));
-    emit_rm(e, OP_W | 0x89, temp, RSP, shift + FRAME_TLB);
+    emit_data(e, OP_W | 0x8b, TBASE, DATA_OFF(read), 0);
+    emit_cpu(e, 0x8b, RAX, CPU_OFF(aflags));
+    emit_rm(e, 0x89, RAX, RSP, shift + FRAME_FLAGS);
+    EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
+    emit_cpu(e, OP_W | 0x8b, RAX, CPU_REG(RAX));
 }
 
 /* Prologue and epilogue: RBX RBP R12 to R15, the frame, and eight bytes for alignment. */
+#define THUNK_STACK (8 + FRAME_SIZE)
+
 static void thunk_epilogue(struct emit *e)
 {
-    EMIT(e, 0x48, 0x83, 0xc4, 8 + FRAME_SIZE, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3);
+    EMIT(e, 0x48, 0x83, 0xc4, THUNK_STACK, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3);
+}
+_Static_assert(THUNK_STACK < 128 && THUNK_STACK % 16 == 8, "the immediate above, and alignment");
+
+/* --- vector registers --- */
+
+/* By level, since saving what is not there would be wrong and saving less would lose. Destroys host flags. */
+static void thunk_vec_out(struct emit *e, bool done)
+{
+    uint8_t *end[4];
+    unsigned n = 0;
+    emit_data(e, 0x83, 7, DATA_OFF(vec_live), 1); /* cmp dword, 0 */
+    emit_byte(e, 0);
+    end[n++] = emit_jcc(e, 4);
+    for (unsigned level = VEC_AVX512; level; level >>= 1) {
+        uint8_t *next = NULL;
+        if (level > 1) {
+            emit_data(e, 0xf6, 0, DATA_OFF(vec_live), 1); /* test byte, level */
+            emit_byte(e, level);
+            next = emit_jcc(e, 4);
+        }
+        dbt_vec_emit_save(e, level);
+        end[n++] = emit_jmp(e);
+        if (next)
+            emit_here(e, next);
+    }
+    while (n > 1)
+        emit_here(e, end[--n]);
+    emit_data(e, 0x0fae, 2, DATA_OFF(host_mxcsr), 0); /* ldmxcsr */
+    if (done) {
+        emit_mov_imm32(e, RAX, 0);
+        emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0);
+        for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+            emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
+    }
+    emit_here(e, end[0]);
+}
+
+/* Load what may be used now, as dbt_vec_allow() says in EAX. */
+static void thunk_vec_in(struct emit *e)
+{
+    uint8_t *end[4];
+    unsigned n = 0;
+    EMIT(e, 0x85, 0xc0); /* test eax */
+    end[n++] = emit_jcc(e, 4);
+    for (unsigned level = VEC_AVX512; level; level >>= 1) {
+        uint8_t *next = NULL;
+        if (level > 1) {
+            EMIT(e, 0xa8, level); /* test al */
+            next = emit_jcc(e, 4);
+        }
+        dbt_vec_emit_load(e, level);
+        end[n++] = emit_jmp(e);
+        if (next)
+            emit_here(e, next);
+    }
+    while (n > 1)
+        emit_here(e, end[--n]);
+    emit_cpu(e, 0x0fae, 2, CPU_OFF(mxcsr));
+    emit_here(e, end[0]);
+}
+
+static unsigned thunk_vec_allow(struct cpu *cpu)
+{
+    const struct interp *it = cpu->engine;
+    struct dbt *t = it->translator_data;
+    unsigned v = (cpu->mxcsr & 0x1f80) == 0x1f80 ? dbt_vec_bits(cpu) : 0;
+    t->data->vec_live = v;
+    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+        t->data->vec_ok[k] = !!(v & k);
+    return v;
 }
 
 static void thunk_call_c(struct emit *e, const void *fn)
@@ -44,64 +128,57 @@ static void thunk_call_c(struct emit *e, const void *fn)
     EMIT(e, 0xff, 0xd0);
 }
 
-/* C code runs with the host's MXCSR. done: the guest's is not wanted again. */
-static void thunk_fp_off(struct emit *e, bool done)
+/* They were live: bring them in again, as far as that is still allowed. T1 and T2 survive. RSP is aligned. */
+static void thunk_vec_again(struct emit *e)
 {
-    emit_data(e, 0x80, 7, DATA_OFF(fp), 1); /* cmp byte, 0 */
+    emit_data(e, 0x83, 7, DATA_OFF(vec_live), 1);
     emit_byte(e, 0);
     uint8_t *off = emit_jcc(e, 4);
-    emit_cpu(e, 0x0fae, 3, CPU_OFF(mxcsr)); /* stmxcsr */
-    emit_data(e, 0x0fae, 2, DATA_OFF(host_mxcsr), 0);
-    if (done) {
-        emit_data(e, 0xc6, 0, DATA_OFF(fp), 1);
-        emit_byte(e, 0);
-    }
+    emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
+    thunk_call_c(e, (const void *)(uintptr_t)thunk_vec_allow);
+    thunk_vec_in(e);
     emit_here(e, off);
 }
 
-static void thunk_fp_on_again(struct emit *e)
-{
-    emit_data(e, 0x80, 7, DATA_OFF(fp), 1);
-    emit_byte(e, 0);
-    uint8_t *off = emit_jcc(e, 4);
-    emit_cpu(e, 0x0fae, 2, CPU_OFF(mxcsr)); /* ldmxcsr */
-    emit_here(e, off);
-}
-
-static const uint8_t *thunk_fp_enter(struct emit *e)
+static const uint8_t *thunk_vec_enter(struct emit *e, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
-    emit_cpu(e, 0x8b, RAX, CPU_OFF(mxcsr));
-    EMIT(e, 0xf7, 0xd0, 0xa9, 0x80, 0x1f, 0, 0); /* not eax; test eax, all masks */
-    uint8_t *unmasked = emit_jcc(e, 5);
-    emit_cpu(e, 0x0fae, 2, CPU_OFF(mxcsr));
-    emit_data(e, 0xc6, 0, DATA_OFF(fp), 1);
-    emit_byte(e, 1);
-    emit_here(e, unmasked);
-    emit_byte(e, 0xc3);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp, [rsp - 8] */
+    thunk_store_all(e, host, 16);
+    emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
+    thunk_call_c(e, (const void *)(uintptr_t)thunk_vec_allow);
+    thunk_vec_in(e);
+    thunk_load_all(e, 16);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8, 0xc3);
     return at;
 }
+
+/* --- in and out --- */
 
 static const uint8_t *thunk_enter(struct emit *e)
 {
     emit_align(e, 16);
     const uint8_t *at = emit_rx(e, e->p);
     EMIT(e, 0xf3, 0x0f, 0x1e, 0xfa); /* endbr64 */
-    EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 8 + FRAME_SIZE);
-    emit_rr(e, OP_W | 0x89, RDI, RAX);
-    thunk_load_all(e, R15, 0);
-    EMIT(e, 0xff, 0xe0); /* jmp rax */
+    EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, THUNK_STACK);
+    emit_data(e, OP_W | 0x89, RDI, DATA_OFF(target), 0);
+    thunk_load_all(e, 0);
+    emit_data(e, 0xff, 4, DATA_OFF(target), 0); /* jmp */
     return at;
 }
 
-/* r14: offset of RIP from the page. */
-static const uint8_t *thunk_leave_to(struct emit *e)
+/* RIP = T1, or the page + T1; EAX = T0. */
+static const uint8_t *thunk_leave_to(struct emit *e, bool relative)
 {
     const uint8_t *at = emit_rx(e, e->p);
-    emit_data(e, OP_W | 0x03, R14, DATA_OFF(page), 0);
-    emit_cpu(e, OP_W | 0x89, R14, CPU_REG(R_RIP));
-    thunk_store_all(e, R15, 0);
-    thunk_fp_off(e, true);
+    thunk_store_all(e, true, 0);
+    if (relative)
+        emit_data(e, OP_W | 0x03, T1, DATA_OFF(page), 0);
+    else
+        EMIT(e, 0x31, 0xc9); /* xor ecx, ecx */
+    emit_cpu(e, OP_W | 0x89, T1, CPU_REG(R_RIP));
+    thunk_vec_out(e, true);
+    emit_rr(e, 0x89, T0, RAX);
     thunk_epilogue(e);
     return at;
 }
@@ -109,130 +186,124 @@ static const uint8_t *thunk_leave_to(struct emit *e)
 static const uint8_t *thunk_leave(struct emit *e)
 {
     const uint8_t *at = emit_rx(e, e->p);
-    thunk_store_all(e, R15, 0);
-    thunk_fp_off(e, true);
+    thunk_store_all(e, true, 0);
+    thunk_vec_out(e, true);
     EMIT(e, 0x31, 0xc0);
     thunk_epilogue(e);
     return at;
 }
 
-/* Everything as a handler expects it, then the handler. */
-static void thunk_handler(struct emit *e, int shift)
+/* --- calls --- */
+
+/* The handler of instruction T2, whose offset in the page is T0. */
+static void thunk_handler(struct emit *e, bool host, int shift, bool done)
 {
-    thunk_store_all(e, R15, shift);
-    thunk_fp_off(e, true);
+    thunk_store_all(e, host, shift);
+    thunk_vec_out(e, done);
+    emit_rr(e, 0x89, T0, RAX);
     emit_data(e, OP_W | 0x03, RAX, DATA_OFF(page), 0);
     emit_cpu(e, OP_W | 0x89, RAX, CPU_OFF(start_rip));
-    emit_rm(e, 0x0fb6, RCX, R14, offsetof(struct insn, len));
+    emit_rm(e, 0x0fb6, RCX, T2, offsetof(struct insn, len));
     emit_rr(e, OP_W | 0x01, RCX, RAX);
     emit_cpu(e, OP_W | 0x89, RAX, CPU_REG(R_RIP));
-    emit_cpu(e, OP_W | 0x89, R14, CPU_OFF(insn));
+    emit_cpu(e, OP_W | 0x89, T2, CPU_OFF(insn));
     emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
-    emit_rr(e, OP_W | 0x89, R14, RSI);
-    emit_rm(e, 0xff, 2, R14, offsetof(struct insn, fn));
+    emit_rr(e, OP_W | 0x89, T2, RSI);
+    emit_rm(e, 0xff, 2, T2, offsetof(struct insn, fn));
 }
 
-static const uint8_t *thunk_callout(struct emit *e)
+/* If code went, leave with RIP as the handler left it; shift: as above. */
+static void thunk_stale(struct emit *e, int shift)
 {
-    const uint8_t *at = emit_rx(e, e->p);
-    EMIT(e, 0x48, 0x83, 0xec, 8);
-    thunk_handler(e, 16);
-    EMIT(e, 0x48, 0x83, 0xc4, 8);
     emit_data(e, 0x80, 7, DATA_OFF(stale), 1); /* cmp byte, 0 */
     emit_byte(e, 0);
-    uint8_t *stale = emit_jcc(e, 5);
-    thunk_load_all(e, R15, 8);
-    emit_byte(e, 0xc3);
-    emit_here(e, stale); /* RIP is what the handler left */
-    EMIT(e, 0x48, 0x83, 0xc4, 8, 0x31, 0xc0);
+    uint8_t *go = emit_jcc(e, 4);
+    EMIT(e, 0x48, 0x83, 0xc4, shift);
+    emit_mov_imm32(e, RAX, 0);
+    emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0); /* they were stored */
+    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+        emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
     thunk_epilogue(e);
+    emit_here(e, go);
+}
+
+static const uint8_t *thunk_callout(struct emit *e, bool host)
+{
+    const uint8_t *at = emit_rx(e, e->p);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 0xf8);
+    thunk_handler(e, host, 16, false);
+    thunk_stale(e, 16);
+    thunk_vec_again(e);
+    thunk_load_all(e, 16);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8, 0xc3);
     return at;
 }
 
-static const uint8_t *thunk_callout_end(struct emit *e)
+static const uint8_t *thunk_callout_end(struct emit *e, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
-    thunk_handler(e, 0);
+    thunk_handler(e, host, 0, true);
     EMIT(e, 0x31, 0xc0);
     thunk_epilogue(e);
     return at;
 }
 
-/* --- slow accesses: as views, so that the instruction itself stays the same --- */
+/* --- accesses that miss --- */
 
-static void thunk_begin_access(struct cpu *cpu, uint32_t access)
+/* Fill the table and return the addend, or do the instruction and return 0. */
+static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, const struct insn *i)
 {
     const struct interp *it = cpu->engine;
-    const struct dbt *t = it->translator_data;
+    struct dbt *t = it->translator_data;
     cpu->start_rip = t->data->page + (access & 0xfff);
-    cpu->r[R_RIP] = cpu->start_rip + (access >> 12 & 15);
-    cpu->insn = NULL;
+    cpu->r[R_RIP] = cpu->start_rip + i->len;
+    cpu->insn = i;
+    t->stat_misses++;
+    uint64_t addend = flat_fill(&t->flat, access >> 16 & 15, lin, access >> 20 & 255, access >> 28 & 3);
+    if (addend)
+        return addend;
+    t->stat_handled++;
+    i->fn(cpu, i);
+    return 0;
 }
 
-static void *thunk_open_read(struct cpu *cpu, uint64_t lin, uint32_t access)
-{
-    thunk_begin_access(cpu, access);
-    return (void *)(uintptr_t)mem_view_r(cpu, access >> 16 & 15, lin, access >> 20 & 255);
-}
-
-static void *thunk_open_write(struct cpu *cpu, uint64_t lin, uint32_t access)
-{
-    thunk_begin_access(cpu, access);
-    return mem_view_w(cpu, access >> 16 & 15, lin, access >> 20 & 255);
-}
-
-static void *thunk_open_rmw(struct cpu *cpu, uint64_t lin, uint32_t access)
-{
-    thunk_begin_access(cpu, access);
-    return mem_view_rmw(cpu, access >> 16 & 15, lin, access >> 20 & 255, access >> 28 & 1);
-}
-
-static void thunk_commit_access(struct cpu *cpu) { mem_commit(cpu); }
-
-static const uint8_t *thunk_open(struct emit *e, void *(*fn)(struct cpu *cpu, uint64_t lin, uint32_t access))
+static const uint8_t *thunk_miss(struct emit *e, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
-    EMIT(e, 0x48, 0x83, 0xec, 8);
-    thunk_store_all(e, R14, 16);
-    thunk_fp_off(e, false);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 0xf8);
+    thunk_store_all(e, host, 16);
+    thunk_vec_out(e, false);
     emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
-    emit_rr(e, OP_W | 0x89, R15, RSI);
-    emit_rr(e, 0x89, RAX, RDX);
-    thunk_call_c(e, (const void *)(uintptr_t)fn);
-    emit_rr(e, OP_W | 0x89, RAX, R15);
-    thunk_load_all(e, RAX, 16);
-    thunk_fp_on_again(e);
-    EMIT(e, 0x48, 0x83, 0xc4, 8, 0xc3);
-    return at;
-}
-
-static const uint8_t *thunk_commit(struct emit *e)
-{
-    const uint8_t *at = emit_rx(e, e->p);
-    EMIT(e, 0x48, 0x83, 0xec, 8);
-    thunk_store_all(e, R14, 16);
-    thunk_fp_off(e, false);
-    emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
-    thunk_call_c(e, (const void *)(uintptr_t)thunk_commit_access);
-    thunk_load_all(e, RAX, 16);
-    thunk_fp_on_again(e);
-    EMIT(e, 0x48, 0x83, 0xc4, 8, 0xc3);
+    emit_rr(e, OP_W | 0x89, T1, RSI);
+    emit_rr(e, 0x89, T0, RDX);
+    emit_rr(e, OP_W | 0x89, T2, RCX);
+    thunk_call_c(e, (const void *)(uintptr_t)thunk_access);
+    emit_rr(e, OP_W | 0x89, RAX, T2);
+    thunk_stale(e, 16);
+    thunk_vec_again(e);
+    thunk_load_all(e, 16);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8);
+    emit_rr(e, OP_W | 0x89, T2, T0);
+    EMIT(e, 0xe3, 1, 0xc3);                        /* jrcxz over the ret */
+    EMIT(e, 0x41, 0x5e, 0x4d, 0x8d, 0x76, 5);      /* pop r14; lea r14, [r14 + 5] */
+    EMIT(e, 0x41, 0xff, 0xe6);                     /* jmp r14 */
     return at;
 }
 
 bool dbt_thunks_make(struct dbt *t)
 {
-    struct emit e = { .t = t, .p = t->rw + 64, .end = t->rw + DBT_BLOCK_MAX }; /* offset 0 means "none" */
-    t->thunk = (struct dbt_thunks){
-        .enter = thunk_enter(&e),
-        .callout = thunk_callout(&e),
-        .callout_end = thunk_callout_end(&e),
-        .open = { thunk_open(&e, thunk_open_read), thunk_open(&e, thunk_open_write), thunk_open(&e, thunk_open_rmw) },
-        .commit = thunk_commit(&e),
-        .fp_enter = thunk_fp_enter(&e),
-        .leave = thunk_leave(&e),
-        .leave_to = thunk_leave_to(&e),
-    };
+    struct emit e = { .t = t, .p = t->rw + 64, .end = t->rw + DBT_CODE }; /* offset 0 means "none" */
+    struct dbt_thunks *k = &t->thunk;
+    k->enter = thunk_enter(&e);
+    k->leave = thunk_leave(&e);
+    k->leave_to = thunk_leave_to(&e, true);
+    k->leave_at = thunk_leave_to(&e, false);
+    for (unsigned host = 0; host < 2; host++) {
+        k->callout[host] = thunk_callout(&e, host);
+        k->callout_end[host] = thunk_callout_end(&e, host);
+        k->miss[host] = thunk_miss(&e, host);
+        k->vec_enter[host] = thunk_vec_enter(&e, host);
+    }
     t->shared = t->used = (uint32_t)(e.p - t->rw);
     return !e.overflow;
 }

@@ -58,56 +58,18 @@ static bool vec_gpr(struct xvec *v, struct xinsn *x, const ZydisDecodedOperand *
     }
 }
 
-/* Legacy instructions that write all of their destination's 128 bits. */
-static bool vec_whole(const struct insn *i)
-{
-    switch (i->op) {
-    case ZYDIS_MNEMONIC_MOVAPS: case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVAPD: case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQA: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_PSHUFD: case ZYDIS_MNEMONIC_LDDQU:
-        return true;
-    case ZYDIS_MNEMONIC_MOVSS: case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_MOVQ: case ZYDIS_MNEMONIC_MOVD:
-        return i->flags & INSN_MEM;
-    default:
-        return false;
-    }
-}
-
-static void vec_note(struct xvec *v, const struct insn *i, const ZydisDecodedOperand *op, unsigned size, bool legacy)
-{
-    unsigned n = (unsigned)ZydisRegisterGetId(op->reg.value) & 31;
-    bool wr = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, rd = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
-    if (wr)
-        v->out |= 1u << n;
-    if (rd || (legacy && !vec_whole(i)) || (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
-        v->in |= 1u << n;
-    if (size > v->width)
-        v->width = (uint8_t)size;
-}
-
-/* Masks are loaded before and stored after each instruction. Under a mask the destination is read too. */
-static void vec_note_mask(struct xvec *v, const ZydisDecodedOperand *op, bool wr)
-{
-    unsigned bit = 1u << (ZydisRegisterGetId(op->reg.value) & 7);
-    if (op->encoding == ZYDIS_OPERAND_ENCODING_MASK && bit == 1)
-        return; /* no masking */
-    v->masked |= op->encoding == ZYDIS_OPERAND_ENCODING_MASK;
-    v->mask_in |= (uint8_t)bit;
-    v->mask_out |= (uint8_t)(wr ? bit : 0);
-}
-
 static bool vec_operands(struct xinsn *x, const struct decoded *d)
 {
     struct xvec *v = &x->v;
-    bool legacy = d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
     for (unsigned n = 0; n < d->z.operand_count; n++) {
         const ZydisDecodedOperand *op = &d->ops[n];
         if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
         bool wr = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         switch (ZydisRegisterGetClass(op->reg.value)) {
-        case ZYDIS_REGCLASS_XMM: vec_note(v, x->i, op, 16, legacy); break;
-        case ZYDIS_REGCLASS_YMM: vec_note(v, x->i, op, 32, legacy); break;
-        case ZYDIS_REGCLASS_ZMM: vec_note(v, x->i, op, 64, legacy); break;
+        case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: case ZYDIS_REGCLASS_ZMM:
+            v->regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);
+            break;
         case ZYDIS_REGCLASS_GPR8:
             x->op |= OP_BYTE;
             if (!vec_gpr(v, x, op, wr))
@@ -117,13 +79,10 @@ static bool vec_operands(struct xinsn *x, const struct decoded *d)
             if (!vec_gpr(v, x, op, wr))
                 return false;
             break;
-        case ZYDIS_REGCLASS_FLAGS: break;
-        case ZYDIS_REGCLASS_MASK: vec_note_mask(v, op, wr); break;
+        case ZYDIS_REGCLASS_FLAGS: case ZYDIS_REGCLASS_MASK: break;
         default: return false;
         }
     }
-    if (v->masked)
-        v->in |= v->out;
     return true;
 }
 
@@ -176,7 +135,6 @@ bool x_classify_vec(struct xinsn *x, const struct decoded *d)
     x->op = 0;
     if (!vec_need_bits(&s->c, &x->v.need) || !vec_operands(x, d) || !vec_encoding(x, d))
         return false;
-    x->v.mxcsr = s->c.flags & HX_MXCSR_USE;
     x->v.align = s->c.align;
     x->size = s->c.mem_size;
     x->mem = !s->c.mem_size ? MEM_NONE : s->c.mem_write ? MEM_WRITE : MEM_READ;
@@ -186,6 +144,7 @@ bool x_classify_vec(struct xinsn *x, const struct decoded *d)
 
 /* --- the registers --- */
 
+/* MOVUPS, VMOVUPS, EVEX.VMOVUPS with [gs:off]. op 0x10 loads, 0x11 stores. */
 static void vec_move(struct emit *e, unsigned op, unsigned v, unsigned size)
 {
     uint32_t off = CPU_OFF(zmm) + 64 * v;
@@ -204,129 +163,79 @@ static void vec_move(struct emit *e, unsigned op, unsigned v, unsigned size)
 }
 
 /* KMOVQ (KMOVW without AVX512BW): op 0x90 loads, 0x91 stores. */
-static void vec_move_masks(struct emit *e, unsigned op, unsigned masks)
+static void vec_move_masks(struct emit *e, unsigned op)
 {
     for (unsigned k = 0; k < 8; k++) {
-        if (!(masks >> k & 1))
-            continue;
         EMIT(e, 0x65, 0xc4, 0xe1, __builtin_cpu_supports("avx512bw") ? 0xf8 : 0x78, op, k << 3 | 4, 0x25);
         emit_u32(e, CPU_OFF(k) + 8 * k);
     }
 }
 
-void vec_store_dirty(struct xblock *xb, const struct vec_state *s)
+static void vec_move_all(struct emit *e, unsigned op, unsigned level)
 {
-    for (unsigned v = 0; v < 32; v++)
-        if (s->dirty[v])
-            vec_move(&xb->e, 0x11, v, s->dirty[v]);
+    unsigned size = level == VEC_AVX512 ? 64 : level == VEC_AVX ? 32 : 16;
+    for (unsigned v = 0; v < (level == VEC_AVX512 ? 32u : 16u); v++)
+        vec_move(e, op, v, size);
+    if (level == VEC_AVX512)
+        vec_move_masks(e, op | 0x80);
 }
 
-void vec_load_again(struct xblock *xb, const struct vec_state *s)
-{
-    unsigned width = hx_vec_width(xb->cpu->cpuid);
-    for (unsigned v = 0; v < 32; v++)
-        if (s->size[v])
-            vec_move(&xb->e, 0x10, v, s->size[v] < width ? s->size[v] : width);
-}
+void dbt_vec_emit_load(struct emit *e, unsigned level) { vec_move_all(e, 0x10, level); }
 
-void vec_flush(struct xblock *xb)
+void dbt_vec_emit_save(struct emit *e, unsigned level)
 {
-    vec_store_dirty(xb, &xb->vec);
-    memset(&xb->vec, 0, sizeof(xb->vec));
-}
-
-static void vec_load(struct xblock *xb, unsigned v, unsigned size)
-{
-    struct vec_state *s = &xb->vec;
-    if (v >= 16)
-        size = 64;
-    if (s->size[v] >= size)
-        return;
-    if (s->dirty[v])
-        vec_move(&xb->e, 0x11, v, s->dirty[v]);
-    s->dirty[v] = 0;
-    vec_move(&xb->e, 0x10, v, size);
-    s->size[v] = (uint8_t)size;
-}
-
-static void vec_loads(struct xblock *xb, const struct xinsn *x)
-{
-    for (unsigned v = 0; v < 32; v++)
-        if (x->v.in >> v & 1)
-            vec_load(xb, v, x->v.width);
-}
-
-static void vec_written(struct xblock *xb, const struct xinsn *x)
-{
-    struct vec_state *s = &xb->vec;
-    unsigned width = hx_vec_width(xb->cpu->cpuid);
-    for (unsigned v = 0; v < 32; v++) {
-        if (!(x->v.out >> v & 1))
-            continue;
-        if (x->v.enc) { /* the rest of the register was cleared */
-            s->size[v] = 64;
-            s->dirty[v] = (uint8_t)width;
-            continue;
-        }
-        if (s->size[v] < 16)
-            s->size[v] = 16;
-        if (s->dirty[v] < 16)
-            s->dirty[v] = 16;
-    }
+    vec_move_all(e, 0x11, level);
+    emit_cpu(e, 0x0fae, 3, CPU_OFF(mxcsr)); /* stmxcsr */
+    if (level != VEC_SSE)
+        EMIT(e, 0xc5, 0xf8, 0x77); /* vzeroupper: C code may be SSE code */
 }
 
 /* --- emission --- */
 
+/* The registers are in the host's, and may be used: else that is arranged out of line. */
 static void vec_check(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    unsigned need = x->v.need & ~xb->vec_ok;
-    if (need) {
-        flags_save(xb);
-        emit_data(e, 0xf6, 0, DATA_OFF(vec), 1); /* test byte, bit */
-        emit_byte(e, need);
-        place_pend_callout(xb, emit_jcc(e, 4), x, false);
-        xb->flags_host = false;
-        xb->vec_ok |= (uint8_t)need;
-    }
-    if (x->v.mxcsr && !xb->fp_on) {
-        flags_save(xb);
-        emit_data(e, 0x80, 7, DATA_OFF(fp), 1); /* cmp byte, 0 */
-        emit_byte(e, 0);
-        place_pend_callout(xb, emit_jcc(e, 4), x, true);
-        xb->flags_host = false;
-        xb->fp_on = true;
-    }
+    if (!x->v.need || (xb->vec_ok & x->v.need))
+        return;
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * x->v.need, 0);
+    struct pending *p = place_pend(xb, PEND_VEC, x);
+    place_jrcxz(xb, &p->from[0]);
+    p->op = e->p;
+    xb->vec_ok |= (uint8_t)(x->v.need | (x->v.need - 1)); /* AVX is only on where SSE is */
 }
 
-/* The instruction with host registers reg, vvvv, and rm or [R15]. */
-static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, unsigned vvvv, unsigned rm)
+/* The instruction with host registers reg, vvvv, and rm or the memory operand. */
+static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, unsigned vvvv, unsigned rm, const struct xmem *m)
 {
     struct emit *e = &xb->e;
     const struct xvec *v = &x->v;
-    unsigned b = x->mem ? R15 : rm, modrm = (reg & 7) << 3 | (b & 7) | (x->mem ? 0 : 0xc0);
+    unsigned b = x->mem ? T0 : rm, index = x->mem ? m->ea : 0;
+    unsigned modrm = (reg & 7) << 3 | (x->mem ? 4 : 0xc0 | (b & 7));
     switch (v->enc) {
     case ENC_LEGACY:
         if (x->mem)
-            emit_rm(e, x->op, reg, R15, 0);
+            place_emit(xb, x->op, reg, m);
         else
             emit_rr(e, x->op, reg, rm);
         break;
     case ENC_VEX:
-        EMIT(e, 0xc4, (~reg >> 3 & 1) << 7 | 0x40 | (~b >> 3 & 1) << 5 | v->map, v->tail | (~vvvv & 15) << 3, v->opcode,
-             modrm);
+        EMIT(e, 0xc4, (~reg >> 3 & 1) << 7 | (~index >> 3 & 1) << 6 | (~b >> 3 & 1) << 5 | v->map, v->tail | (~vvvv & 15) << 3,
+             v->opcode, modrm);
         break;
     default:
         emit_byte(e, 0x62);
-        emit_byte(e, x->mem ? (v->evex[0] & ~0x20u) | 0x40 : v->evex[0]);
+        emit_byte(e, x->mem ? (v->evex[0] & ~0x60u) | 0x20 | (~index >> 3 & 1) << 6 : v->evex[0]);
         EMIT(e, v->evex[1], v->evex[2], v->opcode, modrm);
         break;
     }
+    if (x->mem && v->enc != ENC_LEGACY)
+        emit_byte(e, (index & 7) << 3 | (b & 7));
     emit_bytes(e, x->imm, x->imm_len);
 }
 
 /* What was written must be the same instruction, by the decoder's word: this is where guest bytes become host bytes. */
-static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len)
+static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, const struct xmem *m)
 {
     struct insn again;
     struct decoded d;
@@ -337,13 +246,13 @@ static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len)
         const ZydisDecodedOperand *op = &d.ops[n];
         ZydisRegisterClass c = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(op->reg.value) : 0;
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            (op->mem.base != ZYDIS_REGISTER_R15 || op->mem.index != ZYDIS_REGISTER_NONE || op->mem.disp.value ||
-             op->size / 8 != x->size))
+            (op->mem.base != ZYDIS_REGISTER_RCX || (unsigned)op->mem.index != ZYDIS_REGISTER_RAX + m->ea || op->mem.scale != 1 ||
+             op->mem.disp.value || op->size / 8 != x->size))
             return false;
         if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM)
             regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);
     }
-    return regs == (x->v.in | x->v.out);
+    return regs == x->v.regs;
 }
 
 static unsigned vec_place(struct xblock *xb, unsigned n, bool gpr, unsigned temp)
@@ -357,45 +266,43 @@ static void vec_put(struct xblock *xb, unsigned n, bool written, unsigned host)
         emit_guest(&xb->e, OP_W | 0x89, host, n);
 }
 
-static void vec_operation(struct xblock *xb, const struct xinsn *x)
+/* General registers that are in memory: at most two are, beside a memory operand, and then T1 may hold its address. */
+static void vec_operation(struct xblock *xb, const struct xinsn *x, const struct xmem *m)
 {
     const struct xvec *v = &x->v;
     x_flags_before(xb, x);
-    vec_loads(xb, x);
-    vec_move_masks(&xb->e, 0x90, v->mask_in);
-    unsigned reg = vec_place(xb, x->reg, v->reg_gpr, R14);
-    unsigned vvvv = vec_place(xb, v->vvvv, v->vvvv_gpr, RAX);
-    unsigned rm = x->mem ? 0 : vec_place(xb, x->rm, v->rm_gpr, R15);
+    unsigned reg = vec_place(xb, x->reg, v->reg_gpr, T2);
+    unsigned vvvv = vec_place(xb, v->vvvv, v->vvvv_gpr, x->mem ? T1 : T0);
+    unsigned rm = x->mem ? 0 : vec_place(xb, x->rm, v->rm_gpr, T1);
     uint8_t *start = xb->e.p;
-    vec_encode(xb, x, reg, vvvv, rm);
-    if (!vec_verify(x, start, (unsigned)(xb->e.p - start)))
+    vec_encode(xb, x, reg, vvvv, rm, m);
+    if (!xb->e.overflow && !vec_verify(x, start, (unsigned)(xb->e.p - start), m))
         xb->e.overflow = true;
-    vec_move_masks(&xb->e, 0x91, v->mask_out);
     vec_put(xb, x->reg, v->reg_gpr && x->reg_write, reg);
     vec_put(xb, v->vvvv, v->vvvv_gpr && v->vvvv_write, vvvv);
     vec_put(xb, x->rm, v->rm_gpr && x->rm_write, rm);
-    vec_written(xb, x);
     x_flags_after(xb, x);
+}
+
+/* With a memory operand and two general registers that are in memory (MULX, ANDN ...), T1 is needed for the second one:
+ * then the operand is fetched first. */
+static bool vec_crowded(const struct xinsn *x)
+{
+    return x->mem && x->v.vvvv_gpr && place_of(x->v.vvvv) == PLACE_MEMORY;
 }
 
 void x_vec(struct xblock *xb, const struct xinsn *x)
 {
-    struct emit *e = &xb->e;
     struct pending *p = NULL;
-    vec_check(xb, x);
-    if (x->mem) {
-        flags_save(xb);
-        place_linear(xb, x);
-        if (x->v.align) {
-            EMIT(e, 0x41, 0xf6, 0xc7, x->v.align); /* test r15b */
-            place_pend_callout(xb, emit_jcc(e, 5), x, false);
-        }
-        if (x->mem & MEM_WRITE)
-            p = place_write(xb, x, x->i->seg, x->size, false);
-        else
-            place_read(xb, x, x->i->seg, x->size);
+    struct xmem m = { 0 };
+    if (vec_crowded(x)) {
+        x_callout(xb, x);
+        return;
     }
-    vec_operation(xb, x);
+    vec_check(xb, x);
+    if (x->mem)
+        p = place_mem(xb, x, &m);
+    vec_operation(xb, x, &m);
     if (p)
-        place_store_done(xb, p);
+        place_done(xb, p);
 }

@@ -349,6 +349,7 @@ static struct code_page *cache_fill_itlb(struct interp *it, struct cpu *cpu, uin
     struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
     e->key = key;
     e->page = p;
+    e->global = cpu->fetch_global;
     return p;
 }
 
@@ -359,6 +360,7 @@ static struct code_page *cache_page_at(struct interp *it, struct cpu *cpu, uint6
     struct code_page *p = likely(e->key == key) ? e->page : cache_fill_itlb(it, cpu, lin, key);
     it->key = p ? key : TLB_INVALID;
     it->page = p;
+    it->page_global = e->global;
     return p;
 }
 

@@ -22,6 +22,15 @@ static _Thread_local struct {
     struct cpu *volatile cpu;
 } hx_live;
 
+static _Thread_local const uint8_t *(*hx_fault_to)(const void *opaque, uintptr_t pc);
+static _Thread_local const void *hx_fault_opaque;
+
+void hostexec_fault_to(const uint8_t *(*fn)(const void *opaque, uintptr_t pc), const void *opaque)
+{
+    hx_fault_opaque = opaque;
+    hx_fault_to = fn;
+}
+
 /* Signal dispositions belong to the process, and so does what was there before ours. */
 static struct sigaction hx_previous[4];
 static pthread_mutex_t hx_install_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -58,6 +67,11 @@ static void hx_on_signal(int sig, siginfo_t *si, void *context)
     greg_t *g = uc->uc_mcontext.gregs;
     const struct stub *s = hx_live.stub;
     enum hx_result r = HX_OK;
+    const uint8_t *to = hx_fault_to ? hx_fault_to(hx_fault_opaque, (uintptr_t)g[REG_RIP]) : NULL;
+    if (to) {
+        g[REG_RIP] = (greg_t)(uintptr_t)to;
+        return;
+    }
     if (s && (uintptr_t)g[REG_RIP] >= (uintptr_t)s->code)
         r = hx_signal_result(sig, s, (uintptr_t)g[REG_RIP] - (uintptr_t)s->code);
     if (r == HX_OK || !uc->uc_mcontext.fpregs) {

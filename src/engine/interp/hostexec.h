@@ -105,6 +105,9 @@ insn_fn *hx_handler(const struct hx_class *c);
 /* Install the process's signal handlers (SIGFPE, SIGILL, SIGSEGV, SIGBUS) unless they are there; those that
  * were there before are called for what is not ours. hostexec_create() does it. Any thread. */
 void hostexec_init_signals(void);
+/* A translator's own host code may fault: fn tells for a program counter of this thread where to go on, or NULL: not its. It is
+ * called in a signal handler. fn NULL: no more. */
+void hostexec_fault_to(const uint8_t *(*fn)(const void *opaque, uintptr_t pc), const void *opaque);
 /* Run s with mem as its memory operand. The guest's registers are unchanged unless HX_OK. */
 enum hx_result hx_call(struct cpu *cpu, const struct stub *s, void *mem);
 

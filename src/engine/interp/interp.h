@@ -45,6 +45,7 @@ struct code_granule {
 struct itlb_entry {
     uint64_t key; /* linear page | code size and privilege (cache.c); TLB_INVALID: empty */
     struct code_page *page;
+    bool global; /* the page's translation is */
 };
 
 struct step_entry {
@@ -77,6 +78,7 @@ struct interp {
     struct block *current;  /* running, so that code it overwrites itself is noticed */
     uint64_t key;           /* ITLB key of `page`, the last page used; TLB_INVALID: none */
     struct code_page *page;
+    bool page_global;       /* its itlb_entry.global */
     struct itlb_entry itlb[ITLB_SIZE];
     struct code_page *hash[PAGE_HASH];
     struct step_entry step[STEP_CACHE];

@@ -1,0 +1,352 @@
+/* The flat shadow tables (flat.h). */
+#include "engine/dbt/flat.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "ram/ram.h"
+#include "x86/mem.h"
+#include "x86/tlb.h"
+
+#define FLAT_REGION_BITS 65536u
+
+/* --- memory --- */
+
+static void *flat_map(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void flat_unmap(void *p, size_t size)
+{
+    if (p)
+        munmap(p, size);
+}
+
+#define FLAT_NOTES (FLAT_NODES * sizeof(struct flat_node))
+
+static bool flat_set_init(struct flat_set *s)
+{
+    s->read = flat_map(FLAT_BYTES);
+    s->write = flat_map(FLAT_BYTES);
+    s->jumps = flat_map(sizeof(*s->jumps));
+    s->node = flat_map(FLAT_NOTES);
+    s->hash = flat_map(FLAT_HASH * sizeof(*s->hash));
+    s->region = flat_map(FLAT_REGION_BITS / 8);
+    return s->read && s->write && s->jumps && s->node && s->hash && s->region;
+}
+
+static void flat_set_fini(struct flat_set *s)
+{
+    flat_unmap(s->read, FLAT_BYTES);
+    flat_unmap(s->write, FLAT_BYTES);
+    flat_unmap(s->jumps, sizeof(*s->jumps));
+    flat_unmap(s->node, FLAT_NOTES);
+    flat_unmap(s->hash, FLAT_HASH * sizeof(*s->hash));
+    flat_unmap(s->region, FLAT_REGION_BITS / 8);
+    memset(s, 0, sizeof(*s));
+}
+
+bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users)
+{
+    f->cpu = cpu;
+    f->user = FLAT_USER0;
+    f->nothing = flat_map(FLAT_BYTES);
+    f->no_jumps = flat_map(sizeof(*f->no_jumps));
+    if (!f->nothing || !f->no_jumps)
+        return false;
+    for (unsigned n = 0; n < FLAT_USER0 + max_users; n++) {
+        if (flat_set_init(&f->set[n]))
+            continue;
+        flat_set_fini(&f->set[n]);
+        break; /* fewer sets: slower, not wrong */
+    }
+    while (f->nusers < max_users && f->set[FLAT_USER0 + f->nusers].read)
+        f->nusers++;
+    return true;
+}
+
+void flat_fini(struct flat *f)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
+        flat_set_fini(&f->set[n]);
+    flat_unmap((void *)(uintptr_t)f->nothing, FLAT_BYTES);
+    flat_unmap(f->no_jumps, sizeof(*f->no_jumps));
+    f->nothing = NULL;
+}
+
+/* --- emptying --- */
+
+static void flat_set_forget_jumps(struct flat_set *s)
+{
+    if (!s->jumps)
+        return;
+    bool any = false;
+    for (unsigned n = 0; n < FLAT_BLOOM; n++)
+        any |= s->jump_pages[n] != 0;
+    if (any)
+        memset(s->jumps->neg, 0, sizeof(s->jumps->neg));
+    memset(s->jump_pages, 0, sizeof(s->jump_pages));
+    s->jump_local = false;
+}
+
+static void flat_set_forget_notes(struct flat_set *s)
+{
+    if (s->nnodes)
+        memset(s->hash, 0, FLAT_HASH * sizeof(*s->hash));
+    s->nnodes = 0;
+}
+
+static void flat_set_empty(struct flat *f, struct flat_set *s)
+{
+    if (!s->read)
+        return;
+    flat_set_forget_jumps(s);
+    if (s->nregions > FLAT_REGIONS / 2) {
+        madvise(s->read, FLAT_BYTES, MADV_DONTNEED);
+        madvise(s->write, FLAT_BYTES, MADV_DONTNEED);
+        memset(s->region, 0, FLAT_REGION_BITS / 8);
+        s->nregions = 0;
+    } else {
+        for (uint32_t n = 1; n <= s->nnodes; n++)
+            s->read[s->node[n].page] = s->write[s->node[n].page] = 0;
+    }
+    flat_set_forget_notes(s);
+    f->stat_emptied++;
+}
+
+/* Keep what is global: notes are written anew. */
+static void flat_set_empty_local(struct flat *f, struct flat_set *s)
+{
+    uint32_t kept = 0;
+    if (!s->read)
+        return;
+    if (s->jump_local)
+        flat_set_forget_jumps(s);
+    bool any = false;
+    for (uint32_t n = 1; n <= s->nnodes && !any; n++)
+        any = !s->node[n].global;
+    if (!any)
+        return;
+    memset(s->hash, 0, FLAT_HASH * sizeof(*s->hash));
+    for (uint32_t n = 1; n <= s->nnodes; n++) {
+        struct flat_node *from = &s->node[n];
+        if (!from->global) {
+            s->read[from->page] = s->write[from->page] = 0;
+            continue;
+        }
+        struct flat_node *to = &s->node[++kept];
+        uint32_t *head = &s->hash[from->gfn % FLAT_HASH];
+        *to = *from;
+        to->next = *head;
+        *head = kept;
+    }
+    s->nnodes = kept;
+    f->stat_emptied++;
+}
+
+static unsigned flat_bloom(uint64_t page) { return (unsigned)(page ^ page >> 6 ^ page >> 18) & (FLAT_BLOOM * 64 - 1); }
+
+static bool flat_bloom_has(const uint64_t *bloom, uint64_t page)
+{
+    unsigned bit = flat_bloom(page);
+    return bloom[bit / 64] >> (bit % 64) & 1;
+}
+
+static void flat_bloom_add(uint64_t *bloom, uint64_t page)
+{
+    unsigned bit = flat_bloom(page);
+    bloom[bit / 64] |= 1ULL << (bit % 64);
+}
+
+/* Notes of dropped pages stay: harmless. */
+static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint64_t size)
+{
+    uint64_t page = lin >> 12 & (FLAT_PAGES - 1), count = size >> 12;
+    if (!s->read)
+        return;
+    if (count > s->nnodes / 2 + 1) {
+        flat_set_empty(f, s);
+        return;
+    }
+    bool code = false;
+    for (uint64_t n = 0; n < count; n++, page++) {
+        s->read[page] = s->write[page] = 0;
+        code |= flat_bloom_has(s->jump_pages, page);
+    }
+    if (code)
+        flat_set_forget_jumps(s);
+}
+
+static void flat_drop(struct flat *f, const struct tlb_flush *what)
+{
+    flat_set_drop(f, &f->set[FLAT_SUP_SMAP], what->lin, what->size);
+    flat_set_drop(f, &f->set[FLAT_SUP], what->lin, what->size);
+    for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++)
+        if (f->set[n].pcid == what->pcid)
+            flat_set_drop(f, &f->set[n], what->lin, what->size);
+}
+
+/* The supervisor's sets know no PCIDs: what is not global is the current one's. */
+static void flat_empty_local(struct flat *f)
+{
+    flat_set_empty_local(f, &f->set[FLAT_SUP_SMAP]);
+    flat_set_empty_local(f, &f->set[FLAT_SUP]);
+}
+
+void flat_flushed(struct flat *f, const struct tlb_flush *what)
+{
+    bool all = what->kind == TLB_FLUSH_ALL;
+    switch (what->kind) {
+    case TLB_FLUSH_PAGE:
+    case TLB_FLUSH_PAGE_PCID:
+        flat_drop(f, what);
+        return;
+    case TLB_FLUSH_ALL:
+        flat_set_empty(f, &f->set[FLAT_SUP_SMAP]);
+        flat_set_empty(f, &f->set[FLAT_SUP]);
+        break;
+    default:
+        flat_empty_local(f);
+        break;
+    }
+    for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++)
+        if (all || what->kind == TLB_FLUSH_NONGLOBAL || f->set[n].pcid == what->pcid)
+            flat_set_empty(f, &f->set[n]); /* global ones too: rare at user level */
+}
+
+static void flat_set_protect(struct flat_set *s, uint64_t gpa)
+{
+    uint32_t gfn = (uint32_t)(gpa >> 12);
+    if (!s->read)
+        return;
+    if (gpa == ~0ULL) {
+        for (uint32_t n = 1; n <= s->nnodes; n++)
+            s->write[s->node[n].page] = 0;
+        return;
+    }
+    for (uint32_t n = s->hash[gfn % FLAT_HASH]; n; n = s->node[n].next)
+        if (s->node[n].gfn == gfn)
+            s->write[s->node[n].page] = 0;
+}
+
+void flat_protect(struct flat *f, uint64_t gpa)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
+        flat_set_protect(&f->set[n], gpa);
+    f->stat_protected++;
+}
+
+void flat_forget_jumps(struct flat *f)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
+        flat_set_forget_jumps(&f->set[n]);
+}
+
+/* --- address spaces --- */
+
+void flat_switched(struct flat *f)
+{
+    uint16_t pcid = (uint16_t)mmu_pcid(f->cpu);
+    unsigned oldest = FLAT_USER0;
+    struct flat_set *s = f->set;
+    f->clock++;
+    flat_empty_local(f);
+    for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++) {
+        if (s[n].pcid == pcid && (s[n].used || !pcid)) {
+            s[n].used = f->clock;
+            f->user = n;
+            return;
+        }
+        if (s[n].used < s[oldest].used)
+            oldest = n;
+    }
+    flat_set_empty(f, &s[oldest]);
+    s[oldest].pcid = pcid;
+    s[oldest].used = f->clock;
+    f->user = oldest;
+    f->stat_spaces++;
+}
+
+struct flat_set *flat_current(struct flat *f)
+{
+    const struct cpu *cpu = f->cpu;
+    if (cpu->tlb == tlb_nothing || cpu->paging_levels == 5 || !cpu->long_mode)
+        return NULL;
+    struct flat_set *s = &f->set[cpu->mmu_idx == MMU_USER  ? f->user
+                                 : cpu->mmu_idx == MMU_SUP ? FLAT_SUP
+                                                           : FLAT_SUP_SMAP];
+    return s->read ? s : NULL;
+}
+
+struct flat_set *flat_current_code(struct flat *f)
+{
+    struct flat_set *s = flat_current(f);
+    return s && f->cpu->cpl != 3 ? &f->set[FLAT_SUP_SMAP] : s;
+}
+
+/* --- filling --- */
+
+/* Bound the pages of the tables that exist, also those that were only looked at. */
+static void flat_touch(struct flat *f, struct flat_set *s, uint64_t lin)
+{
+    uint64_t r = lin >> 21;
+    unsigned bit = (unsigned)(r ^ r >> 16) & (FLAT_REGION_BITS - 1);
+    if (s->region[bit / 8] >> (bit % 8) & 1)
+        return;
+    if (s->nregions >= FLAT_REGIONS)
+        flat_set_empty(f, s);
+    s->region[bit / 8] |= (uint8_t)(1u << (bit % 8));
+    s->nregions++;
+}
+
+static void flat_note(struct flat *f, struct flat_set *s, uint64_t page, const struct tlb_entry *e)
+{
+    if (s->nnodes + 1 >= FLAT_NODES)
+        flat_set_empty(f, s);
+    uint32_t n = ++s->nnodes;
+    uint32_t gfn = (uint32_t)(e->gpa >> 12), *head = &s->hash[gfn % FLAT_HASH];
+    s->node[n] = (struct flat_node){ .gfn = gfn, .next = *head, .page = page, .global = !!(e->gpa & TLB_G) };
+    *head = n;
+}
+
+static uint64_t flat_put(struct flat *f, struct flat_set *s, uint64_t lin, const struct tlb_entry *e, unsigned ways)
+{
+    uint64_t page = lin >> 12 & (FLAT_PAGES - 1), tag = lin & ~0xfffULL;
+    bool rd = e->rd == tag, wr = e->wr == tag;
+    flat_touch(f, s, lin);
+    if (!rd && !wr)
+        return 0;
+    if (!s->read[page] && !s->write[page])
+        flat_note(f, s, page, e);
+    if (rd)
+        s->read[page] = e->addend;
+    if (wr)
+        s->write[page] = e->addend;
+    f->stat_fills++;
+    return (rd || !(ways & ACC_READ)) && (wr || !(ways & ACC_WRITE)) ? e->addend : 0;
+}
+
+uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, unsigned ways)
+{
+    struct cpu *cpu = f->cpu;
+    struct flat_set *s = flat_current(f);
+    if (!s || (lin & 0xfff) + size > 0x1000 || !cpu_canonical(cpu, lin))
+        return 0;
+    const struct tlb_entry *e = tlb_get(cpu, cpu->mmu_idx, lin, ways);
+    return flat_put(f, s, lin, e, ways);
+}
+
+void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global)
+{
+    struct flat_set *s = flat_current_code(f);
+    if (!s)
+        return;
+    unsigned slot = flat_jump_slot(rip);
+    s->jumps->neg[slot] = 0 - rip;
+    s->jumps->host[slot] = host;
+    flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));
+    s->jump_local |= !global;
+}

@@ -1,0 +1,99 @@
+/* Flat shadow tables: from a guest page's linear address to the host's, eight bytes a page.
+ *
+ * An entry is what must be added to a linear address to reach the host's memory, or 0 when the page must not be touched
+ * directly: not present, no right, MMIO, ROM, code (for stores), clean under the dirty log, watched by a breakpoint. Tables
+ * cover all 36 bits of a 48-bit linear page number, in reservations of the address space that the host fills with zeros on
+ * demand. The index is always truncated to 36 bits, so that no address reaches beyond its table; a non-canonical address
+ * may find the entry of a canonical one, but the sum of both is then non-canonical for the host too, and faults.
+ *
+ * There is one set of tables (read, write, branch targets) for each way of accessing: the supervisor's two, and one for each of
+ * the last few PCIDs at user level. What is filled is noted, so that a set can be emptied at its size, and by guest-physical page,
+ * so that write permission can be taken away.
+ *
+ * Bounds: entries in use a set and regions touched are counted; beyond a limit the set is emptied, its memory given back.
+ *
+ * Thread: the vCPU's, or another one while that stands still.
+ */
+#ifndef VITRO_DBT_FLAT_H
+#define VITRO_DBT_FLAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "x86/cpu.h"
+
+#define FLAT_PAGES  (1ULL << 36)
+#define FLAT_BYTES  (FLAT_PAGES * 8)
+#define FLAT_NODES  (1u << 16) /* entries in use a set */
+#define FLAT_HASH   (1u << 13)
+#define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
+#define FLAT_JUMPS  4096u
+#define FLAT_USERS  8u         /* user sets at most */
+#define FLAT_BLOOM  64u
+
+/* Branch targets by linear address, a hash; neg: the negated address, so that a sum tells equality without flags. */
+struct flat_jumps {
+    uint64_t neg[FLAT_JUMPS];
+    const uint8_t *host[FLAT_JUMPS];
+};
+
+struct flat_node {
+    uint32_t gfn;      /* guest-physical page number */
+    uint32_t next;     /* with the same hash; 0: last */
+    uint64_t page : 36; /* index in the tables */
+    uint64_t global : 1;
+};
+
+struct flat_set {
+    uint64_t *read, *write; /* NULL: no such set */
+    struct flat_jumps *jumps;
+    struct flat_node *node; /* from 1 on */
+    uint32_t *hash;
+    uint8_t *region;        /* bit a hashed 2 MiB region: touched */
+    uint32_t nnodes, nregions;
+    bool jump_local;        /* some branch target's page is not global */
+    uint64_t jump_pages[FLAT_BLOOM]; /* hashed pages that branch targets lie in */
+    uint16_t pcid;          /* user sets: whose it is, */
+    uint64_t used;          /* and when it was last used; 0: never */
+};
+
+enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0 };
+
+struct flat {
+    struct cpu *cpu;
+    struct flat_set set[FLAT_USER0 + FLAT_USERS];
+    unsigned nusers;
+    unsigned user;       /* the set of the current PCID */
+    uint64_t clock;
+    const uint64_t *nothing; /* a table without entries */
+    struct flat_jumps *no_jumps;
+    uint64_t stat_fills, stat_emptied, stat_protected, stat_spaces;
+};
+
+/* Reserve. False: no memory or address space. max_users: user sets. */
+bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users);
+void flat_fini(struct flat *f);
+
+/* The set for accesses as the CPU is now; NULL: everything must take the slow path. */
+struct flat_set *flat_current(struct flat *f);
+/* The set whose branch targets count now: one for all of the supervisor's. NULL as above. */
+struct flat_set *flat_current_code(struct flat *f);
+
+/* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access
+ * raises in translation. Returns the addend if it may go directly from now on; 0: the slow path must do it. */
+uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, unsigned ways);
+
+/* Note that linear address rip of the current mode continues at host. */
+void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global);
+
+/* The choke point: what of struct cpu_ops has the same names. */
+void flat_flushed(struct flat *f, const struct tlb_flush *what);
+void flat_switched(struct flat *f);
+void flat_protect(struct flat *f, uint64_t gpa);
+/* Branch targets only: code went. */
+void flat_forget_jumps(struct flat *f);
+
+/* Slot of rip in a table of branch targets: generated code computes the same. */
+static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)(rip + (rip >> 9 | rip << 55)) & (FLAT_JUMPS - 1); }
+
+#endif
