@@ -84,6 +84,10 @@ int block_raw_open(struct block **out, const char *path, bool ro, struct err *er
  * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */
 int block_overlay_open(struct block **out, struct block *base, struct err *err);
 
+/* A read-only disk that is data, which is taken over (also on failure) and freed. size is a multiple of
+ * BLOCK_SECTOR. 0 or -errno. */
+int block_memory_open(struct block **out, uint8_t *data, size_t size);
+
 /* --- asynchronous requests --- */
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };

@@ -13,6 +13,7 @@
 #include "block/qcow2.h"
 #include "cli/cli.h"
 #include "cli/image_args.h"
+#include "cli/image_build.h"
 #include "machine/config.h"
 
 void cmd_image_help(void)
@@ -23,7 +24,8 @@ void cmd_image_help(void)
         "  check FILE           is a qcow2 image consistent? Status 0: yes, 1: no (or not all was repaired)\n"
         "  convert FROM TO      copy the disk of one image into a new one\n"
         "  resize FILE SIZE     make the disk larger; +SIZE: by so much\n"
-        "  commit FILE          write what a qcow2 image holds into its backing file, and empty it\n\n"
+        "  commit FILE          write what a qcow2 image holds into its backing file, and empty it\n"
+        "  build debian         make a bootable Debian disk (see below)\n\n"
         "  --format raw|qcow2         the format of FILE or FROM; default by suffix (.img .raw .qcow2), "
         "never guessed\n"
         "  --to raw|qcow2             the format of TO (convert); default by suffix\n"
@@ -37,7 +39,19 @@ void cmd_image_help(void)
         "  --repair                   set wrong reference counts right (check)\n"
         "  --keep                     do not empty the image (commit)\n"
         "  --json                     info and check: one JSON object\n\n"
-        "New files appear under their name only when they are complete and durable.");
+        "New files appear under their name only when they are complete and durable.\n\n"
+        "build debian takes:\n"
+        "  -o FILE                    the image; default debian.qcow2\n"
+        "  --size SIZE                of the disk, default 4G; the system grows when the disk does\n"
+        "  --suite NAME               default bookworm\n"
+        "  --mirror URL               default: what this host's apt uses\n"
+        "  --packages A,B             more packages\n"
+        "  --hostname NAME            default debian\n"
+        "  --user NAME                a user who may use sudo\n"
+        "  --ssh-key FILE             public keys that may log in as that user, else as root\n"
+        "  --password-hash HASH       of that user, else of root; without one, the console logs in by itself\n"
+        "  --kernel-out FILE, --initrd-out FILE   also write these, for vitro run --kernel\n"
+        "  --format, --force, --json  as above");
 }
 
 enum image_format image_args_format(const struct image_args *a, const char *given, const char *path)
@@ -404,7 +418,9 @@ int cmd_image(int argc, char **argv)
     struct image_args a = { .words = 0 };
 
     if (argc == 0)
-        return cli_failf("say what to do: vitro image create, info, check, convert, resize or commit");
+        return cli_failf("say what to do: vitro image create, info, check, convert, resize, commit or build");
+    if (!strcmp(argv[0], "build"))
+        return image_build(argc - 1, argv + 1);
     for (size_t i = 0; i < ARRAY_LEN(image_verbs); i++) {
         const struct image_verb *v = &image_verbs[i];
 
@@ -412,6 +428,6 @@ int cmd_image(int argc, char **argv)
             continue;
         return image_parse(v, argc - 1, argv + 1, &a) ? CLI_ERROR : v->run(&a);
     }
-    return cli_failf("there is no 'image %.60s': use create, info, check, convert, resize or commit",
+    return cli_failf("there is no 'image %.60s': use create, info, check, convert, resize, commit or build",
                      argv[0]);
 }

@@ -229,6 +229,8 @@ const struct config_key config_keys[] = {
       PARSED(config_set_disk), .repeatable = true },
     { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
       MEMBER(CONFIG_FILE, cdrom) },
+    { "cloud-init", "USER[,META]", "user-data and meta-data for the guest, on a seed disk (NoCloud)", NULL,
+      MEMBER(CONFIG_FILE, cloud_init) },
     { "net", "WHAT[,OPT]", "none, user[,forward=tcp:H:G], tap,ifname=IF, switch=NAME; mac=, queues=",
       "none user user,forward=tcp: tap,ifname= switch=", PARSED(config_set_net), .repeatable = true },
     { "name", "NAME", "what messages call the machine", NULL, PARSED(config_set_name) },
@@ -263,7 +265,7 @@ int config_init(struct machine_config *c)
     c->memory = 512ULL << 20;
     c->engine = strdup("auto");
     c->cpu = strdup("host");
-    c->name = strdup("vitro");
+    c->name = strdup(CONFIG_NAME_DEFAULT);
     if (c->engine && c->cpu && c->name)
         return 0;
     config_fini(c);
@@ -283,6 +285,7 @@ void config_fini(struct machine_config *c)
     for (unsigned i = 0; i < CONFIG_SERIALS; i++)
         free(c->serial[i]);
     free(c->cdrom);
+    free(c->cloud_init);
     config_free_disks(c);
     config_free_consoles(c);
     config_free_nets(c);

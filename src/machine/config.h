@@ -19,6 +19,7 @@ struct err;
 #define CONFIG_CONSOLES      8
 #define CONFIG_PORT_NAME_MAX 31
 #define CONFIG_DISKS      16
+#define CONFIG_NAME_DEFAULT "vitro"
 #define CONFIG_NETS       8
 #define CONFIG_MEMORY_MIN (2ULL << 20)
 #define CONFIG_MEMORY_MAX (1ULL << 40)
@@ -77,6 +78,7 @@ struct machine_config {
     struct config_disk disk[CONFIG_DISKS];
     unsigned disks;
     char *cdrom;
+    char *cloud_init; /* USER-DATA[,META-DATA], see seed.c */
     struct config_net *net[CONFIG_NETS]; /* owned */
     unsigned nets;
     uint64_t memory;              /* bytes */

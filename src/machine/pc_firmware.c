@@ -237,7 +237,7 @@ static unsigned pc_boot_number(const struct vm *vm, unsigned n)
 /* One line a disk, with the name that Open Firmware would give it: slots are in hexadecimal. */
 static int pc_fill_boot_order(struct vm *vm)
 {
-    char text[(CONFIG_DISKS + 2) * 40];
+    char text[(CONFIG_DISKS + 3) * 40];
     size_t len = 0;
 
     if (vm->cfg->kernel)

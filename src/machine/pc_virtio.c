@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "block/image.h"
+#include "machine/seed.h"
 #include "machine/vm.h"
 
 struct vm_disk {
@@ -68,23 +69,40 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_di
 
 unsigned pc_disk_slot(const struct vm *vm, unsigned n) { return vm->disk[n]->blk.vp.pci.devfn >> 3; }
 
-static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
+/* Takes block over, also on failure. */
+static int pc_add_block(struct vm *vm, struct block *block, const struct config_disk *cfg, const char *kind,
+                        struct err *err)
 {
     struct vm_disk *d = calloc(1, sizeof(*d));
     unsigned n = vm->ndisks;
     int r;
 
-    if (!d)
+    if (!d) {
+        block_close(block);
         return err_set(err, ENOMEM, "out of memory for disk %u", n);
-    r = pc_open_disk(&d->block, cfg, err);
-    if (r < 0) {
-        free(d);
-        return r;
     }
+    d->block = block;
     vm->disk[vm->ndisks++] = d;
     snprintf(d->name, sizeof(d->name), "vitro-%s%u", kind, n);
     r = pc_wire_disk(vm, d, cfg, n);
     return r < 0 ? err_set(err, -r, "cannot add disk '%s': %s", cfg->path, strerror(-r)) : 0;
+}
+
+static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
+{
+    struct block *block;
+    int r = pc_open_disk(&block, cfg, err);
+
+    return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);
+}
+
+static int pc_add_seed(struct vm *vm, struct err *err)
+{
+    struct config_disk cfg = { .path = vm->cfg->cloud_init, .ro = true };
+    struct block *block;
+    int r = seed_open(&block, vm->cfg, err);
+
+    return r < 0 ? r : pc_add_block(vm, block, &cfg, "seed", err);
 }
 
 static int pc_wire_rng(struct vm *vm)
@@ -111,6 +129,8 @@ int pc_init_virtio(struct vm *vm, struct err *err)
         struct config_disk cd = { .path = vm->cfg->cdrom, .format = IMAGE_RAW, .ro = true };
         r = pc_add_disk(vm, &cd, "cdrom", err);
     }
+    if (r == 0 && vm->cfg->cloud_init)
+        r = pc_add_seed(vm, err);
     return r;
 }
 

@@ -149,7 +149,7 @@ struct vm {
     struct virtio_rng rng;
     struct virtio_console vcon; /* if cfg->consoles */
     struct vm_port port[CONFIG_CONSOLES];
-    struct vm_disk *disk[CONFIG_DISKS + 1]; /* owned, see pc_virtio.c; the last is the CD */
+    struct vm_disk *disk[CONFIG_DISKS + 2]; /* owned, see pc_virtio.c; behind them CD and seed */
     unsigned ndisks;
     struct vm_net *net[CONFIG_NETS]; /* owned, see pc_net.c */
     unsigned nnets;
