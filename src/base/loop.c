@@ -75,6 +75,8 @@ void loop_fini(struct loop *l)
 
 void loop_lock(struct loop *l) { pthread_mutex_lock(&l->lock); }
 
+bool loop_trylock(struct loop *l) { return pthread_mutex_trylock(&l->lock) == 0; }
+
 void loop_unlock(struct loop *l) { pthread_mutex_unlock(&l->lock); }
 
 void loop_kick(struct loop *l)

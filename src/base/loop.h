@@ -64,6 +64,8 @@ void loop_stop(struct loop *l);
 void loop_kick(struct loop *l);
 
 void loop_lock(struct loop *l);
+/* True if the lock was free and now is ours. For threads that would rather hand their work to the loop than wait. */
+bool loop_trylock(struct loop *l);
 void loop_unlock(struct loop *l);
 
 /* Start and stop watching; device lock held once the loop runs. events is an EPOLL* mask (level-triggered).

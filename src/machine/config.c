@@ -227,6 +227,8 @@ const struct config_key config_keys[] = {
       "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
     { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
+    { "share", "DIR[,OPT]", "folder for the guest; options: tag=, ro, cache=, owner=; repeatable", NULL,
+      PARSED(config_set_share), .repeatable = true },
     { "cdrom", "FILE", "CD image (ISO 9660), a read-only disk behind the others", NULL,
       MEMBER(CONFIG_FILE, cdrom) },
     { "cloud-init", "USER[,META]", "user-data and meta-data for the guest, on a seed disk (NoCloud)", NULL,
@@ -242,7 +244,6 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, firmware, all (commas between)",
       "io mmio irq exits firmware all",
       PARSED(config_set_trace) },
-    { "share", "DIR", "", NULL, .kind = CONFIG_LATER, .repeatable = true },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
     { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },
     { "seccomp", "on|off", "", NULL, .kind = CONFIG_LATER },
@@ -289,6 +290,7 @@ void config_fini(struct machine_config *c)
     config_free_disks(c);
     config_free_consoles(c);
     config_free_nets(c);
+    config_free_shares(c);
     memset(c, 0, sizeof(*c));
 }
 

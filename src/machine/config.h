@@ -12,6 +12,7 @@
 
 #include "block/image.h"
 #include "net/net.h"
+#include "share/share.h"
 
 struct err;
 
@@ -21,6 +22,7 @@ struct err;
 #define CONFIG_DISKS      16
 #define CONFIG_NAME_DEFAULT "vitro"
 #define CONFIG_NETS       8
+#define CONFIG_SHARES     8
 #define CONFIG_MEMORY_MIN (2ULL << 20)
 #define CONFIG_MEMORY_MAX (1ULL << 40)
 
@@ -35,6 +37,17 @@ enum {
 
 #define CONFIG_SERIAL_MAX 20 /* what a virtio disk can tell (virtio 1.2, 5.2.6) */
 #define CONFIG_QUEUES_MAX 16
+
+#define CONFIG_TAG_MAX    36 /* what a virtio file system device can tell (virtio 1.2, 5.11.4) */
+
+/* --share */
+struct config_share {
+    char *path;
+    char tag[CONFIG_TAG_MAX + 1];
+    bool ro, map;
+    enum share_cache cache;
+    uint32_t uid, gid; /* map */
+};
 
 /* --disk */
 struct config_disk {
@@ -77,6 +90,8 @@ struct machine_config {
     unsigned consoles;
     struct config_disk disk[CONFIG_DISKS];
     unsigned disks;
+    struct config_share share[CONFIG_SHARES];
+    unsigned shares;
     char *cdrom;
     char *cloud_init; /* USER-DATA[,META-DATA], see seed.c */
     struct config_net *net[CONFIG_NETS]; /* owned */
@@ -112,7 +127,7 @@ int config_init(struct machine_config *c);
 void config_fini(struct machine_config *c);
 
 /* Set one option from text; value is NULL for a flag (true), or "true"/"false". A later value replaces an
- * earlier one; --serial, --disk and --net collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
+ * earlier one; --serial, --disk, --share and --net collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
 int config_set(struct machine_config *c, const char *key, const char *value, struct err *err);
 
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
@@ -121,6 +136,10 @@ int config_load_json(struct machine_config *c, const char *path, struct err *err
 
 /* Check what belongs together once everything is set. 0, or -EINVAL with a sentence in err. */
 int config_check(const struct machine_config *c, struct err *err);
+
+/* config_share.c: the same for --share. */
+int config_set_share(struct machine_config *c, const char *value, struct err *err);
+void config_free_shares(struct machine_config *c);
 
 /* config_disk.c: --disk for the table, and what config_fini() does about it. */
 int config_set_disk(struct machine_config *c, const char *value, struct err *err);

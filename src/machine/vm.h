@@ -153,6 +153,8 @@ struct vm {
     unsigned ndisks;
     struct vm_net *net[CONFIG_NETS]; /* owned, see pc_net.c */
     unsigned nnets;
+    struct vm_share *share[CONFIG_SHARES]; /* owned, see pc_share.c */
+    unsigned nshares;
 
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
     unsigned ndevices;
@@ -217,6 +219,9 @@ void pc_console_resize(struct vm *vm);
 int pc_init_net(struct vm *vm, struct err *err);
 void pc_stop_net(struct vm *vm);
 void pc_fini_net(struct vm *vm);
+/* pc_share.c, called by these */
+int pc_init_shares(struct vm *vm, struct err *err);
+void pc_fini_shares(struct vm *vm);
 
 /* vcpu_thread.c */
 extern const struct cpu_ops vcpu_thread_ops;

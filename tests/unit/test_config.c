@@ -222,12 +222,39 @@ static void test_disks(void **state)
     config_fini(&c);
 }
 
+static void test_shares(void **state)
+{
+    static const char *const bad[] = { "",       ",ro",        "d,",          "d,rw",         "d,tag=",       "d,tag=a/b",
+                                       "d,cache=maybe", "d,owner=1", "d,owner=a:b", "d,owner=1:2:3", "d,owner=-1:0", "d,owner=4294967295:0",
+                                       "d,tag=1234567890123456789012345678901234567" };
+    struct machine_config c;
+    struct err err = { "" };
+
+    assert_int_equal(config_init(&c), 0);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_int_equal(config_set(&c, "share", bad[i], &err), -EINVAL);
+        assert_non_null(strstr(err.text, "share"));
+    }
+    assert_int_equal(c.shares, 0);
+    assert_int_equal(config_set(&c, "share", "/a", &err), 0);
+    assert_int_equal(config_set(&c, "share", "/b,ro,cache=always,owner=1000:100", &err), 0);
+    assert_string_equal(c.share[0].tag, "share");
+    assert_string_equal(c.share[1].tag, "share1");
+    assert_true(!c.share[0].ro && !c.share[0].map && c.share[0].cache == SHARE_CACHE_AUTO);
+    assert_true(c.share[1].ro && c.share[1].map && c.share[1].uid == 1000 && c.share[1].gid == 100);
+    assert_int_equal(config_set(&c, "share", "/c,tag=share", &err), -EINVAL); /* taken */
+    for (unsigned n = 2; n < CONFIG_SHARES; n++)
+        assert_int_equal(config_set(&c, "share", "/x", &err), 0);
+    assert_int_equal(config_set(&c, "share", "/x", &err), -EINVAL);
+    config_fini(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_consoles), cmocka_unit_test(test_sizes),       cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_set),      cmocka_unit_test(test_disks),       cmocka_unit_test(test_table),
-        cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage),
+        cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage), cmocka_unit_test(test_shares),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
