@@ -12,14 +12,15 @@
 #include "boot/boot.h"
 #include "boot/parts.h"
 
-/* Where distributions have the images; the first that exists is taken. vars is NULL for firmware without. */
+/* Where distributions have the images; the first that exists is taken. vars is NULL for firmware without. Debian 12's small
+ * OVMF comes first: it is in GRUB after a quarter of the time that the large one takes (docs/design/firmware.md). */
 static const struct {
     const char *name, *rom, *vars;
 } firmware_places[] = {
     { "seabios", "/usr/share/seabios/bios-256k.bin", NULL }, /* Debian, Fedora */
     { "seabios", "/usr/share/qemu/bios-256k.bin", NULL },
-    { "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd" }, /* Debian */
-    { "ovmf", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd" },
+    { "ovmf", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd" }, /* Debian */
+    { "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd" },
     { "ovmf", "/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd" }, /* Fedora */
 };
 
