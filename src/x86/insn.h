@@ -83,6 +83,18 @@ enum decode_result { DECODE_OK, DECODE_UD, DECODE_TRUNCATED, DECODE_TOO_LONG };
 enum decode_result insn_decode(const uint8_t *p, unsigned n, unsigned code_size, bool amd, struct insn *i,
                                struct decoded *d);
 
+/* How the bytes of a 64-bit instruction divide. Equal heads (and immediates, where they say what to do) mean equal decodes but for the
+ * values of displacement and immediate. */
+struct insn_parts {
+    uint8_t head; /* prefixes, opcode, ModRM, SIB */
+    uint8_t disp; /* bytes: 0 1 4 */
+    uint8_t imm;  /* 0 1 2 4 8 */
+    bool imm_is_opcode; /* the immediate decides what is done: shift counts, vector controls */
+};
+/* split.c: p has 16 bytes, whatever is in them. False: rare or invalid, ask insn_decode(). An answer does not mean that the
+ * instruction is valid. */
+bool insn_split(const uint8_t *p, struct insn_parts *s);
+
 /* Offset part of the memory operand, within its address size. */
 static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *i)
 {

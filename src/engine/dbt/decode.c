@@ -371,20 +371,55 @@ static void classify(struct xinsn *x, const struct decoded *d)
     x->kind = kind;
 }
 
-bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, unsigned off)
+/* --- by form --- */
+
+/* Decode again and classify. False: it is not i any more. */
+static bool classify_decoded(struct xblock *xb, struct xinsn *x, const struct insn *i, const uint8_t *code, unsigned n)
 {
-    const struct insn *i = b->insn;
-    bool amd = xb->cpu->cpuid->vendor == VENDOR_AMD;
     struct decoded d;
     struct insn again;
-    unsigned at = 0;
-    for (unsigned n = 0; n < b->n; n++, i++) {
-        if (insn_decode(code + at, b->len - at, 8, amd, &again, &d) != DECODE_OK || again.len != i->len ||
-            again.op != i->op || again.form != i->form)
+    if (insn_decode(code, n, 8, xb->cpu->cpuid->vendor == VENDOR_AMD, &again, &d) != DECODE_OK || again.len != i->len ||
+        again.op != i->op || again.form != i->form)
+        return false;
+    *x = (struct xinsn){ .i = i };
+    classify(x, &d);
+    return true;
+}
+
+/* All that classify() finds out depends on the form only, but for the bytes of the immediate: so it is done once a form. (It may look at
+ * i->imm only where form.h makes the immediate a part of the form: shift counts, vector controls.) */
+static bool classify_form(struct xblock *xb, struct xinsn *x, const struct insn *i, uint32_t n)
+{
+    struct forms *f = xb->t->it->forms;
+    struct form *form = &f->form[n];
+    struct xinsn *note = (struct xinsn *)(void *)(f->note + (size_t)n * FORM_NOTE);
+    _Static_assert(sizeof(*note) <= FORM_NOTE && FORM_NOTE % _Alignof(struct xinsn) == 0, "a note must hold it");
+    if (!form->noted) {
+        uint8_t sample[15];
+        form_sample(form, sample);
+        form->noted = classify_decoded(xb, note, i, sample, sizeof(sample));
+        if (!form->noted)
             return false;
+    }
+    *x = *note;
+    x->i = i;
+    if (x->imm_len && !form->parts.imm_is_opcode)
+        memcpy(x->imm, &i->imm, sizeof(x->imm));
+    return true;
+}
+
+bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, unsigned off)
+{
+    const uint32_t *form = block_forms(b);
+    bool forms = b->epoch == xb->t->it->forms->epoch;
+    unsigned at = 0;
+    for (unsigned n = 0; n < b->n; n++) {
+        const struct insn *i = &b->insn[n];
         struct xinsn *x = &xb->x[n];
-        *x = (struct xinsn){ .i = i, .off = (uint16_t)(off + at) };
-        classify(x, &d);
+        bool done = forms && form[n] && classify_form(xb, x, i, form[n]);
+        if (!done && !classify_decoded(xb, x, i, code + at, b->len - at))
+            return false;
+        x->off = (uint16_t)(off + at);
         at += i->len;
     }
     xb->n = b->n;

@@ -14,7 +14,6 @@
 
 #include "engine/interp/interp.h"
 #include "ram/ram.h"
-#include "x86/cpuid.h"
 
 static void cache_empty_itlb(struct interp *it)
 {
@@ -29,6 +28,10 @@ int cache_init(struct interp *it)
     if (p == MAP_FAILED)
         return -1;
     it->arena = p;
+    it->forms = forms_create();
+    if (!it->forms)
+        return -1;
+    it->arena_used = ARENA_UNIT; /* 0 means "none" */
     cache_empty_itlb(it);
     return 0;
 }
@@ -38,6 +41,8 @@ void cache_fini(struct interp *it)
     if (it->arena)
         munmap(it->arena, INTERP_ARENA);
     it->arena = NULL;
+    forms_destroy(it->forms);
+    it->forms = NULL;
 }
 
 static void cache_flush_region(struct interp *it, uint64_t lin, uint64_t size)
@@ -95,8 +100,9 @@ void cache_drop_all(struct interp *it)
     /* Keep what was touched lately mapped; the tail goes back to the host. */
     if (it->arena_used > INTERP_ARENA / 4)
         madvise(it->arena + INTERP_ARENA / 4, INTERP_ARENA - INTERP_ARENA / 4, MADV_DONTNEED);
-    it->arena_used = 0;
+    it->arena_used = ARENA_UNIT;
     hostexec_clear(it->hx);
+    forms_clear(it->forms);
     if (it->translator)
         it->translator->drop(it);
     it->stat_dropped++;
@@ -104,7 +110,7 @@ void cache_drop_all(struct interp *it)
 
 static void *cache_alloc(struct interp *it, size_t size)
 {
-    size = ALIGN_UP(size, 64);
+    size = ALIGN_UP(size, ARENA_UNIT);
     if (size > INTERP_ARENA - it->arena_used)
         return NULL;
     void *p = it->arena + it->arena_used;
@@ -130,7 +136,7 @@ static struct code_page *cache_get_page(struct interp *it, uint64_t gpa, unsigne
     struct code_page *p = cache_find_page(it, gpa, code_size);
     if (p)
         return p;
-    if (INTERP_ARENA - it->arena_used < 1UL << 20)
+    if (INTERP_ARENA - it->arena_used < 1UL << 16)
         cache_drop_all(it);
     p = cache_alloc(it, sizeof(*p));
     struct code_page **bucket = cache_bucket(it, gpa);
@@ -226,7 +232,9 @@ static void cache_invalidate_page(struct interp *it, uint64_t gpa)
     for (struct code_page *p = *cache_bucket(it, gpa); p; p = p->chain) {
         if (p->gpa != gpa)
             continue;
-        memset(p->at, 0, sizeof(p->at));
+        for (unsigned n = 0; n < ARRAY_LEN(p->at); n++)
+            if (p->at[n])
+                memset(p->at[n], 0, sizeof(*p->at[n]));
         if (it->page == p)
             interp_stale_current(it);
         if (it->translator)
@@ -275,58 +283,60 @@ void cache_code_write_async(void *opaque, uint64_t gpa, uint64_t len)
 
 /* --- decoding a block --- */
 
-struct block_draft {
-    struct insn insn[BLOCK_MAX];
-    unsigned n, len;
-};
-
-/* Decode from gpa on into draft. False: stub memory is full, nothing was decided. */
-static bool cache_decode(struct interp *it, struct cpu *cpu, uint64_t gpa, struct block_draft *draft)
+/* Decode from off on into b, which has room. False: stub memory is full, nothing was decided. */
+static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_page *page, unsigned off, struct block *b)
 {
-    unsigned room = PAGE_SIZE - (gpa & 0xfff);
-    const uint8_t *code = ram_borrow(cpu->ram, gpa, room);
-    bool amd = cpu->cpuid->vendor == VENDOR_AMD;
-    struct decoded d;
-    draft->n = draft->len = 0;
-    while (draft->n < BLOCK_MAX) {
-        struct insn *i = &draft->insn[draft->n];
-        unsigned left = room - draft->len;
-        if (insn_decode(code + draft->len, left, cpu->code_size, amd, i, &d) != DECODE_OK)
+    unsigned room = PAGE_SIZE - off;
+    const uint8_t *code = ram_borrow(cpu->ram, page->gpa + off, room);
+    uint32_t form[BLOCK_MAX];
+    bool full;
+    *b = (struct block){ .epoch = it->forms->epoch };
+    while (b->n < BLOCK_MAX) {
+        struct insn *i = &b->insn[b->n];
+        if (form_decode(it, code + b->len, room - b->len, i, &form[b->n], &full) != DECODE_OK)
             break; /* the step path raises, or fetches the rest from the next page */
-        if (!bind_insn(it, i, &d))
+        if (full)
             return false;
-        draft->n++;
-        draft->len += i->len;
-        it->stat_decoded++;
-        if (bind_ends_block(it, i) || draft->len == room)
+        b->n++;
+        b->len += i->len;
+        if (bind_ends_block(it, i) || b->len == room)
             break;
     }
+    it->stat_decoded += b->n;
+    memcpy(b->insn + b->n, form, b->n * sizeof(*form));
     return true;
+}
+
+#define BLOCK_BYTES(n) (sizeof(struct block) + (n) * (sizeof(struct insn) + sizeof(uint32_t)))
+
+/* The granule's table of a page, made if it is not there. NULL: no room. */
+static struct code_granule *cache_granule(struct interp *it, struct code_page *page, unsigned off)
+{
+    struct code_granule **g = &page->at[off / 64];
+    if (!*g) {
+        *g = cache_alloc(it, sizeof(**g));
+        if (*g)
+            memset(*g, 0, sizeof(**g));
+    }
+    return *g;
 }
 
 static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_page *page, unsigned off)
 {
-    struct block_draft draft;
     unsigned room = PAGE_SIZE - off;
     cache_mark(it->vcpu, page->gpa + off, room < 1024 ? room : 1024);
-    if (!cache_decode(it, cpu, page->gpa + off, &draft)) {
+    struct code_granule *g = cache_granule(it, page, off);
+    struct block *b = (void *)(it->arena + it->arena_used);
+    if (!g || INTERP_ARENA - it->arena_used < BLOCK_BYTES(BLOCK_MAX) || !cache_decode(it, cpu, page, off, b)) {
         cache_drop_all(it);
         return NULL;
     }
-    if (draft.n == 0)
+    if (b->n == 0)
         return NULL;
-    struct block *b = cache_alloc(it, sizeof(*b) + draft.n * sizeof(struct insn));
-    if (!b) {
-        cache_drop_all(it);
-        return NULL;
-    }
-    b->n = (uint16_t)draft.n;
-    b->len = (uint16_t)draft.len;
-    b->count = 0;
-    b->host = NULL;
-    memcpy(b->insn, draft.insn, draft.n * sizeof(struct insn));
-    page->at[off] = b;
-    return b;
+    if (b->epoch != it->forms->epoch) /* forgotten in the middle: none of the numbers is good */
+        b->epoch = it->forms->epoch - 1;
+    g->at[off % 64] = (uint32_t)(it->arena_used / ARENA_UNIT);
+    return cache_alloc(it, BLOCK_BYTES(b->n));
 }
 
 static struct code_page *cache_fill_itlb(struct interp *it, struct cpu *cpu, uint64_t lin, uint64_t key)
@@ -364,9 +374,9 @@ struct block *cache_lookup(struct interp *it, struct cpu *cpu)
             return NULL;
     }
     unsigned off = lin & 0xfff;
-    struct block *b = page->at[off];
-    if (unlikely(!b))
-        b = cache_make(it, cpu, page, off);
+    const struct code_granule *g = page->at[off / 64];
+    uint32_t at = likely(g != NULL) ? g->at[off % 64] : 0;
+    struct block *b = likely(at) ? (void *)(it->arena + (size_t)at * ARENA_UNIT) : cache_make(it, cpu, page, off);
     if (unlikely(cpu->code_size != 8) && b && cpu->r[R_RIP] + b->len - 1 > cpu->seg[SEG_CS].limit)
         return NULL;
     return b;

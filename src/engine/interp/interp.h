@@ -8,6 +8,7 @@
 #define VITRO_INTERP_INTERP_H
 
 #include "engine/engine.h"
+#include "engine/interp/form.h"
 #include "engine/interp/ops.h"
 
 #define BLOCK_MAX 48 /* instructions; bounds the time to the next look at attention */
@@ -17,15 +18,24 @@ struct block {
     uint16_t n;
     uint32_t count;      /* a translator's: how often it has run */
     const uint8_t *host; /* and its code for this block; NULL: none */
-    struct insn insn[];
+    uint32_t epoch;      /* of block_forms() */
+    uint32_t spare;
+    struct insn insn[];  /* n of them, then the numbers of their forms */
 };
 
-/* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. */
+/* Numbers of the forms (form.h) of b's instructions, 0: none; good while b->epoch is the forms'. */
+static inline const uint32_t *block_forms(const struct block *b) { return (const uint32_t *)(b->insn + b->n); }
+
+/* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. Blocks are found by the
+ * offset of their first byte in two steps, since most of a page never begins one. */
 struct code_page {
     uint64_t gpa;
     struct code_page *chain; /* hash chain */
     uint8_t code_size;
-    struct block *at[4096]; /* by offset of the first byte */
+    struct code_granule *at[64];
+};
+struct code_granule {
+    uint32_t at[64]; /* where in the arena, in units of ARENA_UNIT; 0: no block */
 };
 
 #define ITLB_SIZE  512
@@ -74,6 +84,7 @@ struct interp {
     struct step_entry step[STEP_CACHE];
     uint8_t *arena; /* code pages and blocks; emptied as a whole */
     size_t arena_used;
+    struct forms *forms;
     struct hostexec *hx;
     const struct interp_translator *translator; /* NULL: none */
     void *translator_data;
@@ -92,6 +103,7 @@ struct interp_shared {
 };
 
 #define INTERP_ARENA (96UL << 20)
+#define ARENA_UNIT   16u
 
 /* cache.c */
 int cache_init(struct interp *it);

@@ -5,7 +5,6 @@
 
 #include "engine/interp/interp.h"
 #include "ram/ram.h"
-#include "x86/cpuid.h"
 #include "x86/debug.h"
 
 /* Up to n bytes of code at lin, all in one page. */
@@ -29,21 +28,20 @@ static unsigned step_room(struct cpu *cpu)
     return limit - rip >= 14 ? 15 : (unsigned)(limit - rip) + 1;
 }
 
-/* Decode the instruction at lin; fetches the next page only if the first does not hold all of it. */
-static enum decode_result step_decode(struct cpu *cpu, uint64_t lin, struct insn *i, struct decoded *d)
+/* Decode and bind the instruction at lin; fetches the next page only if the first does not hold all of it. */
+static enum decode_result step_decode(struct interp *it, struct cpu *cpu, uint64_t lin, struct step_entry *e, bool *full)
 {
-    uint8_t buf[15];
     unsigned room = step_room(cpu), first = PAGE_SIZE - (lin & 0xfff);
-    bool amd = cpu->cpuid->vendor == VENDOR_AMD;
     unsigned n = room < first ? room : first;
-    step_fetch_part(cpu, lin, buf, n);
-    enum decode_result r = insn_decode(buf, n, cpu->code_size, amd, i, d);
+    uint32_t form;
+    step_fetch_part(cpu, lin, e->bytes, n);
+    enum decode_result r = form_decode(it, e->bytes, n, &e->insn, &form, full);
     if (r != DECODE_TRUNCATED)
         return r;
     if (room > first) {
         uint64_t next = cpu->code_size == 8 ? lin + n : (uint32_t)(lin + n);
-        step_fetch_part(cpu, next, buf + n, room - n);
-        r = insn_decode(buf, room, cpu->code_size, amd, i, d);
+        step_fetch_part(cpu, next, e->bytes + n, room - n);
+        r = form_decode(it, e->bytes, room, &e->insn, &form, full);
     }
     if (r == DECODE_TRUNCATED)
         CPU_GP0(cpu); /* the limit of CS cuts it off */
@@ -66,26 +64,24 @@ static bool step_cached(struct cpu *cpu, const struct step_entry *e, uint64_t li
 static const struct insn *step_get(struct interp *it, struct cpu *cpu, uint64_t lin)
 {
     struct step_entry *e = &it->step[(lin ^ lin >> PAGE_SHIFT) % STEP_CACHE];
-    struct decoded d;
     if (step_cached(cpu, e, lin))
         return &e->insn;
+    bool full;
     e->insn.len = 0;
-    enum decode_result r = step_decode(cpu, lin, &e->insn, &d);
+    e->key = 0; /* until it is bound: what follows may raise */
+    enum decode_result r = step_decode(it, cpu, lin, e, &full);
+    if (r == DECODE_OK && full) {
+        cache_drop_all(it);
+        r = step_decode(it, cpu, lin, e, &full);
+    }
     if (r != DECODE_OK) {
         e->insn.len = 0;
         if (r == DECODE_TOO_LONG)
             CPU_GP0(cpu);
         CPU_UD(cpu);
     }
-    if (!bind_insn(it, &e->insn, &d)) {
-        struct insn i = e->insn;
-        cache_drop_all(it);
-        e->insn = i;
-        bind_insn(it, &e->insn, &d);
-    }
     e->key = lin;
     e->ctx = cpu->code_size;
-    memcpy(e->bytes, d.raw, sizeof(e->bytes));
     return &e->insn;
 }
 
