@@ -6,7 +6,7 @@
  * Bits are set and cleared while all other vCPUs stand still (quiesce.c), so no store can slip in between
  * the look and the store.
  *
- * Memory is bounded: blocks come from an arena that is emptied as a whole when it is full.
+ * Memory is bounded: blocks (found by page and offset in one hash table) come from an arena that is emptied as a whole when it is full.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +96,7 @@ void cache_drop_all(struct interp *it)
     it->current = NULL;
     cache_forget_linear(it);
     memset(it->hash, 0, sizeof(it->hash));
+    memset(it->blocks, 0, sizeof(it->blocks));
     memset(it->step, 0, sizeof(it->step));
     /* Keep what was touched lately mapped; the tail goes back to the host. */
     if (it->arena_used > INTERP_ARENA / 4)
@@ -140,10 +141,8 @@ static struct code_page *cache_get_page(struct interp *it, uint64_t gpa, unsigne
         cache_drop_all(it);
     p = cache_alloc(it, sizeof(*p));
     struct code_page **bucket = cache_bucket(it, gpa);
-    memset(p, 0, sizeof(*p));
-    p->gpa = gpa;
-    p->code_size = (uint8_t)code_size;
-    p->chain = *bucket;
+    *p = (struct code_page){ .gpa = gpa, .code_size = (uint8_t)code_size, .chain = *bucket };
+    p->seed = (uint32_t)(((gpa >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL + code_size) >> 40) * 16;
     *bucket = p;
     return p;
 }
@@ -227,14 +226,27 @@ static void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
     quiesce_end(v);
 }
 
+static struct block *cache_block(const struct interp *it, uint32_t unit)
+{
+    return (struct block *)(void *)(it->arena + (size_t)unit * ARENA_UNIT);
+}
+
+static void cache_unlink(struct interp *it, const struct block *b)
+{
+    uint32_t *from = &it->blocks[block_slot(b->page, b->off)];
+    while (cache_block(it, *from) != b)
+        from = &cache_block(it, *from)->next;
+    *from = b->next;
+}
+
 static void cache_invalidate_page(struct interp *it, uint64_t gpa)
 {
     for (struct code_page *p = *cache_bucket(it, gpa); p; p = p->chain) {
         if (p->gpa != gpa)
             continue;
-        for (unsigned n = 0; n < ARRAY_LEN(p->at); n++)
-            if (p->at[n])
-                memset(p->at[n], 0, sizeof(*p->at[n]));
+        for (uint32_t at = p->blocks; at; at = cache_block(it, at)->next_in_page)
+            cache_unlink(it, cache_block(it, at));
+        p->blocks = 0;
         if (it->page == p)
             interp_stale_current(it);
         if (it->translator)
@@ -309,25 +321,13 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
 
 #define BLOCK_BYTES(n) (sizeof(struct block) + (n) * (sizeof(struct insn) + sizeof(uint32_t)))
 
-/* The granule's table of a page, made if it is not there. NULL: no room. */
-static struct code_granule *cache_granule(struct interp *it, struct code_page *page, unsigned off)
-{
-    struct code_granule **g = &page->at[off / 64];
-    if (!*g) {
-        *g = cache_alloc(it, sizeof(**g));
-        if (*g)
-            memset(*g, 0, sizeof(**g));
-    }
-    return *g;
-}
-
 static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_page *page, unsigned off)
 {
     unsigned room = PAGE_SIZE - off;
     cache_mark(it->vcpu, page->gpa + off, room < 1024 ? room : 1024);
-    struct code_granule *g = cache_granule(it, page, off);
-    struct block *b = (void *)(it->arena + it->arena_used);
-    if (!g || INTERP_ARENA - it->arena_used < BLOCK_BYTES(BLOCK_MAX) || !cache_decode(it, cpu, page, off, b)) {
+    uint32_t unit = (uint32_t)(it->arena_used / ARENA_UNIT);
+    struct block *b = cache_block(it, unit);
+    if (INTERP_ARENA - it->arena_used < BLOCK_BYTES(BLOCK_MAX) || !cache_decode(it, cpu, page, off, b)) {
         cache_drop_all(it);
         return NULL;
     }
@@ -335,7 +335,12 @@ static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_
         return NULL;
     if (b->epoch != it->forms->epoch) /* forgotten in the middle: none of the numbers is good */
         b->epoch = it->forms->epoch - 1;
-    g->at[off % 64] = (uint32_t)(it->arena_used / ARENA_UNIT);
+    uint32_t *slot = &it->blocks[block_slot(page, off)];
+    b->page = page;
+    b->off = (uint16_t)off;
+    b->next = *slot;
+    b->next_in_page = page->blocks;
+    *slot = page->blocks = unit;
     return cache_alloc(it, BLOCK_BYTES(b->n));
 }
 
@@ -364,6 +369,12 @@ static struct code_page *cache_page_at(struct interp *it, struct cpu *cpu, uint6
     return p;
 }
 
+uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin)
+{
+    const struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
+    return likely(e->key == cache_key(cpu, lin)) ? e->page->gpa | (lin & 0xfff) : mmu_fetch(cpu, lin);
+}
+
 struct block *cache_lookup(struct interp *it, struct cpu *cpu)
 {
     uint64_t lin = interp_lin_rip(cpu), key = cache_key(cpu, lin);
@@ -374,9 +385,10 @@ struct block *cache_lookup(struct interp *it, struct cpu *cpu)
             return NULL;
     }
     unsigned off = lin & 0xfff;
-    const struct code_granule *g = page->at[off / 64];
-    uint32_t at = likely(g != NULL) ? g->at[off % 64] : 0;
-    struct block *b = likely(at) ? (void *)(it->arena + (size_t)at * ARENA_UNIT) : cache_make(it, cpu, page, off);
+    uint32_t at = it->blocks[block_slot(page, off)];
+    while (at && (cache_block(it, at)->page != page || cache_block(it, at)->off != off))
+        at = cache_block(it, at)->next;
+    struct block *b = likely(at) ? cache_block(it, at) : cache_make(it, cpu, page, off);
     if (unlikely(cpu->code_size != 8) && b && cpu->r[R_RIP] + b->len - 1 > cpu->seg[SEG_CS].limit)
         return NULL;
     return b;

@@ -190,12 +190,15 @@ enum decode_result form_decode(struct interp *it, const uint8_t *code, unsigned 
     else
         memcpy(p.b, code, n);
     n = n < 15 ? n : 15;
-    if (it->vcpu->cpu.code_size != 8 || !insn_split(p.b, &s) || (unsigned)s.head + s.disp + s.imm > n)
+    if (it->vcpu->cpu.code_size != 8 || !insn_split(p.b, &s) || (unsigned)s.head + (s.imm_is_opcode ? s.disp + s.imm : 0) > n)
         return form_miss(it, &p, n, NULL, i, form, full);
+    unsigned len = (unsigned)s.head + s.disp + s.imm;
     form_key(&p, &s, key);
     uint32_t found = form_find(f, key, *form_slot(f, key));
     if (unlikely(!found))
-        return form_miss(it, &p, n, &s, i, form, full);
+        return form_miss(it, &p, n, len <= n ? &s : NULL, i, form, full);
+    if (unlikely(len > n))
+        return DECODE_TRUNCATED; /* a valid one, so it cannot be anything else */
     const struct form *known = &f->form[found];
     *i = known->insn;
     form_values(known, &p, i);

@@ -14,33 +14,37 @@
 #define BLOCK_MAX 48 /* instructions; bounds the time to the next look at attention */
 
 struct block {
-    uint16_t len; /* bytes of guest code */
-    uint16_t n;
-    uint32_t count;      /* a translator's: how often it has run */
-    const uint8_t *host; /* and its code for this block; NULL: none */
+    struct code_page *page;
+    const uint8_t *host; /* a translator's code for it; NULL: none */
+    uint32_t count;      /* and how often it has run */
     uint32_t epoch;      /* of block_forms() */
-    uint32_t spare;
+    uint32_t next, next_in_page; /* with the same hash; of the same page: arena units, 0: last */
+    uint16_t off;        /* in the page */
+    uint16_t len;        /* bytes of guest code */
+    uint16_t n;
     struct insn insn[];  /* n of them, then the numbers of their forms */
 };
 
 /* Numbers of the forms (form.h) of b's instructions, 0: none; good while b->epoch is the forms'. */
 static inline const uint32_t *block_forms(const struct block *b) { return (const uint32_t *)(b->insn + b->n); }
 
-/* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. Blocks are found by the
- * offset of their first byte in two steps, since most of a page never begins one. */
+/* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. */
 struct code_page {
     uint64_t gpa;
     struct code_page *chain; /* hash chain */
+    uint32_t blocks;         /* arena unit of the first, 0: none */
+    uint32_t seed;           /* block_slot() */
     uint8_t code_size;
-    struct code_granule *at[64];
 };
-struct code_granule {
-    uint32_t at[64]; /* where in the arena, in units of ARENA_UNIT; 0: no block */
-};
+
+#define BLOCK_HASH (1u << 18)
+
+/* Neighbours in a page are neighbours in the table, so that a cache line of it serves 64 bytes of code. */
+static inline unsigned block_slot(const struct code_page *p, unsigned off) { return (p->seed + off / 4) % BLOCK_HASH; }
 
 #define ITLB_SIZE  512
 #define PAGE_HASH  4096
-#define STEP_CACHE 64
+#define STEP_CACHE 1024
 
 struct itlb_entry {
     uint64_t key; /* linear page | code size and privilege (cache.c); TLB_INVALID: empty */
@@ -81,6 +85,7 @@ struct interp {
     bool page_global;       /* its itlb_entry.global */
     struct itlb_entry itlb[ITLB_SIZE];
     struct code_page *hash[PAGE_HASH];
+    uint32_t blocks[BLOCK_HASH]; /* arena units; 0: empty */
     struct step_entry step[STEP_CACHE];
     uint8_t *arena; /* code pages and blocks; emptied as a whole */
     size_t arena_used;
@@ -102,7 +107,7 @@ struct interp_shared {
     } slot[16 /* RAM_MAX_SLOTS */];
 };
 
-#define INTERP_ARENA (96UL << 20)
+#define INTERP_ARENA (128UL << 20)
 #define ARENA_UNIT   16u
 
 /* cache.c */
@@ -111,6 +116,8 @@ void cache_fini(struct interp *it);
 /* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (straddles a page, MMIO): use the step
  * path. May raise #PF. */
 struct block *cache_lookup(struct interp *it, struct cpu *cpu);
+/* Guest-physical address of code at lin, like mmu_fetch(). */
+uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin);
 void cache_flushed(struct interp *it, const struct tlb_flush *f); /* cpu_ops.tlb_flushed */
 void cache_switched(struct interp *it);                            /* cpu_ops.context_switched */
 void cache_drop_all(struct interp *it);

@@ -8,9 +8,9 @@
 #include "x86/debug.h"
 
 /* Up to n bytes of code at lin, all in one page. */
-static void step_fetch_part(struct cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n)
+static void step_fetch_part(struct interp *it, struct cpu *cpu, uint64_t lin, uint8_t *buf, unsigned n)
 {
-    uint64_t gpa = mmu_fetch(cpu, lin);
+    uint64_t gpa = cache_fetch(it, cpu, lin);
     if (ram_read(cpu->ram, gpa, buf, n) == 0)
         return;
     for (unsigned k = 0; k < n; k++)
@@ -34,13 +34,13 @@ static enum decode_result step_decode(struct interp *it, struct cpu *cpu, uint64
     unsigned room = step_room(cpu), first = PAGE_SIZE - (lin & 0xfff);
     unsigned n = room < first ? room : first;
     uint32_t form;
-    step_fetch_part(cpu, lin, e->bytes, n);
+    step_fetch_part(it, cpu, lin, e->bytes, n);
     enum decode_result r = form_decode(it, e->bytes, n, &e->insn, &form, full);
     if (r != DECODE_TRUNCATED)
         return r;
     if (room > first) {
         uint64_t next = cpu->code_size == 8 ? lin + n : (uint32_t)(lin + n);
-        step_fetch_part(cpu, next, e->bytes + n, room - n);
+        step_fetch_part(it, cpu, next, e->bytes + n, room - n);
         r = form_decode(it, e->bytes, room, &e->insn, &form, full);
     }
     if (r == DECODE_TRUNCATED)
@@ -48,15 +48,15 @@ static enum decode_result step_decode(struct interp *it, struct cpu *cpu, uint64
     return r;
 }
 
-static bool step_cached(struct cpu *cpu, const struct step_entry *e, uint64_t lin)
+static bool step_cached(struct interp *it, struct cpu *cpu, const struct step_entry *e, uint64_t lin)
 {
     uint8_t buf[15];
     unsigned len = e->insn.len, first = PAGE_SIZE - (lin & 0xfff);
     if (e->key != lin || !len || e->ctx != cpu->code_size || len > step_room(cpu))
         return false;
-    step_fetch_part(cpu, lin, buf, len < first ? len : first);
+    step_fetch_part(it, cpu, lin, buf, len < first ? len : first);
     if (len > first)
-        step_fetch_part(cpu, cpu->code_size == 8 ? lin + first : (uint32_t)(lin + first), buf + first, len - first);
+        step_fetch_part(it, cpu, cpu->code_size == 8 ? lin + first : (uint32_t)(lin + first), buf + first, len - first);
     return memcmp(buf, e->bytes, len) == 0;
 }
 
@@ -64,7 +64,7 @@ static bool step_cached(struct cpu *cpu, const struct step_entry *e, uint64_t li
 static const struct insn *step_get(struct interp *it, struct cpu *cpu, uint64_t lin)
 {
     struct step_entry *e = &it->step[(lin ^ lin >> PAGE_SHIFT) % STEP_CACHE];
-    if (step_cached(cpu, e, lin))
+    if (step_cached(it, cpu, e, lin))
         return &e->insn;
     bool full;
     e->insn.len = 0;
