@@ -52,6 +52,8 @@ int share_open_done(struct share *s, struct share_node *n, int fd, struct fuse_o
     }
     if (s->cache == SHARE_CACHE_ALWAYS || (share_unchanged(s, n, &stx) && s->cache == SHARE_CACHE_AUTO))
         o->open_flags |= FOPEN_KEEP_CACHE;
+    if (s->cache == SHARE_CACHE_NONE)
+        o->open_flags |= FOPEN_DIRECT_IO; /* past the guest's page cache: no shared mappings, but no copies either */
     return share_handle_add(s, n, fd, false, &o->fh);
 }
 

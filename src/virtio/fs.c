@@ -21,6 +21,7 @@
 #define FS_MESSAGE_MAX (SHARE_MAX_WRITE + 65536U) /* bytes either way */
 #define FS_IN_FLIGHT   (32UL << 20)               /* bytes of buffers; more stays in the queues */
 #define FS_QUICK_LEN   4096U
+#define FS_LARGE       65536U /* buffers from here on are kept for the next request */
 
 struct virtio_fs_req {
     struct share_job job;
@@ -28,6 +29,7 @@ struct virtio_fs_req {
     uint64_t life;
     uint16_t queue;
     uint32_t len, room, answer;
+    size_t cap; /* of buf */
     struct vq_chain chain;
     _Alignas(8) uint8_t buf[]; /* the message, then from ALIGN_UP(len, 8) on the answer */
 };
@@ -54,6 +56,42 @@ static void fs_tell(struct virtio_fs *f)
 static uint8_t *fs_answer(struct virtio_fs_req *r) { return r->buf + ALIGN_UP(r->len, 8); }
 static size_t fs_size(uint32_t len, uint32_t room) { return ALIGN_UP(len, 8) + room; }
 
+/* ---- buffers ---- */
+
+static struct virtio_fs_req *fs_req_get(struct virtio_fs *f, size_t size)
+{
+    struct virtio_fs_req *r;
+
+    for (unsigned i = 0; size >= FS_LARGE && i < VIRTIO_FS_SPARE; i++) {
+        r = f->spare[i];
+        if (r && r->cap >= size) {
+            f->spare[i] = NULL;
+            return r;
+        }
+    }
+    size = size >= FS_LARGE ? ALIGN_UP(size, FS_LARGE) : size;
+    r = malloc(sizeof(*r) + size);
+    if (r)
+        r->cap = size;
+    return r;
+}
+
+static void fs_req_put(struct virtio_fs *f, struct virtio_fs_req *r)
+{
+    unsigned i = 0;
+
+    while (i < VIRTIO_FS_SPARE && f->spare[i])
+        i++;
+    if (r->cap >= FS_LARGE && i == VIRTIO_FS_SPARE && f->spare[0]->cap < r->cap) { /* larger ones serve more */
+        free(f->spare[0]);
+        i = 0;
+    }
+    if (r->cap >= FS_LARGE && i < VIRTIO_FS_SPARE)
+        f->spare[i] = r;
+    else
+        free(r);
+}
+
 static void fs_job_run(struct share_job *job)
 {
     struct virtio_fs_req *r = container_of(job, struct virtio_fs_req, job);
@@ -73,7 +111,7 @@ static void fs_job_done(struct share_job *job)
     } else {
         f->stale--;
     }
-    free(r);
+    fs_req_put(f, r);
 }
 
 static void fs_run_all(void *opaque)
@@ -111,7 +149,7 @@ static bool fs_quick(struct virtio_fs *f, unsigned queue, const struct vq_chain 
 /* Hand a chain to the threads. False: the host cannot. */
 static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain *c)
 {
-    struct virtio_fs_req *r = malloc(sizeof(*r) + fs_size(c->read_len, c->write_len));
+    struct virtio_fs_req *r = fs_req_get(f, fs_size(c->read_len, c->write_len));
 
     if (!r)
         return false;
@@ -126,7 +164,7 @@ static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain 
     r->chain = *c;
     vq_chain_read(c, 0, r->buf, r->len);
     if (!share_work_submit(&f->work, &r->job)) {
-        free(r);
+        fs_req_put(f, r);
         return false;
     }
     f->current++;
@@ -264,6 +302,8 @@ static void fs_destroy(void *dev)
 
     fs_end_life(f);
     share_work_fini(&f->work);
+    for (unsigned i = 0; i < VIRTIO_FS_SPARE; i++)
+        free(f->spare[i]);
     share_end_session(f->share);
     pci_dev_unplug(&f->vp.pci);
 }

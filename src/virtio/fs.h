@@ -12,7 +12,10 @@
 
 #define VIRTIO_FS_TAG        36 /* bytes */
 #define VIRTIO_FS_QUEUES     8  /* for requests */
+#define VIRTIO_FS_SPARE      4
 #define VIRTIO_FS_CONFIG_LEN (VIRTIO_FS_TAG + 4)
+
+struct virtio_fs_req;
 
 struct virtio_fs {
     struct virtio_pci vp;
@@ -27,6 +30,7 @@ struct virtio_fs {
     unsigned current; /* requests under way of this life, and of earlier ones */
     unsigned stale;
     uint64_t bytes;  /* buffers of all that is under way */
+    struct virtio_fs_req *spare[VIRTIO_FS_SPARE]; /* large buffers for the next request: fresh memory is slow */
     uint64_t pushed; /* queues with chains to tell the driver about */
 };
 

@@ -422,6 +422,12 @@ static void test_cache_is_kept_only_if_unchanged(void **state)
     usleep(10000);
     put_file("in/file", "CONTENTS");
     assert_int_equal(sc_open(&f.c, FUSE_OPEN, n, O_RDONLY, &fh) & FOPEN_KEEP_CACHE, 0);
+    remount(&(struct share_options){ .cache = SHARE_CACHE_NONE });
+    n = look(1, "file");
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(sc_open(&f.c, FUSE_OPEN, n, O_RDONLY, &fh), FOPEN_DIRECT_IO);
+    remount(&(struct share_options){ .cache = SHARE_CACHE_ALWAYS });
+    assert_int_equal(sc_open(&f.c, FUSE_OPEN, look(1, "file"), O_RDONLY, &fh), FOPEN_KEEP_CACHE);
 }
 
 /* ---- read-only ---- */
