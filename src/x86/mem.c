@@ -77,6 +77,9 @@ static void mem_translate(struct cpu *cpu, enum mmu_index idx, unsigned seg, uin
         lin = (uint32_t)lin;
     else if (unlikely(!cpu_canonical(cpu, lin) || !cpu_canonical(cpu, lin + size - 1)))
         mem_raise_address(cpu, seg);
+    /* Before the page walk: the manuals leave the order open, and AMD's CPUs do it so. */
+    if (unlikely(cpu->tlb == tlb_nothing) && idx == MMU_USER && (lin & (mem_alignment(size) - 1)))
+        cpu_raise(cpu, VEC_AC, 0);
     s->n = 1;
     mem_set_part(&s->part[0], tlb_get(cpu, idx, lin, acc), lin, size < first ? size : first);
     if (unlikely(size > first)) {
@@ -86,8 +89,6 @@ static void mem_translate(struct cpu *cpu, enum mmu_index idx, unsigned seg, uin
         s->n = 2;
         mem_set_part(&s->part[1], tlb_get(cpu, idx, next, acc), next, size - first);
     }
-    if (unlikely(cpu->tlb == tlb_nothing) && idx == MMU_USER && (lin & (mem_alignment(size) - 1)))
-        cpu_raise(cpu, VEC_AC, 0);
     if (unlikely(cpu->data_bp))
         debug_check_data(cpu, lin, size, acc);
 }

@@ -94,6 +94,7 @@ static void gen_state(struct isa_rand *r, struct isa_state *s)
     s->r[4] = ISA_DATA + 0x2000 + pick(r, 256) * 8; /* RSP */
     s->rflags = isa_rand(r) & 0x8d5; /* DF is set by STD, seldom, so that the host's handlers see it clear too */
     s->rflags |= pick(r, 8) == 0 ? 0x400 : 0;
+    s->rflags |= pick(r, 16) == 0 ? 0x40000 : 0;
     for (int n = 0; n < 32; n++)
         gen_bytes(r, s->zmm[n], 64);
     for (int n = 0; n < 8; n++)
@@ -329,6 +330,8 @@ static void gen_aim(struct gen_insn *g, struct isa_state *s, const ZydisDecodedO
     if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP) {
         uint32_t d = (uint32_t)(target - (at + g->z.length));
         memcpy(g->raw + g->z.raw.disp.offset, &d, 4);
+    } else if (base == 4 && (target - rest) >> 47) {
+        return; /* not every host's kernel goes on with a stack pointer that it thinks little of */
     } else if (base >= 0 && base != index) {
         s->r[base] = target - rest;
     } else if (base < 0 && g->z.raw.disp.size == 32 && index < 0) {
@@ -384,7 +387,7 @@ static void gen_memory(struct isa_rand *r, struct isa_seq *s, struct gen_insn *g
 static void gen_append(struct isa_seq *s, const uint8_t *p, unsigned len, uint16_t mnemonic)
 {
     memcpy(s->code + s->len, p, len);
-    s->start[s->n] = (uint8_t)s->len;
+    s->start[s->n] = (uint16_t)s->len;
     s->mnemonic[s->n++] = mnemonic;
     s->len += len;
 }
@@ -455,6 +458,38 @@ static void gen_loop_end(struct isa_seq *s)
 
 bool gen_no_code32, gen_no_wild_rsp;
 
+/* LEA base, [base + step]: the operand of a loop's instruction wanders, and no flag changes. */
+static void gen_wander(struct isa_rand *r, struct isa_seq *s, const struct gen_insn *g)
+{
+    static const int16_t steps[] = { 1, 3, 8, 16, 64, -1, -8, 4, 2, 32, 0x3f1, 0x1000, -0x201, 0xffc };
+    for (unsigned n = 0; n < g->z.operand_count_visible; n++) {
+        const ZydisDecodedOperand *op = &g->ops[n];
+        int base = op->type == ZYDIS_OPERAND_TYPE_MEMORY ? gen_gpr(op->mem.base) : -1;
+        if (base < 0 || base == 4 || base == gen_gpr(op->mem.index) || pick(r, 3) == 0)
+            continue;
+        uint8_t lea[8] = { (uint8_t)(0x48 | (base >> 3) * 5), 0x8d, (uint8_t)(0x80 | (base & 7) * 9) };
+        unsigned len = 3;
+        int32_t step = steps[pick(r, sizeof(steps) / sizeof(steps[0]))];
+        if ((base & 7) == 4)
+            lea[len++] = 0x24;
+        memcpy(lea + len, &step, 4);
+        len += 4;
+        gen_append(s, lea + s->code32, len - s->code32, ZYDIS_MNEMONIC_LEA);
+    }
+}
+
+/* Which memory the data is in, and what may be done with it. */
+static void gen_layout(struct isa_rand *r, struct isa_seq *s)
+{
+    for (unsigned n = 0; n < ISA_PAGES; n++) {
+        unsigned other = (unsigned)pick(r, n + 1);
+        s->where[n] = s->where[other];
+        s->where[other] = (uint8_t)n;
+        uint64_t rights = pick(r, 24);
+        s->rights[n] = rights == 0 ? ISA_NONE : rights < 3 ? ISA_R : ISA_RW;
+    }
+}
+
 void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
 {
     struct isa_rand of_seed = { seed };
@@ -478,7 +513,8 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
     uint64_t room = ISA_CODE_SIZE - SEQ_MAX_BYTES;
     s->at = ISA_CODE + (pick(&r, 4) ? pick(&r, room) : 0x1000 * (1 + pick(&r, 2)) - pick(&r, 16));
     s->in.rip = s->at;
-    s->loops = pick(&r, 3) == 0 ? 2 + (uint32_t)pick(&r, 40) : 1;
+    s->loops = pick(&r, 3) == 0 ? 2 + (uint32_t)pick(&r, pick(&r, 8) ? 40 : 300) : 1;
+    gen_layout(&r, s);
     for (unsigned k = 0; k < count; k++) {
         struct gen_insn g;
         if (s->loops > 1 && pick(&r, 6) == 0)
@@ -490,6 +526,8 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
         gen_memory(&r, s, &g);
         gen_append(s, g.raw, g.z.length, (uint16_t)g.z.mnemonic);
         s->undefined = gen_undefined(&g.z);
+        if (s->loops > 1 && pick(&r, 2))
+            gen_wander(&r, s, &g);
         if ((k + 1 < count || s->loops > 1) && s->undefined) {
             gen_append(s, define_flags, sizeof(define_flags), ZYDIS_MNEMONIC_ADD);
             s->undefined = 0;
@@ -497,7 +535,7 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
     }
     if (s->loops > 1)
         gen_loop_end(s);
-    s->start[s->n] = (uint8_t)s->len;
+    s->start[s->n] = (uint16_t)s->len;
     s->code[s->len++] = 0xcc;
     for (int k = 0; k < 8 && s->code32; k++)
         s->in.r[k] = (uint32_t)s->in.r[k];

@@ -106,7 +106,7 @@ static void guest_seg(struct seg *s, uint16_t sel, uint16_t attr)
 
 static void guest_system_state(struct cpu *c)
 {
-    c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
+    c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     c->cr3 = G_PML4;
     c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_PGE;
     c->efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
@@ -183,7 +183,7 @@ static void guest_put(struct cpu *c, const struct isa_state *s, bool code32)
     c->r[R_RIP] = s->rip;
     c->aflags = aflags_from_rflags((uint32_t)s->rflags);
     guest_user_state(c, code32);
-    c->rflags |= s->rflags & FL_DF;
+    c->rflags |= s->rflags & (FL_DF | FL_AC);
     memcpy(c->zmm, s->zmm, sizeof(s->zmm));
     memcpy(c->k, s->k, sizeof(s->k));
     c->mxcsr = s->mxcsr;
@@ -220,12 +220,22 @@ static void guest_get(const struct cpu *c, struct isa_state *s)
         memcpy(s->st[n], c->fx.st[n], 10);
 }
 
+static void guest_layout(const struct isa_seq *s)
+{
+    static const uint8_t bits[] = { 7, 5, 0 };
+    for (unsigned n = 0; n < ISA_PAGES; n++) {
+        uint64_t lin = ISA_DATA + n * PAGE_SIZE, gpa = G_DATA + s->where[n] * PAGE_SIZE;
+        memcpy(ram_borrow(&g.ram, gpa, PAGE_SIZE), s->data + n * PAGE_SIZE, PAGE_SIZE);
+        guest_st(guest_pte(lin), gpa | bits[s->rights[n]]);
+        mmu_flush_page(&g.vcpu.cpu, lin);
+    }
+}
+
 void guest_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
 {
     struct cpu *c = &g.vcpu.cpu;
     uint64_t gpa = s->at - ISA_CODE + G_CODE;
-    for (uint64_t off = 0; off < ISA_DATA_SIZE; off += PAGE_SIZE)
-        memcpy(ram_borrow(&g.ram, G_DATA + off, PAGE_SIZE), s->data + off, PAGE_SIZE);
+    guest_layout(s);
     c->ops->code_write(c, gpa, s->len);
     memcpy(ram_borrow(&g.ram, gpa, s->len), s->code, s->len);
     ram_write(&g.ram, G_COUNT, &s->loops, sizeof(s->loops));
@@ -238,5 +248,6 @@ void guest_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
         guest_get(c, out);
     else
         out->vector = 256; /* shutdown: the stubs themselves went wrong */
-    ram_read(&g.ram, G_DATA, data, ISA_DATA_SIZE);
+    for (unsigned n = 0; n < ISA_PAGES; n++)
+        ram_read(&g.ram, G_DATA + s->where[n] * PAGE_SIZE, data + n * PAGE_SIZE, PAGE_SIZE);
 }

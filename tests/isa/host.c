@@ -108,6 +108,7 @@ static const int host_greg[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, 
                                    REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
 #define HOST_FLAGS 0xcd5u /* CF PF AF ZF SF DF OF */
+#define HOST_AC    0x40000u
 
 static void host_start(int sig, siginfo_t *si, void *ctx)
 {
@@ -124,7 +125,7 @@ static void host_start(int sig, siginfo_t *si, void *ctx)
     for (int n = 0; n < 16; n++)
         uc->uc_mcontext.gregs[host_greg[n]] = (long long)s->r[n];
     uc->uc_mcontext.gregs[REG_RIP] = (long long)s->rip;
-    uc->uc_mcontext.gregs[REG_EFL] = (long long)((s->rflags & HOST_FLAGS) | 0x202);
+    uc->uc_mcontext.gregs[REG_EFL] = (long long)((s->rflags & (HOST_FLAGS | HOST_AC)) | 0x202);
     /* 0x33 and 0x23 are Linux' 64- and 32-bit user code segments. */
     uint64_t segs = (uint64_t)uc->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffULL;
     uc->uc_mcontext.gregs[REG_CSGSFS] = (long long)(segs | (host.seq->code32 ? 0x23 : 0x33));
@@ -133,6 +134,7 @@ static void host_start(int sig, siginfo_t *si, void *ctx)
 
 static void host_end(int sig, siginfo_t *si, void *ctx)
 {
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)HOST_AC); /* Linux leaves it set */
     ucontext_t *uc = ctx;
     struct isa_state *s = host.out;
     uint8_t *fp = (uint8_t *)uc->uc_mcontext.fpregs;
@@ -196,15 +198,26 @@ static int host_prepare(void)
     return 0;
 }
 
+/* The rights of the data pages, whose contents are written before. */
+static void host_rights(const struct isa_seq *s, bool all)
+{
+    static const int prot[] = { PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE };
+    for (unsigned n = 0; n < ISA_PAGES; n++)
+        if (s->rights[n] != ISA_RW)
+            mprotect((void *)(ISA_DATA + n * 0x1000), 0x1000, prot[all ? ISA_RW : s->rights[n]]);
+}
+
 static void host_execute(const struct isa_seq *s, struct isa_state *out, uint8_t *data)
 {
     memcpy((void *)s->at, s->code, s->len);
     memcpy((void *)ISA_DATA, s->data, ISA_DATA_SIZE);
     *(volatile uint32_t *)ISA_COUNT = s->loops;
     memset(out, 0, sizeof(*out));
+    host_rights(s, false);
     host.seq = s;
     host.out = out;
     raise(SIGUSR1);
+    host_rights(s, true);
     memcpy(data, (void *)ISA_DATA, ISA_DATA_SIZE);
 }
 

@@ -1,7 +1,9 @@
 /* tests/isa: generated instruction sequences on the real host CPU and in an engine, compared.
  *
  * A sequence is user-level 64- or 32-bit code with a full register state and a small memory, laid out at the same
- * linear addresses on both sides. Some sequences are loops, so that they get hot, and some of those change their own code on the way. It ends at the first fault; the last instruction is INT3, so that a clean run ends
+ * linear addresses on both sides. Some sequences are loops, so that they get hot;
+ * some of those change their own code on the way, and let their operands wander: off their alignment, across pages, to pages that are
+ * read-only or not there. It ends at the first fault; the last instruction is INT3, so that a clean run ends
  * in #BP. gen.c makes sequences, host.c runs them natively (signals), guest.c in an engine, main.c compares.
  */
 #ifndef VITRO_TESTS_ISA_H
@@ -20,13 +22,16 @@
 #define ISA_COUNT      0x20020000ULL /* a page that only loops touch: how often they still go round */
 #define ISA_COUNT_SIZE 0x1000ULL
 
-#define SEQ_MAX_BYTES 256
-#define SEQ_MAX_INSNS 24
+#define ISA_PAGES (ISA_DATA_SIZE / 0x1000)
+enum { ISA_RW, ISA_R, ISA_NONE };
+
+#define SEQ_MAX_BYTES 512
+#define SEQ_MAX_INSNS 48
 
 struct isa_state {
     uint64_t r[16];
     uint64_t rip;
-    uint64_t rflags; /* arithmetic flags and DF */
+    uint64_t rflags; /* arithmetic flags and DF; AC at the beginning */
     uint8_t zmm[32][64];
     uint64_t k[8];
     uint32_t mxcsr;
@@ -43,13 +48,15 @@ struct isa_seq {
     uint8_t code[SEQ_MAX_BYTES];
     unsigned len, n;
     uint64_t at;             /* address of the first byte */
-    uint8_t start[SEQ_MAX_INSNS + 1]; /* offset of each instruction, and of the end */
+    uint16_t start[SEQ_MAX_INSNS + 1]; /* offset of each instruction, and of the end */
     uint16_t mnemonic[SEQ_MAX_INSNS];
     uint64_t undefined; /* RFLAGS bits that the last instruction leaves undefined */
     bool code32;        /* runs as 32-bit code (compatibility mode) */
     uint32_t loops;     /* times round; 1: no loop */
     struct isa_state in;
     uint8_t data[ISA_DATA_SIZE];
+    uint8_t where[ISA_PAGES]; /* which page of the guest's memory is behind each page of data */
+    uint8_t rights[ISA_PAGES]; /* ISA_RW ... */
 };
 
 struct isa_rand {

@@ -60,7 +60,7 @@ static bool at_cmps(const struct isa_seq *s, uint64_t rip)
 
 static bool memory_fault(const struct isa_state *s)
 {
-    return s->vector == 13 || s->vector == 14;
+    return s->vector == 12 || s->vector == 13 || s->vector == 14 || s->vector == 17;
 }
 
 /* Take out of both what the architecture leaves open. */
@@ -125,18 +125,34 @@ static void report(const struct isa_seq *s, uint64_t seed, uint64_t n, const str
         }
 }
 
+static unsigned unsteady; /* how often the host contradicted itself */
+
+static bool equal(const struct isa_seq *s, struct isa_state *h, struct isa_state *g, const uint8_t *hd, const uint8_t *gd)
+{
+    mask_state(s, h, g);
+    return memcmp(h, g, sizeof(*h)) == 0 && memcmp(hd, gd, ISA_DATA_SIZE) == 0;
+}
+
+/* After a difference the host runs the sequence again: a virtual host, whose kernel emulates faults of its own, now and then
+ * reports one that does not come twice. The engine gets no second chance. */
 static bool run_one(struct isa_seq *s, uint64_t seed, uint64_t n)
 {
-    static struct isa_state h, g;
+    static struct isa_state h, g, masked;
     static uint8_t hd[ISA_DATA_SIZE], gd[ISA_DATA_SIZE];
     gen_seq(s, seed, n);
     if (getenv("ISA_VERBOSE"))
         fprintf(stderr, "%llu\n", (unsigned long long)n);
     host_run(s, &h, hd);
     guest_run(s, &g, gd);
-    mask_state(s, &h, &g);
-    if (memcmp(&h, &g, sizeof(h)) == 0 && memcmp(hd, gd, ISA_DATA_SIZE) == 0)
-        return true;
+    for (unsigned tries = 0; tries < 3; tries++) {
+        masked = g;
+        if (equal(s, &h, &masked, hd, gd)) {
+            unsteady += tries;
+            return true;
+        }
+        host_run(s, &h, hd);
+    }
+    equal(s, &h, &g, hd, gd);
     report(s, seed, n, &h, &g, hd, gd);
     return false;
 }
@@ -172,6 +188,8 @@ int main(int argc, char **argv)
     uint64_t n;
     for (n = first; n < first + count && fails < limit; n++)
         fails += !run_one(&s, seed, n);
+    if (unsteady)
+        printf("isa: the host contradicted itself %u times\n", unsteady);
     printf("isa: seed %llu: %llu sequences, %u different mnemonics, %llu differences\n", (unsigned long long)seed,
            (unsigned long long)(n - first), gen_coverage(), (unsigned long long)fails);
     guest_fini();

@@ -277,7 +277,7 @@ static void op_enter(struct cpu *cpu, const struct insn *i)
     if (level)
         sp = enter_push(cpu, sp, frame, size);
     sp -= (uint16_t)i->imm;
-    mem_probe(cpu, SEG_SS, stack_lin(cpu, sp, 1, ACC_WRITE), 1, ACC_WRITE);
+    mem_probe(cpu, SEG_SS, stack_lin(cpu, sp, size, ACC_WRITE), size, ACC_WRITE);
     reg_set(cpu, RBP * 8, (frame & cpu->sp_mask) | (cpu->r[RSP] & ~cpu->sp_mask), size);
     cpu->r[RSP] = (cpu->r[RSP] & ~cpu->sp_mask) | (sp & cpu->sp_mask);
 }

@@ -65,7 +65,7 @@ static void op_gather(struct cpu *cpu, const struct insn *i)
     gather_need(cpu, i);
     for (unsigned n = 0; n < count; n++) {
         if (gather_active(cpu, i, n)) {
-            uint64_t v = mem_ld(cpu, i->seg, gather_lin(cpu, i, n, ACC_READ), el);
+            uint64_t v = vec_ld_elem(cpu, i->seg, gather_lin(cpu, i, n, ACC_READ), el);
             memcpy(dst + n * el, &v, el);
             if (evex)
                 memset(dst + gather_vl(i), 0, 64 - gather_vl(i));
@@ -88,7 +88,7 @@ static void op_scatter(struct cpu *cpu, const struct insn *i)
         if (gather_active(cpu, i, n)) {
             uint64_t v = 0;
             memcpy(&v, src + n * el, el);
-            mem_st(cpu, i->seg, gather_lin(cpu, i, n, ACC_WRITE), v, el);
+            vec_st_elem(cpu, i->seg, gather_lin(cpu, i, n, ACC_WRITE), v, el);
         }
         gather_done(cpu, i, n);
     }

@@ -28,6 +28,34 @@ void vec_write(struct cpu *cpu, unsigned seg, uint64_t lin, const void *buf, uns
     vec_write_probed(cpu, seg, lin, buf, n);
 }
 
+uint64_t vec_ld_elem(struct cpu *cpu, unsigned seg, uint64_t lin, unsigned size)
+{
+    uint64_t v = 0;
+    if (likely(!(cpu->rflags & FL_AC)))
+        return mem_ld(cpu, seg, lin, size);
+    for (unsigned n = 0; n < size; n++)
+        v |= mem_ld(cpu, seg, lin + n, 1) << 8 * n;
+    return v;
+}
+
+void vec_probe_elem(struct cpu *cpu, unsigned seg, uint64_t lin, unsigned size)
+{
+    unsigned step = cpu->rflags & FL_AC ? 1 : size;
+    for (unsigned n = 0; n < size; n += step)
+        mem_probe(cpu, seg, lin + n, step, ACC_WRITE);
+}
+
+void vec_st_elem(struct cpu *cpu, unsigned seg, uint64_t lin, uint64_t v, unsigned size)
+{
+    if (likely(!(cpu->rflags & FL_AC))) {
+        mem_st(cpu, seg, lin, v, size);
+        return;
+    }
+    vec_probe_elem(cpu, seg, lin, size);
+    for (unsigned n = 0; n < size; n++)
+        mem_st(cpu, seg, lin + n, v >> 8 * n, 1);
+}
+
 /* -- VMASKMOV: spare[0] data register, [1] mask register, [2] vector bytes, [3] element bytes -- */
 
 static bool vecmem_active(const struct cpu *cpu, const struct insn *i, unsigned off)
@@ -43,6 +71,16 @@ static void vecmem_need_maskmov(struct cpu *cpu, const struct insn *i)
     hx_need_avx(cpu, false);
 }
 
+static uint64_t vecmem_ld(struct cpu *cpu, const struct insn *i, unsigned off)
+{
+    return vec_ld_elem(cpu, i->seg, hx_elem_lin(cpu, i, off, i->spare[3], ACC_READ), i->spare[3]);
+}
+
+static void vecmem_st(struct cpu *cpu, const struct insn *i, unsigned off, uint64_t v)
+{
+    vec_st_elem(cpu, i->seg, hx_elem_lin(cpu, i, off, i->spare[3], ACC_WRITE), v, i->spare[3]);
+}
+
 static void op_vmaskmov_ld(struct cpu *cpu, const struct insn *i)
 {
     uint8_t v[64] = { 0 };
@@ -50,7 +88,7 @@ static void op_vmaskmov_ld(struct cpu *cpu, const struct insn *i)
     vecmem_need_maskmov(cpu, i);
     for (unsigned off = 0; off < i->spare[2]; off += el)
         if (vecmem_active(cpu, i, off)) {
-            uint64_t x = mem_ld(cpu, i->seg, hx_elem_lin(cpu, i, off, el, ACC_READ), el);
+            uint64_t x = vecmem_ld(cpu, i, off);
             memcpy(v + off, &x, el);
         }
     memcpy(cpu->zmm[i->spare[0] & 31], v, sizeof(v));
@@ -62,12 +100,12 @@ static void op_vmaskmov_st(struct cpu *cpu, const struct insn *i)
     vecmem_need_maskmov(cpu, i);
     for (unsigned off = 0; off < i->spare[2]; off += el)
         if (vecmem_active(cpu, i, off))
-            mem_probe(cpu, i->seg, hx_elem_lin(cpu, i, off, el, ACC_WRITE), el, ACC_WRITE);
+            vec_probe_elem(cpu, i->seg, hx_elem_lin(cpu, i, off, el, ACC_WRITE), el);
     for (unsigned off = 0; off < i->spare[2]; off += el)
         if (vecmem_active(cpu, i, off)) {
             uint64_t x = 0;
             memcpy(&x, cpu->zmm[i->spare[0] & 31] + off, el);
-            mem_st(cpu, i->seg, hx_elem_lin(cpu, i, off, el, ACC_WRITE), x, el);
+            vecmem_st(cpu, i, off, x);
         }
 }
 
@@ -94,11 +132,13 @@ static uint64_t vecmem_rdi_lin(struct cpu *cpu, const struct insn *i, unsigned o
     return i->flags & INSN_LEGACY ? seg_lin(cpu, i->seg, ea, size, ACC_WRITE) : cpu->lin_base[i->seg] + ea;
 }
 
-/* The whole operand is checked even where the mask is clear, as the manual allows and AMD's CPUs do. */
+/* The whole operand is checked even where the mask is clear, as the manual allows and AMD's CPUs do, eight bytes at a
+ * time, which shows when alignment is checked. */
 static void vecmem_maskmov_bytes(struct cpu *cpu, const struct insn *i, const uint8_t *v, const uint8_t *mask,
                                  unsigned n)
 {
-    mem_probe(cpu, i->seg, vecmem_rdi_lin(cpu, i, 0, n), n, ACC_WRITE);
+    for (unsigned k = 0; k < n; k += 8)
+        mem_probe(cpu, i->seg, vecmem_rdi_lin(cpu, i, k, 8), 8, ACC_WRITE);
     for (unsigned k = 0; k < n; k++)
         if (mask[k] & 0x80)
             mem_st8(cpu, i->seg, vecmem_rdi_lin(cpu, i, k, 1), v[k]);

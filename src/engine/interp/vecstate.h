@@ -26,6 +26,12 @@ void vec_write(struct cpu *cpu, unsigned seg, uint64_t lin, const void *buf, uns
 /* Without the check in advance (the caller has probed). */
 void vec_write_probed(struct cpu *cpu, unsigned seg, uint64_t lin, const void *buf, unsigned n);
 
+/* One element of VMASKMOV, a gather or a scatter. Elements are not checked for alignment, whatever EFLAGS.AC says (seen
+ * on AMD's CPUs): then they go byte by byte. */
+uint64_t vec_ld_elem(struct cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
+void vec_probe_elem(struct cpu *cpu, unsigned seg, uint64_t lin, unsigned size); /* for writing */
+void vec_st_elem(struct cpu *cpu, unsigned seg, uint64_t lin, uint64_t v, unsigned size);
+
 /* op_gather.c */
 insn_fn *gather_select(struct insn *i, const struct decoded *d);
 insn_fn *scatter_select(struct insn *i, const struct decoded *d);
