@@ -121,13 +121,11 @@ static void test_descriptions(void **state)
     config_fini(&cfg);
 }
 
-static void test_save_load_save(void **state)
+/* Load into b, which was just made, what a saves; b must then save the same bytes. */
+static void move_state(struct vm *a, struct vm *b)
 {
-    static struct machine_config cfg_a, cfg_b;
-    struct vm *a = make(&cfg_a), *b = make(&cfg_b);
     struct state_buf fresh = { 0 }, saved = { 0 }, again = { 0 };
     struct section s[MAX_SECTIONS];
-    assert_int_equal(vm_run(a, -1), VM_END_DEBUG);
     save_all(b, &fresh);
     save_all(a, &saved);
     /* The guest has moved the machine away from reset, or this test shows nothing. */
@@ -144,15 +142,103 @@ static void test_save_load_save(void **state)
     save_all(b, &again);
     assert_int_equal(again.len, saved.len);
     assert_memory_equal(again.data, saved.data, saved.len);
-    assert_int_equal(b->vcpu[0]->vcpu.cpu.r[RBX], 0xdeadbeef);
-
     state_buf_fini(&fresh);
     state_buf_fini(&saved);
     state_buf_fini(&again);
+}
+
+static void test_save_load_save(void **state)
+{
+    static struct machine_config cfg_a, cfg_b;
+    struct vm *a = make(&cfg_a), *b = make(&cfg_b);
+    assert_int_equal(vm_run(a, -1), VM_END_DEBUG);
+    move_state(a, b);
+    assert_int_equal(b->vcpu[0]->vcpu.cpu.r[RBX], 0xdeadbeef);
     vm_destroy(a);
     vm_destroy(b);
     config_fini(&cfg_a);
     config_fini(&cfg_b);
+}
+
+/* -- with firmware -- */
+
+#define ROM_LEN  0x10000u
+#define VARS_LEN 0x2000u
+#define VARS_GPA (0x100000000ULL - ROM_LEN - VARS_LEN)
+
+/* From the reset vector: two bytes of fw_cfg's directory, the ECAM switched on, the end. */
+static const uint8_t rom_code[] = {
+    0xba, 0x10, 0x05, 0xb8, 0x19, 0x00, 0xef, 0x42, 0xec, 0xec,             /* 510 = 19; twice from 511 */
+    0xba, 0xf8, 0x0c, 0x66, 0xb8, 0x60, 0x00, 0x00, 0x80, 0x66, 0xef,       /* CF8 = 80000060 */
+    0xba, 0xfc, 0x0c, 0x66, 0xb8, 0x01, 0x00, 0x00, 0xb0, 0x66, 0xef,       /* CFC = B0000001 */
+    0xb0, 0x05, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd,                               /* exit; halt */
+};
+
+static void write_file(const char *path, const uint8_t *data, size_t len)
+{
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, len, f), len);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A machine with that ROM and with flash, whose contents are in the file vars. */
+static struct vm *make_firmware(struct machine_config *cfg, const char *vars)
+{
+    static uint8_t rom[ROM_LEN];
+    struct err err = { "" };
+    struct vm *vm = NULL;
+    char path[64], value[160];
+    snprintf(path, sizeof(path), "/tmp/vitro-state-%d.rom", (int)getpid());
+    memset(rom, 0xf4, sizeof(rom));
+    memcpy(rom + 0xff00, rom_code, sizeof(rom_code));
+    memcpy(rom + 0xfff0, "\xe9\x0d\xff", 3); /* jmp ff00 */
+    write_file(path, rom, sizeof(rom));
+    snprintf(value, sizeof(value), "%s,vars=%s", path, vars);
+    assert_int_equal(config_init(cfg), 0);
+    set(cfg, "firmware", value);
+    set(cfg, "serial", "none");
+    set(cfg, "memory", "16M");
+    set(cfg, "timeout", "30");
+    set(cfg, "trace", "firmware"); /* a debug console */
+    set(cfg, "debug-exit", NULL);
+    if (vm_create(&vm, cfg, &engine_interp, &err) < 0)
+        fail_msg("%s", err.text);
+    unlink(path);
+    return vm;
+}
+
+static void test_firmware(void **state)
+{
+    static struct machine_config cfg_a, cfg_b;
+    static uint8_t contents[VARS_LEN];
+    char vars_a[64], vars_b[64];
+    snprintf(vars_a, sizeof(vars_a), "/tmp/vitro-state-%d.a", (int)getpid());
+    snprintf(vars_b, sizeof(vars_b), "/tmp/vitro-state-%d.b", (int)getpid());
+    write_file(vars_a, contents, sizeof(contents));
+    write_file(vars_b, contents, sizeof(contents));
+    struct vm *a = make_firmware(&cfg_a, vars_a), *b = make_firmware(&cfg_b, vars_b);
+    assert_int_equal(vm_run(a, -1), VM_END_DEBUG);
+    bus_write(&a->mmio, VARS_GPA + 5, 0x10, 1);
+    bus_write(&a->mmio, VARS_GPA + 5, 0xab, 1);
+    bus_write(&a->io, 0x402, 'x', 1);
+    move_state(a, b);
+    assert_int_equal(b->firmware.fw_cfg.selector, FW_CFG_DIR);
+    assert_int_equal(b->firmware.fw_cfg.offset, 2);
+    assert_int_equal(b->firmware.flash.data[5], 0xab);
+    assert_int_equal(b->firmware.debugcon.len, 1);
+    assert_int_equal(pci_host_ecam_base(&b->pci), 0xb0000000);
+    vm_destroy(a);
+    vm_destroy(b);
+    config_fini(&cfg_a);
+    config_fini(&cfg_b);
+    FILE *f = fopen(vars_a, "re");
+    assert_non_null(f);
+    assert_int_equal(fread(contents, 1, sizeof(contents), f), sizeof(contents));
+    assert_int_equal(contents[5], 0xab);
+    fclose(f);
+    unlink(vars_a);
+    unlink(vars_b);
 }
 
 /* A flipped bit anywhere in the saved state: no device takes its part of it, and none changes. */
@@ -189,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_descriptions),
         cmocka_unit_test(test_save_load_save),
+        cmocka_unit_test(test_firmware),
         cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
