@@ -4,11 +4,19 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+
+const struct engine_counter engine_counters[] = {
+#define X(field, what) { #field, what, offsetof(struct engine_stats, field) },
+    ENGINE_COUNTERS(X)
+#undef X
+    { NULL, NULL, 0 },
+};
 
 int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram, struct err *err)
 {

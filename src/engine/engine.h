@@ -23,9 +23,43 @@ enum vcpu_exit {
     EXIT_SHUTDOWN, /* triple fault: activity is CPU_SHUTDOWN */
 };
 
+/* What a vCPU counts while it runs: X(field, what it says). A new counter is a line here and an increment where it happens, on the
+ * vCPU's own thread (or while it stands still); never on a path that is taken for each instruction. */
+#define ENGINE_COUNTERS(X)                                                                                             \
+    X(decoded, "instructions decoded")                                                                                 \
+    X(steps, "instructions run one by one: across pages, single step, shadows")                                        \
+    X(invalidated, "code pages dropped because they were written to")                                                  \
+    X(emptied, "times that all decoded code was dropped")                                                              \
+    X(faults, "exceptions delivered")                                                                                  \
+    X(interrupts, "interrupts and NMIs delivered")                                                                     \
+    X(halts, "times asleep in HLT or waiting for SIPI")                                                                \
+    X(flush_all, "flushes of all translations")                                                                        \
+    X(flush_context, "flushes of one PCID, or of all that is not global")                                              \
+    X(flush_page, "flushes of one page")                                                                               \
+    X(switches, "writes to CR3 with PCIDs")                                                                            \
+    X(protections, "pages made read-only because they hold code")
+
+struct engine_stats {
+#define X(field, what) uint64_t field;
+    ENGINE_COUNTERS(X)
+#undef X
+};
+
+/* All of them by name, for whoever shows them. */
+struct engine_counter {
+    const char *name, *what;
+    unsigned offset; /* in struct engine_stats */
+};
+extern const struct engine_counter engine_counters[]; /* ends with a NULL name */
+static inline uint64_t engine_counter_get(const struct engine_stats *s, const struct engine_counter *c)
+{
+    return *(const uint64_t *)((const char *)s + c->offset);
+}
+
 struct vcpu {
     struct cpu cpu;
     struct engine *engine;
+    struct engine_stats stats;
     pthread_mutex_t wait_lock; /* leaf: taken with any other lock held */
     pthread_cond_t wait_cond;  /* a halted or quiescent vCPU sleeps here */
     bool in_guest;             /* under engine->quiesce.lock */

@@ -32,6 +32,7 @@ enum {
     TRACE_MMIO = 2,  /* every access to a device's memory */
     TRACE_IRQ = 4,   /* every interrupt line and message */
     TRACE_EXITS = 8, /* every time that a vCPU leaves the engine, and the machine's life */
+    TRACE_STATS = 32,    /* the engine's counters, at the end */
     TRACE_FIRMWARE = 16, /* what firmware writes to its debug console, port 0x402 */
 };
 

@@ -405,6 +405,25 @@ static void vm_serve(struct vm *vm)
         vm_toggle_pause(vm);
 }
 
+/* One line a counter that is not zero on every vCPU: the sum, and what each had. */
+static void vm_trace_stats(struct vm *vm)
+{
+    for (const struct engine_counter *c = engine_counters; c->name; c++) {
+        char each[24 * 8] = "";
+        uint64_t sum = 0;
+        size_t used = 0;
+        for (unsigned n = 0; n < vm->engine.nvcpus; n++) {
+            uint64_t v = engine_counter_get(&vm->engine.vcpu[n]->stats, c);
+            sum += v;
+            if (n < 8)
+                used += (size_t)snprintf(each + used, sizeof(each) - used, " %" PRIu64, v);
+        }
+        if (sum)
+            log_msg(LOG_INFO, "trace: stats: %s %" PRIu64 " (%s; by CPU:%s%s)", c->name, sum, c->what, each,
+                    vm->engine.nvcpus > 8 ? " ..." : "");
+    }
+}
+
 static void vm_finish(struct vm *vm)
 {
     vcpu_threads_join(vm);
@@ -417,6 +436,8 @@ static void vm_finish(struct vm *vm)
     if (vm->signals.fd >= 0)
         loop_del_fd(&vm->loop, &vm->signals);
     console_leave(&vm->console);
+    if (vm->cfg->trace & TRACE_STATS)
+        vm_trace_stats(vm);
     if (vm->cfg->trace & TRACE_EXITS)
         log_msg(LOG_INFO, "trace: end: %s", vm_end_name(vm->life.end));
 }

@@ -106,7 +106,7 @@ void cache_drop_all(struct interp *it)
     forms_clear(it->forms);
     if (it->translator)
         it->translator->drop(it);
-    it->stat_dropped++;
+    it->vcpu->stats.emptied++;
 }
 
 static void *cache_alloc(struct interp *it, size_t size)
@@ -251,7 +251,7 @@ static void cache_invalidate_page(struct interp *it, uint64_t gpa)
             interp_stale_current(it);
         if (it->translator)
             it->translator->stale(it);
-        it->stat_invalidated++;
+        it->vcpu->stats.invalidated++;
     }
 }
 
@@ -314,7 +314,7 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
         if (bind_ends_block(it, i) || b->len == room)
             break;
     }
-    it->stat_decoded += b->n;
+    it->vcpu->stats.decoded += b->n;
     memcpy(b->insn + b->n, form, b->n * sizeof(*form));
     return true;
 }

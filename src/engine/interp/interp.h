@@ -95,7 +95,6 @@ struct interp {
     void *translator_data;
     sigjmp_buf unwind;
     struct cpu_ops ops; /* the machine's, with ours filled in */
-    uint64_t stat_decoded, stat_invalidated, stat_dropped;
 };
 
 /* The engine's shared part: which bytes of guest RAM somebody has decoded. */

@@ -92,6 +92,7 @@ static void interp_interrupt(struct cpu *cpu, unsigned vector, enum int_kind kin
     cpu->activity = CPU_RUNNING;
     cpu->start_rip = cpu->r[R_RIP];
     cpu->insn = NULL;
+    ((struct vcpu *)cpu->vcpu)->stats.interrupts++;
     cpu_interrupt(cpu, vector, kind, false, 0);
 }
 
@@ -176,8 +177,10 @@ static bool interp_boundary(struct interp *it, struct vcpu *v)
             interp_step(it, cpu);
         return false;
     }
-    if (!atomic_load(&cpu->attention) && !(it->irq_hold && (cpu->rflags & FL_IF)))
+    if (!atomic_load(&cpu->attention) && !(it->irq_hold && (cpu->rflags & FL_IF))) {
+        v->stats.halts++;
         vcpu_wait(v);
+    }
     return false;
 }
 
@@ -192,6 +195,7 @@ static enum vcpu_exit interp_run(struct vcpu *v)
     interp_take_drop(it); /* the machine may have been reset, and its attention with it */
     if (sigsetjmp(it->unwind, 0) == UNWIND_FAULT) {
         it->current = NULL;
+        v->stats.faults++;
         if (!cpu_deliver_event(cpu))
             why = EXIT_SHUTDOWN;
     }
@@ -206,12 +210,27 @@ static enum vcpu_exit interp_run(struct vcpu *v)
     return why;
 }
 
-static void interp_tlb_flushed(struct cpu *cpu, const struct tlb_flush *f) { cache_flushed(cpu->engine, f); }
-static void interp_context_switched(struct cpu *cpu) { cache_switched(cpu->engine); }
+static void interp_tlb_flushed(struct cpu *cpu, const struct tlb_flush *f)
+{
+    struct interp *it = cpu->engine;
+    struct engine_stats *stats = &it->vcpu->stats;
+    stats->flush_all += f->kind == TLB_FLUSH_ALL;
+    stats->flush_context += f->kind == TLB_FLUSH_PCID || f->kind == TLB_FLUSH_NONGLOBAL;
+    stats->flush_page += f->kind == TLB_FLUSH_PAGE || f->kind == TLB_FLUSH_PAGE_PCID;
+    cache_flushed(it, f);
+}
+
+static void interp_context_switched(struct cpu *cpu)
+{
+    struct interp *it = cpu->engine;
+    it->vcpu->stats.switches++;
+    cache_switched(it);
+}
 
 static void interp_write_protected(struct cpu *cpu, uint64_t gpa)
 {
     struct interp *it = cpu->engine;
+    it->vcpu->stats.protections++;
     if (it->translator && it->translator->protected)
         it->translator->protected(it, gpa);
 }

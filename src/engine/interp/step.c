@@ -92,6 +92,7 @@ void interp_step(struct interp *it, struct cpu *cpu)
     cpu->start_rip = rip;
     cpu->insn = NULL;
     it->current = NULL;
+    it->vcpu->stats.steps++;
     if (!rf && cpu->step)
         debug_check_code(cpu, lin);
     const struct insn *i = step_get(it, cpu, lin);
