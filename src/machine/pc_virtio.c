@@ -116,12 +116,25 @@ static int pc_wire_rng(struct vm *vm)
     return pci_dev_plug(&vm->rng.vp.pci, &vm->pci, -1);
 }
 
+static int pc_wire_balloon(struct vm *vm)
+{
+    int r = virtio_balloon_init(&vm->balloon, &vm->loop, &vm->ram, pc_deliver, vm);
+
+    if (r < 0)
+        return r;
+    pc_add_device(vm, &virtio_balloon_ops, &vm->balloon, 0);
+    return pci_dev_plug(&vm->balloon.vp.pci, &vm->pci, -1);
+}
+
 int pc_init_virtio(struct vm *vm, struct err *err)
 {
     int r = pc_wire_rng(vm);
 
     if (r < 0)
         return err_set(err, -r, "cannot add the entropy device: %s", strerror(-r));
+    r = pc_wire_balloon(vm);
+    if (r < 0)
+        return err_set(err, -r, "cannot add the balloon: %s", strerror(-r));
     r = pc_init_console(vm, err);
     for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
         r = pc_add_disk(vm, &vm->cfg->disk[n], "disk", err);

@@ -166,6 +166,16 @@ int vm_change_generation(struct vm *vm)
     return r;
 }
 
+int vm_set_memory(struct vm *vm, uint64_t bytes)
+{
+    if (bytes > vm->cfg->memory)
+        return -ERANGE;
+    loop_lock(&vm->loop);
+    virtio_balloon_set(&vm->balloon, vm->cfg->memory - bytes);
+    loop_unlock(&vm->loop);
+    return 0;
+}
+
 /* -- building -- */
 
 static int vm_read_files(struct vm *vm, struct err *err)

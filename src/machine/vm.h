@@ -43,6 +43,7 @@
 #include "pci/host.h"
 #include "pci/lpc.h"
 #include "ram/ram.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/net.h"
@@ -147,6 +148,7 @@ struct vm {
 
     struct rand_source rand;
     struct virtio_rng rng;
+    struct virtio_balloon balloon;
     struct virtio_console vcon; /* if cfg->consoles */
     struct vm_port port[CONFIG_CONSOLES];
     struct vm_disk *disk[CONFIG_DISKS + 2]; /* owned, see pc_virtio.c; behind them CD and seed */
@@ -185,6 +187,10 @@ enum vm_end vm_run(struct vm *vm, int signals);
 /* The machine was forked, or set back to an older state: give it a new generation ID and tell the guest. Any
  * thread, no lock held. 0 or -errno. */
 int vm_change_generation(struct vm *vm);
+
+/* Ask the guest to live with so much memory (at most what the machine has): the rest goes into the balloon,
+ * if and when the guest wants. Any thread, no lock held. 0, or -ERANGE. */
+int vm_set_memory(struct vm *vm, uint64_t bytes);
 
 /* The exit status of `vitro run` for how the machine ended (128+n stands for signal n). */
 int vm_status(const struct vm *vm);

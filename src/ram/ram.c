@@ -257,6 +257,44 @@ int ram_load(struct ram *r, uint64_t gpa, const void *buf, uint64_t len)
     return ram_change(r, gpa, len, (struct ram_source){ .src = buf }, true);
 }
 
+static void ram_tell_code_pages(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
+{
+    for (; off < end; off += PAGE_SIZE)
+        ram_tell_code(r, s, atomic_load(&s->flags[off >> PAGE_SHIFT]), off, PAGE_SIZE);
+}
+
+/* As ram_write_page(), for whole pages of one slot. */
+static int ram_discard_pages(struct ram *r, struct ram_slot *s, uint64_t off, uint64_t end)
+{
+    int err;
+
+    ram_tell_code_pages(r, s, off, end);
+    err = madvise(s->hva + off, end - off, MADV_DONTNEED) < 0 ? -errno : 0;
+    atomic_thread_fence(memory_order_seq_cst);
+    ram_tell_code_pages(r, s, off, end);
+    if (atomic_load(&r->dirty_log))
+        ram_mark_dirty(r, s->gpa + off, end - off);
+    return err;
+}
+
+int ram_discard(struct ram *r, uint64_t gpa, uint64_t len)
+{
+    struct ram_chunk c;
+    int err = 0;
+
+    if (!ram_covers(r, gpa, len))
+        return -EFAULT;
+    for (; len > 0 && ram_chunk_at(r, gpa, len, &c); gpa += c.len, len -= c.len) {
+        uint64_t off = ALIGN_UP(c.off, PAGE_SIZE), end = PAGE_BASE(c.off + c.len);
+
+        if (c.slot->readonly)
+            err = -EACCES;
+        else if (off < end && err == 0)
+            err = ram_discard_pages(r, c.slot, off, end);
+    }
+    return err;
+}
+
 int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old)
 {
     struct ram_slot *s = ram_slot_of(r, gpa);

@@ -64,6 +64,11 @@ int ram_fill(struct ram *r, uint64_t gpa, uint8_t byte, uint64_t len);
 /* As ram_write(), also into read-only slots; for loaders. */
 int ram_load(struct ram *r, uint64_t gpa, const void *buf, uint64_t len);
 
+/* Give the host its memory back: the whole pages inside [gpa, gpa+len) hold zeros from now on, and cost
+ * nothing until they are touched. -EFAULT: not all of it is RAM, nothing done; -EACCES: some of it is
+ * read-only and keeps its bytes; another -errno: the host refused, and what the pages hold is undefined. */
+int ram_discard(struct ram *r, uint64_t gpa, uint64_t len);
+
 /* Put value at gpa and return in *old what was there, in one indivisible step. As ram_write() otherwise; a read-only
  * byte only is read. */
 int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old);

@@ -56,7 +56,7 @@ int vq_chain_add(struct vq *q, struct vq_chain *c, uint64_t gpa, uint32_t len, u
         return vq_break(q, "chain longer than the queue, or a loop");
     if (!write && c->nparts > c->nread)
         return vq_break(q, "readable part after a writable one");
-    if (len > VQ_MAX_BYTES - c->read_len - c->write_len)
+    if (len > q->max_bytes - c->read_len - c->write_len)
         return vq_break(q, "chain has too many bytes");
     if (!vq_is_ram(q->ram, gpa, len))
         return vq_break(q, "buffer outside RAM");
@@ -117,7 +117,9 @@ size_t vq_chain_write(const struct vq_chain *c, uint32_t off, const void *buf, s
 
 void vq_init(struct vq *q, struct ram *ram, uint16_t max_size, void (*on_broken)(void *opaque), void *opaque)
 {
-    *q = (struct vq){ .ram = ram, .max_size = max_size, .on_broken = on_broken, .opaque = opaque };
+    *q = (struct vq){
+        .ram = ram, .max_size = max_size, .max_bytes = VQ_MAX_BYTES, .on_broken = on_broken, .opaque = opaque
+    };
     vq_reset(q);
 }
 
@@ -130,6 +132,7 @@ void vq_reset(struct vq *q)
         .used_wrap = true,
         .told_valid = true,
         .max_size = q->max_size,
+        .max_bytes = q->max_bytes,
         .ram = q->ram,
         .on_broken = q->on_broken,
         .opaque = q->opaque,

@@ -66,6 +66,7 @@ struct vq {
     bool broken;                  /* the driver broke a rule: nothing moves until the reset */
     /* Not state. */
     uint16_t max_size;
+    uint32_t max_bytes; /* of a chain: VQ_MAX_BYTES, unless the device that moves no bytes says more */
     uint16_t held;     /* chains that the device has: popped, not pushed */
     bool quiet;        /* packed: the driver may have been told not to kick */
     uint64_t features; /* what was negotiated */
@@ -84,7 +85,7 @@ struct vq_part {
 
 struct vq_chain {
     struct ram *ram;
-    uint32_t read_len, write_len; /* bytes that we may read, and write; together at most VQ_MAX_BYTES */
+    uint32_t read_len, write_len; /* bytes that we may read, and write; together at most vq->max_bytes */
     uint16_t id;                  /* what the driver knows it by */
     uint16_t slots;               /* packed: entries of the ring that it takes */
     uint16_t nread, nparts;       /* parts [0, nread) are for reading, [nread, nparts) for writing */

@@ -21,11 +21,60 @@
 
 static long long steer_genid(struct vm *vm, const char *arg) { return vm_change_generation(vm); }
 
+/* So many MiB for the guest. */
+static long long steer_memory(struct vm *vm, const char *arg)
+{
+    return vm_set_memory(vm, strtoull(arg, NULL, 10) << 20);
+}
+
+/* MiB in the balloon. */
+static long long steer_balloon(struct vm *vm, const char *arg)
+{
+    long long v;
+
+    loop_lock(&vm->loop);
+    v = (long long)(virtio_balloon_size(&vm->balloon) >> 20);
+    loop_unlock(&vm->loop);
+    return v;
+}
+
+/* MiB given back to the host so far. */
+static long long steer_given(struct vm *vm, const char *arg)
+{
+    long long v;
+
+    loop_lock(&vm->loop);
+    v = (long long)(vm->balloon.given_back >> 20);
+    loop_unlock(&vm->loop);
+    return v;
+}
+
+/* MiB that the guest says are free; -1: it said nothing for five seconds. */
+static long long steer_free(struct vm *vm, const char *arg)
+{
+    long long v = -1;
+    uint64_t was;
+
+    loop_lock(&vm->loop);
+    was = vm->balloon.stat_time;
+    virtio_balloon_poll(&vm->balloon);
+    for (unsigned n = 0; n < 100 && v < 0; n++) {
+        loop_unlock(&vm->loop);
+        usleep(50000);
+        loop_lock(&vm->loop);
+        if (vm->balloon.stat_time != was)
+            v = (long long)(vm->balloon.stat[BALLOON_FREE] >> 20);
+    }
+    loop_unlock(&vm->loop);
+    return v;
+}
+
 static const struct {
     const char *name;
     long long (*run)(struct vm *vm, const char *arg);
 } steer_commands[] = {
-    { "genid", steer_genid },
+    { "genid", steer_genid }, { "memory", steer_memory }, { "balloon", steer_balloon },
+    { "given", steer_given }, { "free", steer_free },
 };
 
 static void steer_one(struct vm *vm, char *line)
