@@ -143,6 +143,9 @@ struct cpu {
     struct tlb_entry *tlb;  /* table for data accesses at this moment: tlbs[mmu_idx] */
     const struct insn *insn; /* the instruction that is running; NULL outside */
     _Atomic uint32_t attention;
+    /* An engine's: cpu_attention() calls it, so that whatever runs there notices. Any thread. NULL: the engine looks at
+     * `attention` by itself. */
+    void (*notice)(struct cpu *cpu);
     uint8_t cpl;
     uint8_t code_size;      /* 2, 4 or 8 bytes: 16-, 32- or 64-bit code */
     uint8_t mmu_idx;
@@ -248,7 +251,9 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t v);
 /* Ask the vCPU to look up. Any thread. Does not wake a halted one: engines wrap it in a kick. */
 static inline void cpu_attention(struct cpu *cpu, uint32_t bits)
 {
-    atomic_fetch_or_explicit(&cpu->attention, bits, memory_order_release);
+    atomic_fetch_or(&cpu->attention, bits);
+    if (cpu->notice)
+        cpu->notice(cpu);
 }
 
 /* The guest's time-stamp counter now. */

@@ -3,7 +3,8 @@
  * there is done by the instruction's handler, which also raises what is to be raised; control then goes back to the interpreter's
  * loop. So nothing is committed before the lookup.
  *
- * Requests from outside (cpu->attention) are seen at backward branches inside the page and at every lookup. */
+ * Requests from outside (cpu->attention) are seen at backward branches inside the page, and at every lookup, since then the table
+ * is one in which nothing is found. */
 #include <string.h>
 
 #include "engine/dbt/place.h"
@@ -22,8 +23,8 @@ static uint8_t **branch_miss(struct xblock *xb)
 /* To *from if somebody wants this vCPU's attention. */
 static void branch_attention(struct xblock *xb, uint8_t **from)
 {
-    emit_cpu(&xb->e, 0x8b, T0, CPU_OFF(attention));
-    place_jrcxnz(xb, from);
+    emit_data(&xb->e, OP_W | 0x8b, T0, DATA_OFF(calm), 0);
+    place_jrcxz(xb, from);
 }
 
 static struct pending *branch_pend_leave(struct xblock *xb, unsigned target, bool link)
@@ -35,10 +36,9 @@ static struct pending *branch_pend_leave(struct xblock *xb, unsigned target, boo
 }
 
 /* T1: linear target. T0 becomes its host address, or it goes to *from. T2 is gone. */
-static void branch_lookup(struct xblock *xb, uint8_t **attention, uint8_t **from)
+static void branch_lookup(struct xblock *xb, uint8_t **from)
 {
     struct emit *e = &xb->e;
-    branch_attention(xb, attention);
     EMIT(e, 0xc4, 0x43, 0xfb, 0xf0, 0xf7, 9);        /* rorx r14, r15, 9 */
     emit_rsib(e, OP_W | 0x8d, T2, T2, T1, 0, 0);     /* lea */
     place_pext(e, T2, T2, DATA_OFF(mask_jump));
@@ -65,9 +65,7 @@ static void branch_to(struct xblock *xb, unsigned from, int64_t target)
     struct emit *e = &xb->e;
     if (target < 0 || target >= (int64_t)PAGE_SIZE) {
         branch_address(xb, T1, target);
-        uint8_t **a = &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0];
-        uint8_t **b = &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0];
-        branch_lookup(xb, a, b);
+        branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
         branch_jump(xb);
         return;
     }
@@ -111,7 +109,7 @@ static void branch_push(struct xblock *xb, const struct xinsn *x)
 static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    branch_lookup(xb, branch_miss(xb), branch_miss(xb));
+    branch_lookup(xb, branch_miss(xb));
     emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
     emit_rm(e, OP_W | 0x89, T1, RSP, FRAME_RIP);
     branch_push(xb, x);
@@ -158,7 +156,7 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     p->leaves = true;
     place_emit(xb, OP_W | 0x8b, T1, &m);
     place_done(xb, p);
-    branch_lookup(xb, branch_miss(xb), branch_miss(xb));
+    branch_lookup(xb, branch_miss(xb));
     emit_rm(e, OP_W | 0x8d, sp, sp, 8 + (uint16_t)x->i->imm);
     branch_jump(xb);
 }
@@ -190,7 +188,7 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
         break;
     case X_JMP_IND:
         branch_operand(xb, x);
-        branch_lookup(xb, branch_miss(xb), branch_miss(xb));
+        branch_lookup(xb, branch_miss(xb));
         branch_jump(xb);
         break;
     case X_RET: branch_ret(xb, x); break;

@@ -28,7 +28,9 @@ enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4 };
 struct dbt_data {
     uint64_t page;          /* linear address of the guest page that holds the running block */
     const uint64_t *read, *write; /* the flat tables for data accesses now (flat.h) */
-    struct flat_jumps *jumps;     /* where branches to linear addresses continue now */
+    /* Where branches to linear addresses continue now, and 1. Whoever wants this vCPU's attention makes them flat.no_jumps and 0. */
+    struct flat_jumps *_Atomic jumps;
+    _Atomic uint64_t calm;
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_page;     /* of PEXT: bits 12 to 47 */

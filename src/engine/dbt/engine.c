@@ -26,13 +26,24 @@ static void dbt_forget(struct interp *it)
     t->link.site = 0;
 }
 
+static void dbt_notice(struct cpu *cpu)
+{
+    const struct interp *it = cpu->engine;
+    struct dbt *t = it->translator_data;
+    atomic_store(&t->data->jumps, t->flat.no_jumps);
+    atomic_store(&t->data->calm, 0);
+}
+
 /* What generated code accesses memory through, in the mode that the CPU is in now. */
 static void dbt_select(struct dbt *t)
 {
     const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
     t->data->read = s ? s->read : t->flat.nothing;
     t->data->write = s ? s->write : t->flat.nothing;
-    t->data->jumps = code ? code->jumps : t->flat.no_jumps;
+    atomic_store(&t->data->jumps, code ? code->jumps : t->flat.no_jumps);
+    atomic_store(&t->data->calm, 1);
+    if (atomic_load(&t->flat.cpu->attention)) /* it came before the stores above, which must not hide it */
+        dbt_notice(t->flat.cpu);
 }
 
 static void dbt_mode_changed(struct cpu *cpu)
@@ -148,6 +159,7 @@ static void dbt_vcpu_fini(struct vcpu *v)
         return;
     struct dbt *t = it->translator_data;
     it->translator = NULL;
+    v->cpu.notice = NULL;
     it->translator_data = NULL;
     if (t) {
         dbt_code_fini(t);
@@ -176,7 +188,7 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     it->translator_data = t;
     if (t)
         t->work = calloc(1, dbt_work_size());
-    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || !flat_init(&t->flat, &v->cpu, dbt_user_sets(v))) {
+    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || !flat_init(&t->flat, &v->cpu, dbt_user_sets(v), t->thunk.leave_at)) {
         dbt_vcpu_fini(v);
         return err_set(err, ENOMEM, "out of memory for the translator's code cache");
     }
@@ -186,6 +198,7 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     t->threshold = v->engine->dbt_threshold ? v->engine->dbt_threshold : DBT_THRESHOLD;
     it->translator = &dbt_translator;
     it->ops.mode_changed = dbt_mode_changed;
+    v->cpu.notice = dbt_notice;
     dbt_select(t);
     return 0;
 }

@@ -27,6 +27,13 @@ static void flat_unmap(void *p, size_t size)
 
 #define FLAT_NOTES (FLAT_NODES * sizeof(struct flat_node))
 
+/* No address belongs to an entry of zeros but 0, whose slot is 0; that one holds another address. */
+static void flat_jumps_empty(struct flat_jumps *j)
+{
+    memset(j->neg, 0, sizeof(j->neg));
+    j->neg[flat_jump_slot(0)] = ~0ULL;
+}
+
 static bool flat_set_init(struct flat_set *s)
 {
     s->read = flat_map(FLAT_BYTES);
@@ -35,7 +42,10 @@ static bool flat_set_init(struct flat_set *s)
     s->node = flat_map(FLAT_NOTES);
     s->hash = flat_map(FLAT_HASH * sizeof(*s->hash));
     s->region = flat_map(FLAT_REGION_BITS / 8);
-    return s->read && s->write && s->jumps && s->node && s->hash && s->region;
+    if (!s->read || !s->write || !s->jumps || !s->node || !s->hash || !s->region)
+        return false;
+    flat_jumps_empty(s->jumps);
+    return true;
 }
 
 static void flat_set_fini(struct flat_set *s)
@@ -49,7 +59,7 @@ static void flat_set_fini(struct flat_set *s)
     memset(s, 0, sizeof(*s));
 }
 
-bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users)
+bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users, const uint8_t *leave)
 {
     f->cpu = cpu;
     f->user = FLAT_USER0;
@@ -57,6 +67,9 @@ bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users)
     f->no_jumps = flat_map(sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
+    flat_jumps_empty(f->no_jumps);
+    for (unsigned n = 0; n < FLAT_JUMPS; n++)
+        f->no_jumps->host[n] = leave;
     for (unsigned n = 0; n < FLAT_USER0 + max_users; n++) {
         if (flat_set_init(&f->set[n]))
             continue;
@@ -87,7 +100,7 @@ static void flat_set_forget_jumps(struct flat_set *s)
     for (unsigned n = 0; n < FLAT_BLOOM; n++)
         any |= s->jump_pages[n] != 0;
     if (any)
-        memset(s->jumps->neg, 0, sizeof(s->jumps->neg));
+        flat_jumps_empty(s->jumps);
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
 }

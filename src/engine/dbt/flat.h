@@ -70,8 +70,9 @@ struct flat {
     uint64_t stat_fills, stat_emptied, stat_protected, stat_spaces;
 };
 
-/* Reserve. False: no memory or address space. max_users: user sets. */
-bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users);
+/* Reserve. False: no memory or address space. max_users: user sets. leave: host code that gives up the CPU, with T1 the linear address to go
+ * on at: code may have found its target in one table when it takes the host address from no_jumps. */
+bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users, const uint8_t *leave);
 void flat_fini(struct flat *f);
 
 /* The set for accesses as the CPU is now; NULL: everything must take the slow path. */
