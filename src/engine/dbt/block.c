@@ -8,7 +8,8 @@
  * after each call, and they cannot make anything due that the loop would have to look at. */
 static bool block_goes_on(const struct insn *i)
 {
-    return i->op == ZYDIS_MNEMONIC_STAC || i->op == ZYDIS_MNEMONIC_CLAC || i->op == ZYDIS_MNEMONIC_CLI;
+    return i->op == ZYDIS_MNEMONIC_STAC || i->op == ZYDIS_MNEMONIC_CLAC || i->op == ZYDIS_MNEMONIC_CLI ||
+           i->op == ZYDIS_MNEMONIC_STI || i->op == ZYDIS_MNEMONIC_SWAPGS;
 }
 
 /* The entry for branches from elsewhere: T1 is the linear address of the first instruction. */

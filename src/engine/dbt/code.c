@@ -42,6 +42,9 @@ static void code_masks(struct dbt_data *d)
 {
     d->mask_page = 0x0000fffffffff000ULL;
     d->mask_jump = FLAT_JUMPS - 1;
+    d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
+    d->mask_arith = FL_ARITH;
+    d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
     for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++) {
         d->mask_low[k] = (1u << k) - 1;
         d->mask_cross[k] = 0xfff & ~d->mask_low[k];

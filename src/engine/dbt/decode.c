@@ -256,6 +256,11 @@ static uint8_t classify_stack(struct xinsn *x, const struct decoded *d)
         x->rm = NO_REG;
         return X_PUSH;
     }
+    if (op == 0xff && d->z.raw.modrm.mod != 3) {
+        x->mem = MEM_READ;
+        x->size = 8;
+        return X_PUSH;
+    }
     return X_CALL;
 }
 
@@ -273,6 +278,17 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
         return X_LEA;
     case ZYDIS_MNEMONIC_PUSH: case ZYDIS_MNEMONIC_POP:
         return classify_stack(x, d);
+    case ZYDIS_MNEMONIC_CLI: return X_CLI;
+    case ZYDIS_MNEMONIC_STI: return X_STI;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        x->use = FL_ARITH;
+        return i->esz == 8 ? X_PUSHF : X_CALL;
+    case ZYDIS_MNEMONIC_LDMXCSR: case ZYDIS_MNEMONIC_STMXCSR: case ZYDIS_MNEMONIC_VLDMXCSR: case ZYDIS_MNEMONIC_VSTMXCSR:
+        x->ext = z->raw.modrm.reg;
+        x->size = 4;
+        x->mem = x->ext == 2 ? MEM_READ : MEM_WRITE;
+        x->v.need = z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? VEC_SSE : VEC_AVX;
+        return X_MXCSR;
     case ZYDIS_MNEMONIC_LEAVE:
         return i->esz == 8 ? X_LEAVE : X_CALL;
     case ZYDIS_MNEMONIC_CBW: case ZYDIS_MNEMONIC_CWDE: case ZYDIS_MNEMONIC_CDQE:
@@ -348,13 +364,29 @@ static uint8_t classify_vec(struct xinsn *x, const struct decoded *d)
     return X_VEC;
 }
 
+/* AH and its like: there is no REX, so the fields are as they will be written. */
+static uint8_t classify_high(struct xinsn *x, const struct decoded *d)
+{
+    if (!classify_generic(x, d) && classify_rest(x, d) != X_GENERIC)
+        return X_CALL;
+    bool moves = x->i->op == ZYDIS_MNEMONIC_MOVZX || x->i->op == ZYDIS_MNEMONIC_MOVSX;
+    if ((moves && x->reg == RSP) || (x->mem && (x->reg == 5 || x->by_cl)))
+        return X_CALL;
+    x->op &= ~OP_BYTE;
+    return X_HIGH;
+}
+
 static void classify(struct xinsn *x, const struct decoded *d)
 {
     const struct insn *i = x->i;
     x->kind = X_CALL;
     x->reg = x->rm = x->ext = NO_REG;
-    if (i->fn == op_ud || ((i->r0 | i->r1) & 7)) /* AH and its like cannot be named beside REX */
+    if (i->fn == op_ud)
         return;
+    if ((i->r0 | i->r1) & 7) {
+        x->kind = classify_high(x, d);
+        return;
+    }
     if (d->z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) {
         x->kind = classify_branch(x, d);
         return;

@@ -130,6 +130,8 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     t->data->stale = 0;
     t->data->vec_live = 0;
     memset(&t->data->vec_ok[1], 0, sizeof(t->data->vec_ok) - sizeof(t->data->vec_ok[0]));
+    t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
+    t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
     dbt_select(t);
     it->current = NULL;
     t->stat_entered++;

@@ -44,7 +44,7 @@ static bool flat_set_init(struct flat_set *s)
     s->region = flat_map(FLAT_REGION_BITS / 8);
     if (!s->read || !s->write || !s->jumps || !s->node || !s->hash || !s->region)
         return false;
-    flat_jumps_empty(s->jumps);
+    s->jumps->neg[flat_jump_slot(0)] = ~0ULL;
     return true;
 }
 
@@ -67,7 +67,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users, const uint8_
     f->no_jumps = flat_map(sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
-    flat_jumps_empty(f->no_jumps);
+    f->no_jumps->neg[flat_jump_slot(0)] = ~0ULL;
     for (unsigned n = 0; n < FLAT_JUMPS; n++)
         f->no_jumps->host[n] = leave;
     for (unsigned n = 0; n < FLAT_USER0 + max_users; n++) {
@@ -96,11 +96,13 @@ static void flat_set_forget_jumps(struct flat_set *s)
 {
     if (!s->jumps)
         return;
-    bool any = false;
-    for (unsigned n = 0; n < FLAT_BLOOM; n++)
-        any |= s->jump_pages[n] != 0;
-    if (any)
+    if (!s->njumps)
+        return;
+    if (s->njumps > FLAT_LOG)
         flat_jumps_empty(s->jumps);
+    for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
+        s->jumps->neg[s->jump_log[n]] = s->jump_log[n] ? 0 : ~0ULL;
+    s->njumps = 0;
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
 }
@@ -174,6 +176,19 @@ static void flat_bloom_add(uint64_t *bloom, uint64_t page)
     bloom[bit / 64] |= 1ULL << (bit % 64);
 }
 
+/* The 2 MiB around lin: one page of each table. Where nothing was touched, looking would make the host fill in memory. */
+static unsigned flat_region_bit(uint64_t lin)
+{
+    uint64_t r = lin >> 21 & (FLAT_PAGES / 512 - 1);
+    return (unsigned)(r ^ r >> 16) & (FLAT_REGION_BITS - 1);
+}
+
+static bool flat_region_touched(const struct flat_set *s, uint64_t lin)
+{
+    unsigned bit = flat_region_bit(lin);
+    return s->region[bit / 8] >> (bit % 8) & 1;
+}
+
 /* Notes of dropped pages stay: harmless. */
 static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint64_t size)
 {
@@ -186,8 +201,9 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
     }
     bool code = false;
     for (uint64_t n = 0; n < count; n++, page++) {
-        s->read[page] = s->write[page] = 0;
         code |= flat_bloom_has(s->jump_pages, page);
+        if (flat_region_touched(s, page << 12))
+            s->read[page] = s->write[page] = 0;
     }
     if (code)
         flat_set_forget_jumps(s);
@@ -198,7 +214,7 @@ static void flat_drop(struct flat *f, const struct tlb_flush *what)
     flat_set_drop(f, &f->set[FLAT_SUP_SMAP], what->lin, what->size);
     flat_set_drop(f, &f->set[FLAT_SUP], what->lin, what->size);
     for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++)
-        if (f->set[n].pcid == what->pcid)
+        if (what->kind == TLB_FLUSH_PAGE || f->set[n].pcid == what->pcid) /* the former: a global one may be in any */
             flat_set_drop(f, &f->set[n], what->lin, what->size);
 }
 
@@ -305,9 +321,8 @@ struct flat_set *flat_current_code(struct flat *f)
 /* Bound the pages of the tables that exist, also those that were only looked at. */
 static void flat_touch(struct flat *f, struct flat_set *s, uint64_t lin)
 {
-    uint64_t r = lin >> 21;
-    unsigned bit = (unsigned)(r ^ r >> 16) & (FLAT_REGION_BITS - 1);
-    if (s->region[bit / 8] >> (bit % 8) & 1)
+    unsigned bit = flat_region_bit(lin);
+    if (flat_region_touched(s, lin))
         return;
     if (s->nregions >= FLAT_REGIONS)
         flat_set_empty(f, s);
@@ -332,7 +347,8 @@ static uint64_t flat_put(struct flat *f, struct flat_set *s, uint64_t lin, const
     flat_touch(f, s, lin);
     if (!rd && !wr)
         return 0;
-    if (!s->read[page] && !s->write[page])
+    /* Also when only one of both is new: its page, and whether it is global, may differ from the other's. */
+    if ((rd && s->read[page] != e->addend) || (wr && s->write[page] != e->addend))
         flat_note(f, s, page, e);
     if (rd)
         s->read[page] = e->addend;
@@ -352,12 +368,24 @@ uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, un
     return flat_put(f, s, lin, e, ways);
 }
 
+void flat_learn(struct flat *f, uint64_t lin, unsigned ways)
+{
+    struct cpu *cpu = f->cpu;
+    struct flat_set *s = flat_current(f);
+    const struct tlb_entry *e = &cpu->tlbs[cpu->mmu_idx][(lin >> 12) & (TLB_SIZE - 1)];
+    if (s && cpu_canonical(cpu, lin))
+        flat_put(f, s, lin, e, ways);
+}
+
 void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global)
 {
     struct flat_set *s = flat_current_code(f);
     if (!s)
         return;
     unsigned slot = flat_jump_slot(rip);
+    if (s->njumps < FLAT_LOG)
+        s->jump_log[s->njumps] = (uint16_t)slot;
+    s->njumps += s->njumps <= FLAT_LOG;
     s->jumps->neg[slot] = 0 - rip;
     s->jumps->host[slot] = host;
     flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));

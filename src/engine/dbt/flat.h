@@ -27,7 +27,8 @@
 #define FLAT_NODES  (1u << 16) /* entries in use a set */
 #define FLAT_HASH   (1u << 13)
 #define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
-#define FLAT_JUMPS  4096u
+#define FLAT_JUMPS  32768u
+#define FLAT_LOG    4096u
 #define FLAT_USERS  8u         /* user sets at most */
 #define FLAT_BLOOM  64u
 
@@ -51,6 +52,8 @@ struct flat_set {
     uint32_t *hash;
     uint8_t *region;        /* bit a hashed 2 MiB region: touched */
     uint32_t nnodes, nregions;
+    uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
+    uint16_t jump_log[FLAT_LOG]; /* slots of jumps in use */
     bool jump_local;        /* some branch target's page is not global */
     uint64_t jump_pages[FLAT_BLOOM]; /* hashed pages that branch targets lie in */
     uint16_t pcid;          /* user sets: whose it is, */
@@ -83,6 +86,9 @@ struct flat_set *flat_current_code(struct flat *f);
 /* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access
  * raises in translation. Returns the addend if it may go directly from now on; 0: the slow path must do it. */
 uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, unsigned ways);
+
+/* The access was done by other means: make it direct for the next time, if that can be told without translating anything. */
+void flat_learn(struct flat *f, uint64_t lin, unsigned ways);
 
 /* Note that linear address rip of the current mode continues at host. */
 void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global);

@@ -51,16 +51,6 @@ static void x_load_cl(struct xblock *xb, const struct xinsn *x)
         emit_rr(&xb->e, OP_W | 0x89, place_of(RCX), RCX);
 }
 
-/* The instruction just written divides: the host's #DE is the guest's. */
-static void x_may_divide_error(struct xblock *xb, const struct xinsn *x, uint8_t *at)
-{
-    if (!x->divides)
-        return;
-    struct pending *p = place_pend(xb, PEND_CALLOUT, x);
-    p->op = at;
-    p->flags_host = true;
-}
-
 static void x_generic_mem(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
@@ -68,7 +58,7 @@ static void x_generic_mem(struct xblock *xb, const struct xinsn *x)
     struct pending *p = place_mem(xb, x, &m);
     x_flags_before(xb, x);
     if (x->by_cl)
-        place_host(xb, &m);
+        place_host(xb, &m, T2);
     x_load_cl(xb, x);
     unsigned reg = x_reg_field(xb, x);
     if (x->lock)
@@ -149,14 +139,31 @@ static void x_lea(struct xblock *xb, const struct xinsn *x)
     x_store_reg(xb, x->reg, h);
 }
 
+/* An operand in memory waits in the frame meanwhile. */
+static void x_push_fetch(struct xblock *xb, const struct xinsn *x)
+{
+    struct xmem m;
+    struct pending *p = place_mem(xb, x, &m);
+    place_emit(xb, OP_W | 0x8b, T2, &m);
+    emit_rm(&xb->e, OP_W | 0x89, T2, RSP, FRAME_TARGET);
+    p->leaves = true; /* the handler does it all */
+    place_done(xb, p);
+    place_island(xb, true);
+}
+
 static void x_push(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     struct xmem m;
     unsigned sp = place_of(RSP);
+    if (x->mem)
+        x_push_fetch(xb, x);
     emit_rm(e, OP_W | 0x8d, T1, sp, -8);
     struct pending *p = place_access(xb, x, T1, SEG_SS, 8, MEM_WRITE, false, &m);
-    if (x->rm == NO_REG) {
+    if (x->mem || x->kind == X_PUSHF) {
+        emit_rm(e, OP_W | 0x8b, T2, RSP, FRAME_TARGET);
+        place_emit(xb, OP_W | 0x89, T2, &m);
+    } else if (x->rm == NO_REG) {
         place_emit(xb, OP_W | 0xc7, 0, &m);
         emit_u32(e, (uint32_t)x->i->imm);
     } else {
@@ -216,12 +223,12 @@ static void x_mul(struct xblock *xb, const struct xinsn *x)
         p = place_mem(xb, x, &m);
     flags_load(xb);
     unsigned rm = x->mem ? 0 : place_get(xb, x->rm, T2);
-    uint8_t *at = e->p;
+    if (x->divides)
+        place_fault_to_handler(xb, x); /* #DE */
     if (x->mem)
         place_emit(xb, x->op, x->ext, &m);
     else
         emit_rr(e, x->op, x->ext, rm);
-    x_may_divide_error(xb, x, at);
     x_flags_after(xb, x);
     if (p)
         place_done(xb, p);
@@ -239,13 +246,81 @@ static void x_cmpxchg(struct xblock *xb, const struct xinsn *x)
     place_done(xb, p);
 }
 
+/* Without REX the encoding names the high bytes, and the host's RCX. */
+static void x_high(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    struct pending *p = NULL;
+    struct xmem m;
+    unsigned reg = x->ext != NO_REG ? x->ext : x->reg;
+    bool moves = x->ext == NO_REG && (x->i->op == ZYDIS_MNEMONIC_MOVZX || x->i->op == ZYDIS_MNEMONIC_MOVSX);
+    if (x->mem) {
+        p = place_mem(xb, x, &m);
+        place_host(xb, &m, T0);
+    }
+    x_flags_before(xb, x);
+    if (!x->mem)
+        emit_rr(e, OP_W | 0x89, place_of(RCX), RCX);
+    if (x->lock)
+        emit_byte(e, 0xf0);
+    if (x->mem)
+        place_emit(xb, x->op, reg, &m);
+    else
+        emit_rr(e, x->op, reg, x->rm);
+    emit_bytes(e, x->imm, x->imm_len);
+    bool reg_rcx = x->ext == NO_REG && (moves ? reg == RCX : (reg & 3) == RCX);
+    if (!x->mem && (reg_rcx || (x->rm & 3) == RCX))
+        emit_rr(e, OP_W | 0x89, RCX, place_of(RCX));
+    x_flags_after(xb, x);
+    if (p)
+        place_done(xb, p);
+}
+
+/* T2 = struct cpu's rflags without IF. */
+static void x_flags_without_if(struct xblock *xb)
+{
+    struct emit *e = &xb->e;
+    emit_cpu(e, 0x8b, T2, CPU_OFF(rflags));
+    place_pext(e, T2, T2, DATA_OFF(mask_no_if));
+    place_pdep(e, T2, T2, DATA_OFF(mask_no_if));
+}
+
+/* CLI, and STI while no interrupt waits, which makes its shadow invisible; where IOPL lets them. */
+static void x_set_if(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    bool on = x->kind == X_STI;
+    emit_data(e, OP_W | 0x8b, T0, on ? DATA_OFF(sti_plain) : DATA_OFF(cli_plain), 0);
+    struct pending *p = place_pend(xb, PEND_CALLOUT, x);
+    place_jrcxz(xb, &p->from[0]);
+    x_flags_without_if(xb);
+    if (on)
+        emit_rm(e, OP_W | 0x8d, T2, T2, FL_IF);
+    emit_cpu(e, 0x89, T2, CPU_OFF(rflags));
+}
+
+/* The arithmetic flags are the host's; the others are in struct cpu, where RF and VM are 0 now. */
+static void x_pushf(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    flags_load(xb);
+    EMIT(e, 0x9c, 0x41, 0x5e); /* pushfq; pop r14 */
+    place_pext(e, T2, T2, DATA_OFF(mask_arith));
+    place_pdep(e, T2, T2, DATA_OFF(mask_arith));
+    emit_cpu(e, 0x8b, T0, CPU_OFF(rflags));
+    emit_rsib(e, OP_W | 0x8d, T2, T2, T0, 0, 0);
+    emit_rm(e, OP_W | 0x89, T2, RSP, FRAME_TARGET);
+    x_push(xb, x);
+}
+
 void x_emit(struct xblock *xb, const struct xinsn *x)
 {
     static void (*const by[])(struct xblock *xb, const struct xinsn *x) = {
         [X_CALL] = x_callout,  [X_GENERIC] = x_generic, [X_MOV_IMM] = x_mov_imm, [X_LEA] = x_lea,
         [X_PUSH] = x_push,     [X_POP] = x_pop,         [X_LEAVE] = x_leave,     [X_EXTEND] = x_extend,
         [X_MUL] = x_mul,       [X_CMPXCHG] = x_cmpxchg, [X_BSWAP] = x_bswap,
-        [X_VEC] = x_vec,
+        [X_VEC] = x_vec,       [X_HIGH] = x_high,       [X_CLI] = x_set_if,      [X_STI] = x_set_if,
+        [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,
     };
     if (x->kind != X_NOTHING)
         by[x->kind](xb, x);

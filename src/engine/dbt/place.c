@@ -150,13 +150,16 @@ struct pending *place_pend(struct xblock *xb, enum pending_kind kind, const stru
     return p;
 }
 
-/* dst = PEXT(src, mask in struct dbt_data). */
-void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask)
+/* dst = PEXT or PDEP(src, mask in struct dbt_data); pp: 2 or 3. */
+static void place_bits(struct emit *e, unsigned pp, unsigned dst, unsigned src, uint32_t mask)
 {
-    EMIT(e, 0xc4, (~dst >> 3 & 1) << 7 | 0x62, 0x80 | (~src & 15) << 3 | 2, 0xf5, (dst & 7) << 3 | 5);
+    EMIT(e, 0xc4, (~dst >> 3 & 1) << 7 | 0x62, 0x80 | (~src & 15) << 3 | pp, 0xf5, (dst & 7) << 3 | 5);
     intptr_t next = (intptr_t)emit_rx(e, e->p) + 4;
     emit_u32(e, (uint32_t)((intptr_t)e->t->data + (intptr_t)mask - next));
 }
+
+void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { place_bits(e, 2, dst, src, mask); }
+void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { place_bits(e, 3, dst, src, mask); }
 
 #define MASK_CROSS(log) (DATA_OFF(mask_cross) + 8u * (log))
 #define MASK_LOW(log)   (DATA_OFF(mask_low) + 8u * (log))
@@ -207,7 +210,14 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
         place_jrcxnz(xb, &p->from[0]);
         aligned = x->v.align + 1u >= x->size;
     }
-    return place_access(xb, x, ea, x->i->seg, x->size, x->mem, aligned, m);
+    return place_access(xb, x, ea, x->i->seg, x->size, x->mem | (x->kind == X_VEC && x->v.quiet ? MEM_QUIET : 0), aligned, m);
+}
+
+void place_fault_to_handler(struct xblock *xb, const struct xinsn *x)
+{
+    struct pending *p = place_pend(xb, PEND_CALLOUT, x);
+    p->op = xb->e.p;
+    p->flags_host = true;
 }
 
 void place_done(struct xblock *xb, struct pending *p)
@@ -219,15 +229,16 @@ void place_done(struct xblock *xb, struct pending *p)
 void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem *m)
 {
     if (m->ea == NO_REG)
-        emit_rm(&xb->e, op, reg, T2, 0);
+        emit_rm(&xb->e, op, reg, m->host, 0);
     else
         emit_rsib(&xb->e, op, reg, T0, m->ea, 0, 0);
 }
 
-void place_host(struct xblock *xb, struct xmem *m)
+void place_host(struct xblock *xb, struct xmem *m, unsigned temp)
 {
-    emit_rsib(&xb->e, OP_W | 0x8d, T2, T0, m->ea, 0, 0);
+    emit_rsib(&xb->e, OP_W | 0x8d, temp, T0, m->ea, 0, 0);
     m->ea = NO_REG;
+    m->host = temp;
 }
 
 /* --- behind the body --- */

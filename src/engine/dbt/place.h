@@ -56,6 +56,11 @@ enum xkind {
     X_VEC,     /* what hostexec would run: vectors, BMI ... */
     X_MUL,     /* MUL, IMUL with one operand; DIV, IDIV */
     X_CMPXCHG,
+    X_HIGH,    /* AH, CH, DH or BH: encoded without REX, the host's RCX standing in for the guest's */
+    X_CLI,
+    X_STI,
+    X_PUSHF,   /* 64-bit */
+    X_MXCSR,   /* LDMXCSR, STMXCSR */
     X_JMP,     /* relative branches */
     X_JCC,
     X_CALL_REL,
@@ -64,7 +69,7 @@ enum xkind {
     X_RET,
 };
 
-enum { MEM_NONE = 0, MEM_READ = 1, MEM_WRITE = 2 }; /* both: read-modify-write. As ACC_READ and ACC_WRITE */
+enum { MEM_NONE = 0, MEM_READ = 1, MEM_WRITE = 2, MEM_QUIET = 4 }; /* both: read-modify-write. As ACC_READ and ACC_WRITE */
 
 enum { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
@@ -75,6 +80,8 @@ struct xvec {
     uint8_t need;  /* VEC_* */
     uint8_t align; /* mask of address bits that must be 0 */
     bool reg_gpr, rm_gpr, vvvv_gpr, vvvv_write;
+    bool rcx_out; /* writes RCX, which no field names */
+    bool quiet;   /* under a mask: what is masked out does not fault */
     uint32_t regs; /* vector registers that it names */
 };
 
@@ -96,9 +103,9 @@ struct xinsn {
     struct xvec v;
 };
 
-/* Where the memory operand is: [T0 + ea], or, ea being NO_REG, [T2]. */
+/* Where the memory operand is: [T0 + ea], or, ea being NO_REG, [host]. */
 struct xmem {
-    unsigned ea;
+    unsigned ea, host;
 };
 
 /* Code to be written behind the block's body. */
@@ -158,14 +165,17 @@ void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide)
 struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m);
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
+void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 /* The same for size bytes at linear address ea (a host register that stays). */
 struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned seg, unsigned size, unsigned ways,
                              bool aligned, struct xmem *m);
 void place_done(struct xblock *xb, struct pending *p);
 /* An instruction with that operand. imm: bytes of immediate that will follow. */
 void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem *m);
-/* T2 = host address of the operand, so that T0 is free. */
-void place_host(struct xblock *xb, struct xmem *m);
+/* temp (T0 or T2) = host address of the operand, so that the others are free. */
+void place_host(struct xblock *xb, struct xmem *m, unsigned temp);
+/* The host's fault in the instruction that begins here is for x's handler; then the block is left. */
+void place_fault_to_handler(struct xblock *xb, const struct xinsn *x);
 /* Branch to what belongs to *from if T0 is zero. */
 void place_jrcxz(struct xblock *xb, uint8_t **from);
 /* Branch over it all when T0 is zero; else, to what belongs to *from. */
@@ -192,6 +202,7 @@ void dbt_vec_emit_load(struct emit *e, unsigned level);
 void dbt_vec_emit_save(struct emit *e, unsigned level);
 bool x_classify_vec(struct xinsn *x, const struct decoded *d);
 void x_vec(struct xblock *xb, const struct xinsn *x);
+void x_mxcsr(struct xblock *xb, const struct xinsn *x);
 
 /* branch.c: the block's last instruction, if it ends it; else where control goes on. */
 void x_emit_end(struct xblock *xb, const struct xinsn *x);

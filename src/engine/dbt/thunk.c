@@ -259,11 +259,14 @@ static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, con
     cpu->r[R_RIP] = cpu->start_rip + i->len;
     cpu->insn = i;
     t->stat_misses++;
-    uint64_t addend = flat_fill(&t->flat, access >> 16 & 15, lin, access >> 20 & 255, access >> 28 & 3);
+    unsigned ways = access >> 28 & 7;
+    uint64_t addend = ways & MEM_QUIET ? 0 : flat_fill(&t->flat, access >> 16 & 15, lin, access >> 20 & 255, ways);
     if (addend)
         return addend;
     t->stat_handled++;
     i->fn(cpu, i);
+    if (ways & MEM_QUIET)
+        flat_learn(&t->flat, lin, ways & (MEM_READ | MEM_WRITE));
     return 0;
 }
 

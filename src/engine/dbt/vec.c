@@ -54,7 +54,8 @@ static bool vec_gpr(struct xvec *v, struct xinsn *x, const ZydisDecodedOperand *
         v->vvvv_write |= wr;
         return true;
     default:
-        return place_of(n) == n;
+        v->rcx_out |= n == RCX && op->actions == ZYDIS_OPERAND_ACTION_WRITE; /* PCMPISTRI and its like */
+        return place_of(n) == n || v->rcx_out;
     }
 }
 
@@ -123,19 +124,22 @@ static bool vec_encoding(struct xinsn *x, const struct decoded *d)
         b = d->raw + z->raw.evex.offset;
         v->enc = ENC_EVEX;
         memcpy(v->evex, b + 1, 3);
-        return !v->reg_gpr && !v->rm_gpr && !v->vvvv_gpr;
+        x->reg |= (~b[1] >> 7 & 1) << 3; /* of general registers; vector registers stay as they are */
+        x->rm |= (~b[1] >> 5 & 1) << 3;
+        return !v->vvvv_gpr;
     }
 }
 
 bool x_classify_vec(struct xinsn *x, const struct decoded *d)
 {
     const struct stub *s = x->i->stub;
-    if (!s || d->z.raw.imm[1].size || s->c.flags & (HX_MMX | HX_X87) || s->c.mask_reg || s->c.packed)
+    if (!s || d->z.raw.imm[1].size || s->c.flags & (HX_MMX | HX_X87) || s->c.packed || s->c.whole)
         return false;
     x->op = 0;
     if (!vec_need_bits(&s->c, &x->v.need) || !vec_operands(x, d) || !vec_encoding(x, d))
         return false;
     x->v.align = s->c.align;
+    x->v.quiet = s->c.mask_reg;
     x->size = s->c.mem_size;
     x->mem = !s->c.mem_size ? MEM_NONE : s->c.mem_write ? MEM_WRITE : MEM_READ;
     x->ext = NO_REG;
@@ -205,13 +209,25 @@ static void vec_check(struct xblock *xb, const struct xinsn *x)
     xb->vec_ok |= (uint8_t)(x->v.need | (x->v.need - 1)); /* AVX is only on where SSE is */
 }
 
+/* EVEX's first byte, with R, X and B for what was renamed. */
+static unsigned vec_evex0(const struct xinsn *x, unsigned reg, unsigned rm, unsigned index)
+{
+    unsigned p = x->v.evex[0];
+    if (x->v.reg_gpr)
+        p = (p & ~0x80u) | 0x10 | (~reg >> 3 & 1) << 7;
+    if (x->mem)
+        return (p & ~0x60u) | 0x20 | (~index >> 3 & 1) << 6;
+    return x->v.rm_gpr ? (p & ~0x20u) | 0x40 | (~rm >> 3 & 1) << 5 : p;
+}
+
 /* The instruction with host registers reg, vvvv, and rm or the memory operand. */
 static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, unsigned vvvv, unsigned rm, const struct xmem *m)
 {
     struct emit *e = &xb->e;
     const struct xvec *v = &x->v;
-    unsigned b = x->mem ? T0 : rm, index = x->mem ? m->ea : 0;
-    unsigned modrm = (reg & 7) << 3 | (x->mem ? 4 : 0xc0 | (b & 7));
+    bool sib = x->mem && m->ea != NO_REG;
+    unsigned b = sib ? T0 : x->mem ? m->host : rm, index = sib ? m->ea : 0;
+    unsigned modrm = (reg & 7) << 3 | (sib ? 4 : (x->mem ? 0 : 0xc0) | (b & 7));
     switch (v->enc) {
     case ENC_LEGACY:
         if (x->mem)
@@ -225,11 +241,11 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
         break;
     default:
         emit_byte(e, 0x62);
-        emit_byte(e, x->mem ? (v->evex[0] & ~0x60u) | 0x20 | (~index >> 3 & 1) << 6 : v->evex[0]);
+        emit_byte(e, vec_evex0(x, reg, rm, index));
         EMIT(e, v->evex[1], v->evex[2], v->opcode, modrm);
         break;
     }
-    if (x->mem && v->enc != ENC_LEGACY)
+    if (sib && v->enc != ENC_LEGACY)
         emit_byte(e, (index & 7) << 3 | (b & 7));
     emit_bytes(e, x->imm, x->imm_len);
 }
@@ -246,7 +262,8 @@ static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, co
         const ZydisDecodedOperand *op = &d.ops[n];
         ZydisRegisterClass c = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(op->reg.value) : 0;
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            (op->mem.base != ZYDIS_REGISTER_RCX || (unsigned)op->mem.index != ZYDIS_REGISTER_RAX + m->ea || op->mem.scale != 1 ||
+            (op->mem.base != ZYDIS_REGISTER_RCX || (m->ea == NO_REG ? op->mem.index != ZYDIS_REGISTER_NONE
+                                                                    : (unsigned)op->mem.index != ZYDIS_REGISTER_RAX + m->ea) ||
              op->mem.disp.value || op->size / 8 != x->size))
             return false;
         if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM)
@@ -266,14 +283,23 @@ static void vec_put(struct xblock *xb, unsigned n, bool written, unsigned host)
         emit_guest(&xb->e, OP_W | 0x89, host, n);
 }
 
-/* General registers that are in memory: at most two are, beside a memory operand, and then T1 may hold its address. */
-static void vec_operation(struct xblock *xb, const struct xinsn *x, const struct xmem *m)
+/* With a memory operand and two general registers that are in memory (MULX, ANDN ...), T1 is needed for the second one. */
+static bool vec_crowded(const struct xinsn *x)
+{
+    return x->mem && x->v.vvvv_gpr && place_of(x->v.vvvv) == PLACE_MEMORY;
+}
+
+static void vec_operation(struct xblock *xb, const struct xinsn *x, struct xmem *m)
 {
     const struct xvec *v = &x->v;
+    if (vec_crowded(x))
+        place_host(xb, m, T0);
     x_flags_before(xb, x);
     unsigned reg = vec_place(xb, x->reg, v->reg_gpr, T2);
     unsigned vvvv = vec_place(xb, v->vvvv, v->vvvv_gpr, x->mem ? T1 : T0);
     unsigned rm = x->mem ? 0 : vec_place(xb, x->rm, v->rm_gpr, T1);
+    if (vec_crowded(x))
+        place_fault_to_handler(xb, x); /* the address is gone */
     uint8_t *start = xb->e.p;
     vec_encode(xb, x, reg, vvvv, rm, m);
     if (!xb->e.overflow && !vec_verify(x, start, (unsigned)(xb->e.p - start), m))
@@ -281,28 +307,40 @@ static void vec_operation(struct xblock *xb, const struct xinsn *x, const struct
     vec_put(xb, x->reg, v->reg_gpr && x->reg_write, reg);
     vec_put(xb, v->vvvv, v->vvvv_gpr && v->vvvv_write, vvvv);
     vec_put(xb, x->rm, v->rm_gpr && x->rm_write, rm);
+    if (v->rcx_out)
+        emit_rr(&xb->e, OP_W | 0x89, RCX, place_of(RCX));
     x_flags_after(xb, x);
-}
-
-/* With a memory operand and two general registers that are in memory (MULX, ANDN ...), T1 is needed for the second one:
- * then the operand is fetched first. */
-static bool vec_crowded(const struct xinsn *x)
-{
-    return x->mem && x->v.vvvv_gpr && place_of(x->v.vvvv) == PLACE_MEMORY;
 }
 
 void x_vec(struct xblock *xb, const struct xinsn *x)
 {
     struct pending *p = NULL;
     struct xmem m = { 0 };
-    if (vec_crowded(x)) {
-        x_callout(xb, x);
-        return;
-    }
     vec_check(xb, x);
     if (x->mem)
         p = place_mem(xb, x, &m);
     vec_operation(xb, x, &m);
     if (p)
         place_done(xb, p);
+}
+
+/* The host's MXCSR is the guest's. One that unmasks exceptions, which would come as signals, is for the handler, and the block
+ * is left. */
+void x_mxcsr(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    struct xmem m;
+    vec_check(xb, x);
+    struct pending *p = place_mem(xb, x, &m);
+    if (x->mem == MEM_READ) {
+        place_host(xb, &m, T2);
+        emit_rm(e, 0x8b, T0, T2, 0);
+        EMIT(e, 0xf7, 0xd1); /* not ecx */
+        place_pext(e, T0, T0, DATA_OFF(mask_unmasked));
+        struct pending *unmasked = place_pend(xb, PEND_CALLOUT, x);
+        place_jrcxnz(xb, &unmasked->from[0]);
+        place_fault_to_handler(xb, x); /* reserved bits: #GP */
+    }
+    place_emit(xb, 0x0fae, x->ext, &m);
+    place_done(xb, p);
 }
