@@ -1,8 +1,9 @@
 /* A virtual disk: what devices read and write, whatever form it has on the host.
  *
- *   a device (virtio/blk.c)      block_submit(io, req) ... req->done(req, result) on the loop
+ *   a device (virtio/blk.c)      block_submit(io, req) ... req->move(req, piece) ... req->done(req, result)
  *        |
- *   struct block_io (workers.c)  a few I/O threads a disk; completions go back to the event loop
+ *   struct block_io (workers.c)  a few I/O threads a disk, each with a buffer; they report under the device
+ * lock
  *        |
  *   struct block (raw.c, overlay.c, ...)  plain blocking functions that any thread may call
  *
@@ -92,19 +93,24 @@ int block_memory_open(struct block **out, uint8_t *data, size_t size);
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
 
-/* One request; embed it. It and buf belong to the I/O threads from block_submit() until done is called. */
+/* One request; embed it. It belongs to the I/O threads from block_submit() until done is called. */
 struct block_req {
     enum block_op op;
     bool unmap; /* BLOCK_WRITE_ZEROES */
     bool fua;   /* BLOCK_WRITE, BLOCK_WRITE_ZEROES: flush before reporting success */
     uint64_t off, len;
-    void *buf; /* BLOCK_READ, BLOCK_WRITE: len bytes */
-    /* On the loop's thread (or in block_drain()), device lock held. result is 0 or -errno. May free the
-     * request and submit others. */
+    /* BLOCK_READ, BLOCK_WRITE: data moves in pieces through the I/O thread's own buffer. Called with bytes
+     * [at, at+len) of the request: to fill the piece before it is written, to take it after it was read. On
+     * an I/O thread, no lock held; anything but 0 ends the request with that error. */
+    int (*move)(struct block_req *req, uint64_t at, void *piece, size_t len);
+    /* Device lock held; on the loop's thread, an I/O thread, or in block_drain(). result is 0 or -errno. May
+     * free the request and submit others. */
     void (*done)(struct block_req *req, int result);
     int result;
     struct block_req *next;
 };
+
+#define BLOCK_PIECE (256UL << 10) /* fits a CPU's cache, so the second copy is cheap */
 
 #define BLOCK_THREADS 4
 
@@ -116,11 +122,12 @@ struct block_io {
     void *opaque;
     struct loop_fd event;
     pthread_mutex_t lock; /* a leaf; guards what follows */
-    pthread_cond_t work, finished;
+    pthread_cond_t finished;
+    _Atomic uint32_t bell; /* what idle threads sleep on */
     struct block_req *todo, **todo_tail;
     struct block_req *ready, **ready_tail;
     unsigned threads, idle, running;
-    bool quit;
+    bool quit, rung; /* rung: the event was raised for what is ready */
     pthread_t thread[BLOCK_THREADS];
 };
 

@@ -1,16 +1,21 @@
 /* The I/O threads of one disk, see block.h.
  *
- * Threads: block_submit(), block_drain() and completions with the device lock held; the I/O threads take only
- * io->lock, never the device lock, so that a drain may wait for them with the device lock held.
- * Requests are started in the order in which they came and may finish in any; devices order what must be.
+ * Threads: block_submit(), block_drain() and completions with the device lock held. An I/O thread that has
+ * finished a request reports it itself if the device lock is free; it never waits for that lock, so that a
+ * drain may wait for the threads with the lock held. Where it is taken, the loop reports. Requests are
+ * started in the order in which they came and may finish in any; devices order what must be.
  */
 #include "block/block.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -20,13 +25,31 @@ static int block_io_flushed(struct block *b, const struct block_req *req, int r)
     return r == 0 && req->fua ? block_flush(b) : r;
 }
 
-static int block_io_do(struct block *b, struct block_req *req)
+/* Data in pieces, through the thread's buffer. */
+static int block_io_move(struct block *b, struct block_req *req, uint8_t *buf)
+{
+    int r = buf ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0, n; r == 0 && at < req->len; at += n) {
+        n = req->len - at < BLOCK_PIECE ? req->len - at : BLOCK_PIECE;
+        if (req->op == BLOCK_READ) {
+            r = block_read(b, req->off + at, buf, n);
+            r = r == 0 ? req->move(req, at, buf, n) : r;
+        } else {
+            r = req->move(req, at, buf, n);
+            r = r == 0 ? block_write(b, req->off + at, buf, n) : r;
+        }
+    }
+    return r;
+}
+
+static int block_io_do(struct block *b, struct block_req *req, uint8_t *buf)
 {
     switch (req->op) {
     case BLOCK_READ:
-        return block_read(b, req->off, req->buf, req->len);
+        return block_io_move(b, req, buf);
     case BLOCK_WRITE:
-        return block_io_flushed(b, req, block_write(b, req->off, req->buf, req->len));
+        return block_io_flushed(b, req, block_io_move(b, req, buf));
     case BLOCK_FLUSH:
         return block_flush(b);
     case BLOCK_DISCARD:
@@ -37,18 +60,23 @@ static int block_io_do(struct block *b, struct block_req *req)
     return -EINVAL;
 }
 
-static void block_io_ready(struct block_io *io, struct block_req *req)
+static void block_io_append(struct block_io *io, struct block_req *req)
 {
-    bool first = !io->ready;
-
     req->next = NULL;
     *io->ready_tail = req;
     io->ready_tail = &req->next;
-    if (first) {
-        uint64_t one = 1;
-        ssize_t n = write(io->event.fd, &one, sizeof(one)); /* cannot fill up */
-        (void)n;
-    }
+}
+
+/* Let the loop report. io->lock held. */
+static void block_io_ring(struct block_io *io)
+{
+    uint64_t one = 1;
+    ssize_t n = 0;
+
+    if (!io->rung)
+        n = write(io->event.fd, &one, sizeof(one)); /* cannot fill up */
+    (void)n;
+    io->rung = true;
 }
 
 static struct block_req *block_io_take(struct block_io *io)
@@ -62,33 +90,6 @@ static struct block_req *block_io_take(struct block_io *io)
     return req;
 }
 
-static void *block_io_thread(void *opaque)
-{
-    struct block_io *io = opaque;
-    struct block_req *req;
-
-    pthread_mutex_lock(&io->lock);
-    for (;;) {
-        while (!io->todo && !io->quit) {
-            io->idle++;
-            pthread_cond_wait(&io->work, &io->lock);
-            io->idle--;
-        }
-        if (!io->todo)
-            break;
-        req = block_io_take(io);
-        pthread_mutex_unlock(&io->lock);
-        req->result = block_io_do(io->block, req);
-        pthread_mutex_lock(&io->lock);
-        io->running--;
-        block_io_ready(io, req);
-        if (!io->todo && !io->running)
-            pthread_cond_broadcast(&io->finished);
-    }
-    pthread_mutex_unlock(&io->lock);
-    return NULL;
-}
-
 /* Report what is ready. Device lock held. */
 static void block_io_report(struct block_io *io)
 {
@@ -98,6 +99,7 @@ static void block_io_report(struct block_io *io)
     req = io->ready;
     io->ready = NULL;
     io->ready_tail = &io->ready;
+    io->rung = false;
     pthread_mutex_unlock(&io->lock);
     if (!req)
         return;
@@ -107,6 +109,71 @@ static void block_io_report(struct block_io *io)
     }
     if (io->batch_end)
         io->batch_end(io->opaque);
+}
+
+/* A request has ended. io->lock held, and dropped in between. */
+static void block_io_finish(struct block_io *io, struct block_req *req)
+{
+    bool last;
+
+    block_io_append(io, req);
+    /* With more to do, the one who finishes last reports for all: one interrupt for many. */
+    last = !io->todo;
+    pthread_mutex_unlock(&io->lock);
+    if (last && loop_trylock(io->loop)) {
+        block_io_report(io);
+        loop_unlock(io->loop);
+    }
+    pthread_mutex_lock(&io->lock);
+    if (io->ready)
+        block_io_ring(io);
+    io->running--;
+    if (!io->todo && !io->running)
+        pthread_cond_broadcast(&io->finished);
+}
+
+/* Threads sleep on a futex of their own: glibc's condition variables can lose a wake-up when a waiter is late
+ * (its bug 25847, in the versions before 2.41), and a request would then lie there until the next one comes.
+ */
+static void block_io_sleep(struct block_io *io)
+{
+    uint32_t seen = atomic_load(&io->bell);
+
+    pthread_mutex_unlock(&io->lock);
+    syscall(SYS_futex, &io->bell, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    pthread_mutex_lock(&io->lock);
+}
+
+static void block_io_wake(struct block_io *io, int threads)
+{
+    atomic_fetch_add(&io->bell, 1);
+    syscall(SYS_futex, &io->bell, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
+}
+
+static void *block_io_thread(void *opaque)
+{
+    struct block_io *io = opaque;
+    uint8_t *buf = aligned_alloc(4096, BLOCK_PIECE);
+    struct block_req *req;
+
+    pthread_mutex_lock(&io->lock);
+    for (;;) {
+        while (!io->todo && !io->quit) {
+            io->idle++;
+            block_io_sleep(io);
+            io->idle--;
+        }
+        if (!io->todo)
+            break;
+        req = block_io_take(io);
+        pthread_mutex_unlock(&io->lock);
+        req->result = block_io_do(io->block, req, buf);
+        pthread_mutex_lock(&io->lock);
+        block_io_finish(io, req);
+    }
+    pthread_mutex_unlock(&io->lock);
+    free(buf);
+    return NULL;
 }
 
 static void block_io_on_event(void *opaque, uint32_t events)
@@ -139,7 +206,6 @@ int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
         return r;
     }
     pthread_mutex_init(&io->lock, NULL);
-    pthread_cond_init(&io->work, NULL);
     pthread_cond_init(&io->finished, NULL);
     return 0;
 }
@@ -167,12 +233,14 @@ void block_submit(struct block_io *io, struct block_req *req)
         block_io_grow(io);
     if (!io->threads) { /* the host gives none: better an error than silence */
         req->result = -EAGAIN;
-        block_io_ready(io, req);
+        block_io_append(io, req);
+        block_io_ring(io);
     } else {
         req->next = NULL;
         *io->todo_tail = req;
         io->todo_tail = &req->next;
-        pthread_cond_signal(&io->work);
+        if (io->idle)
+            block_io_wake(io, 1);
     }
     pthread_mutex_unlock(&io->lock);
 }
@@ -203,7 +271,7 @@ void block_io_fini(struct block_io *io)
     block_drain(io);
     pthread_mutex_lock(&io->lock);
     io->quit = true;
-    pthread_cond_broadcast(&io->work);
+    block_io_wake(io, INT_MAX);
     pthread_mutex_unlock(&io->lock);
     for (unsigned i = 0; i < io->threads; i++)
         pthread_join(io->thread[i], NULL);
@@ -211,6 +279,5 @@ void block_io_fini(struct block_io *io)
     close(io->event.fd);
     io->event.fd = -1;
     pthread_mutex_destroy(&io->lock);
-    pthread_cond_destroy(&io->work);
     pthread_cond_destroy(&io->finished);
 }

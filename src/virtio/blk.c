@@ -1,10 +1,11 @@
 /* Models: the virtio block device.
  * Source: virtio 1.2, 5.2.
- * Runs on: vCPU threads (kicks) and the loop's thread (completions), under the device lock; the disk itself
- * is read and written by the I/O threads of block_io, which see only buffers of ours, never guest memory.
+ * Runs on: vCPU threads (kicks), the loop's thread and I/O threads (completions), under the device lock. Data
+ * is copied between guest memory and the buffers of the I/O threads by themselves, without that lock but with
+ * `dma` shared, so that a reset can be sure that no copy of the old life goes on.
  *
- * A request is: header and data copied in, a block request submitted, and in its completion data copied out,
- * status written, chain pushed. A reset starts a new life: requests of the old one end without touching guest
+ * A request is: header copied in, a block request submitted, data copied, and in its completion the status
+ * written and the chain pushed. A reset starts a new life: requests of the old one end without touching guest
  * memory, and until the last has ended nothing new is submitted, or an old write could overtake a new one.
  * The same is true of a pause, which waits for what is under way, so that no request is in saved state.
  */
@@ -42,9 +43,8 @@ enum {
 
 #define BLK_SEG_MAX     (VQ_MAX_SIZE - 2) /* header and status have parts of their own */
 #define BLK_SEG_BYTES   (64U << 10)
-#define BLK_IN_FLIGHT   (32UL << 20) /* bytes of buffers; more stays in the queues */
-#define BLK_DISCARD_MAX (1U << 21)   /* sectors: 1 GiB */
-#define BLK_ZERO_MAX    (1U << 17)   /* sectors: 64 MiB, as it may mean writing them */
+#define BLK_DISCARD_MAX (1U << 21) /* sectors: 1 GiB */
+#define BLK_ZERO_MAX    (1U << 17) /* sectors: 64 MiB, as it may mean writing them */
 
 struct virtio_blk_req {
     struct block_req req;
@@ -52,7 +52,6 @@ struct virtio_blk_req {
     uint64_t life;
     uint16_t queue;
     struct vq_chain chain;
-    uint8_t buf[]; /* the data of reads and writes */
 };
 
 static void blk_run(struct virtio_blk *b, unsigned queue);
@@ -81,24 +80,21 @@ static void blk_done(struct block_req *req, int result)
 {
     struct virtio_blk_req *r = container_of(req, struct virtio_blk_req, req);
     struct virtio_blk *b = r->blk;
-    uint32_t data = 0;
+    uint32_t data = result == 0 && req->op == BLOCK_READ ? (uint32_t)req->len : 0;
 
-    b->bytes -= req->buf ? req->len : 0;
     if (r->life != b->life) {
         b->stale--;
         free(r);
         return;
     }
     b->current--;
-    if (result == 0 && req->op == BLOCK_READ)
-        data = (uint32_t)vq_chain_write(&r->chain, 0, req->buf, req->len);
     if (result < 0)
         log_guest("virtio-blk: %s: request failed: %s", b->vp.setup.name, strerror(-result));
     blk_push(b, r->queue, &r->chain, data, result ? BLK_S_IOERR : BLK_S_OK);
     free(r);
 }
 
-/* After a batch of completions: one look at interrupts, and at what had to wait for room. */
+/* After a batch of completions: one look at interrupts, and at what had to wait for an old life's end. */
 static void blk_batch_end(void *opaque)
 {
     struct virtio_blk *b = opaque;
@@ -110,26 +106,40 @@ static void blk_batch_end(void *opaque)
 
 /* ---- requests ---- */
 
+/* On an I/O thread: a piece of data from or to guest memory, if the request still has a driver. */
+static int blk_move(struct block_req *req, uint64_t at, void *piece, size_t len)
+{
+    struct virtio_blk_req *r = container_of(req, struct virtio_blk_req, req);
+    struct virtio_blk *b = r->blk;
+    int e = 0;
+
+    pthread_rwlock_rdlock(&b->dma);
+    if (r->life != b->life)
+        e = -ECANCELED;
+    else if (req->op == BLOCK_WRITE)
+        vq_chain_read(&r->chain, BLK_HEADER + (uint32_t)at, piece, len);
+    else
+        vq_chain_write(&r->chain, (uint32_t)at, piece, len);
+    pthread_rwlock_unlock(&b->dma);
+    return e;
+}
+
 /* Start a block request for a chain: 0, or -ENOMEM with nothing done. */
 static int blk_start(struct virtio_blk *b, unsigned queue, const struct vq_chain *c,
                      const struct block_req *what)
 {
-    size_t data = what->op == BLOCK_READ || what->op == BLOCK_WRITE ? what->len : 0;
-    struct virtio_blk_req *r = malloc(sizeof(*r) + data);
+    struct virtio_blk_req *r = malloc(sizeof(*r));
 
     if (!r)
         return -ENOMEM;
     r->req = *what;
-    r->req.buf = data ? r->buf : NULL;
+    r->req.move = blk_move;
     r->req.done = blk_done;
     r->blk = b;
     r->life = b->life;
     r->queue = (uint16_t)queue;
     r->chain = *c;
-    if (what->op == BLOCK_WRITE)
-        vq_chain_read(c, BLK_HEADER, r->buf, data);
     b->current++;
-    b->bytes += data;
     block_submit(&b->io, &r->req);
     return 0;
 }
@@ -223,7 +233,7 @@ static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_cha
     return true;
 }
 
-/* Take requests from a queue while there is room for them. The budget is for drivers that make new ones as
+/* Take requests from a queue. The budget is for drivers that make new ones as
  * fast as we answer: the rest is done from the loop. */
 static void blk_run(struct virtio_blk *b, unsigned queue)
 {
@@ -234,10 +244,6 @@ static void blk_run(struct virtio_blk *b, unsigned queue)
     if (b->stale || !virtio_is_live(&b->vp))
         return;
     while (budget-- && vq_pop(q, &c) > 0) {
-        if (b->bytes && b->bytes + c.read_len + c.write_len > BLK_IN_FLIGHT) {
-            vq_unpop(q, &c);
-            break; /* blk_batch_end() comes back */
-        }
         if (!blk_handle(b, queue, &c))
             break;
     }
@@ -264,7 +270,9 @@ static void blk_end_life(void *dev)
 {
     struct virtio_blk *b = dev;
 
+    pthread_rwlock_wrlock(&b->dma); /* a copy under way ends first: 256 KiB at most */
     b->life++;
+    pthread_rwlock_unlock(&b->dma);
     b->stale += b->current;
     b->current = 0;
     b->pushed = 0;
@@ -314,6 +322,7 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
     if (!setup->queues || setup->queues > VIRTIO_BLK_QUEUES)
         return -EINVAL;
     memset(b, 0, sizeof(*b));
+    pthread_rwlock_init(&b->dma, NULL);
     b->block = setup->block;
     b->queues = (uint16_t)setup->queues;
     memcpy(b->serial, setup->serial, strnlen(setup->serial, sizeof(b->serial)));
@@ -374,6 +383,7 @@ static void blk_destroy(void *dev)
 
     blk_end_life(b);
     block_io_fini(&b->io);
+    pthread_rwlock_destroy(&b->dma);
     pci_dev_unplug(&b->vp.pci);
 }
 

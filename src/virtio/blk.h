@@ -23,10 +23,11 @@ struct virtio_blk {
     uint8_t config[VIRTIO_BLK_CONFIG_LEN];
     char serial[VIRTIO_BLK_SERIAL];
     uint16_t queues;
-    uint64_t life;    /* counts resets: requests of another life are dropped */
+    uint64_t life; /* counts resets: requests of another life are dropped */
+    pthread_rwlock_t
+        dma;          /* a leaf. Shared: an I/O thread copies from or to guest memory; alone: a new life */
     unsigned current; /* requests under way of this life, and of earlier ones */
     unsigned stale;
-    uint64_t bytes;  /* buffers of all that is under way */
     uint64_t pushed; /* queues with chains to tell the driver about */
 };
 
