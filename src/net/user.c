@@ -3,8 +3,9 @@
  * Card n of a machine has the network 10.0.(2+n).0/24 and fd00:0:0:n::/64. In it .2 is the host (its loopback), .3 a
  * name server (the host's own), .15 what DHCP gives the guest.
  *
- * libslirp takes packets of any size and speaks TCP itself, so packets are large: the MTU is 65520, and what the guest
- * wants cut is passed on whole. It checks and makes all checksums.
+ * libslirp takes packets of any size and speaks TCP itself, so packets are large: the MTU is 16384, and what the guest
+ * wants cut is passed on whole. A larger MTU is no faster and can stall: its window of 64 KiB then holds two segments, of which
+ * a Linux guest closes it, and it waits for its own timer. It checks and makes all checksums.
  *
  * Runs on: the port's thread; nothing else touches libslirp once the thread runs. The guest can make it open sockets:
  * at most USER_SOCKETS, beyond which packets that would open another are dropped.
@@ -24,7 +25,7 @@
 #include "net/offload.h"
 #include "net/port.h"
 
-#define USER_MTU     65520
+#define USER_MTU     16384
 #define USER_SOCKETS 512
 #define USER_TIMERS  4
 #define USER_CARDS   200 /* third byte of the address */

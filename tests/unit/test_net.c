@@ -428,7 +428,7 @@ static void test_user(void **state)
     memcpy(d + 42 + 28, arp + 6, 6);
     memcpy(d + 42 + 236, "\x63\x82\x53\x63\x35\1\1\xff", 8);
     client_open(&a, &cfg);
-    assert_int_equal(net_peer_of(a.port)->mtu, 65520);
+    assert_int_equal(net_peer_of(a.port)->mtu, 16384);
     client_send(&a, d, sizeof(d), 1);
     assert_true(client_sees(&a, 23, 17));
     assert_memory_equal(a.last + 42 + 16, "\12\0\3\17", 4); /* yours: 10.0.3.15 */
