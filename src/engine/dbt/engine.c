@@ -172,10 +172,18 @@ static void dbt_vcpu_fini(struct vcpu *v)
     engine_interp.vcpu_fini(v);
 }
 
-/* Each takes 1 TiB of address space. */
-static unsigned dbt_user_sets(const struct vcpu *v)
+/* Each set takes 1 TiB of address space, of which a process has 128: two for the supervisor and these. */
+static int dbt_user_sets(unsigned index) { return index < 4 ? 8 : index < 8 ? 4 : index < 16 ? 2 : index < 24 ? 0 : -1; }
+
+/* The tables of vCPU 0, which is the first to come and the last to run. */
+static const struct flat *dbt_first_flat(const struct vcpu *v)
 {
-    return v->cpu.index < 8 ? FLAT_USERS : v->cpu.index < 16 ? 2 : 0;
+    const struct vcpu *first = v->engine->vcpu[0];
+    if (!first || first == v || !first->cpu.engine)
+        return NULL;
+    const struct interp *it = first->cpu.engine;
+    const struct dbt *t = it->translator_data;
+    return t ? &t->flat : NULL;
 }
 
 static const uint8_t *dbt_fault_to(const void *t, uintptr_t pc) { return dbt_code_fault(t, pc); }
@@ -190,7 +198,8 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     it->translator_data = t;
     if (t)
         t->work = calloc(1, dbt_work_size());
-    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || !flat_init(&t->flat, &v->cpu, dbt_user_sets(v), t->thunk.leave_at)) {
+    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || 
+        !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v), t->thunk.leave_at)) {
         dbt_vcpu_fini(v);
         return err_set(err, ENOMEM, "out of memory for the translator's code cache");
     }

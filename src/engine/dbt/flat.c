@@ -59,24 +59,25 @@ static void flat_set_fini(struct flat_set *s)
     memset(s, 0, sizeof(*s));
 }
 
-bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users, const uint8_t *leave)
+bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first, const uint8_t *leave)
 {
     f->cpu = cpu;
     f->user = FLAT_USER0;
-    f->nothing = flat_map(FLAT_BYTES);
+    f->nothing_shared = first != NULL;
+    f->nothing = first ? first->nothing : flat_map(FLAT_BYTES);
     f->no_jumps = flat_map(sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
     f->no_jumps->neg[flat_jump_slot(0)] = ~0ULL;
     for (unsigned n = 0; n < FLAT_JUMPS; n++)
         f->no_jumps->host[n] = leave;
-    for (unsigned n = 0; n < FLAT_USER0 + max_users; n++) {
+    for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
         if (flat_set_init(&f->set[n]))
             continue;
         flat_set_fini(&f->set[n]);
         break; /* fewer sets: slower, not wrong */
     }
-    while (f->nusers < max_users && f->set[FLAT_USER0 + f->nusers].read)
+    while ((int)f->nusers < max_users && f->set[FLAT_USER0 + f->nusers].read)
         f->nusers++;
     return true;
 }
@@ -85,7 +86,8 @@ void flat_fini(struct flat *f)
 {
     for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
         flat_set_fini(&f->set[n]);
-    flat_unmap((void *)(uintptr_t)f->nothing, FLAT_BYTES);
+    if (!f->nothing_shared)
+        flat_unmap((void *)(uintptr_t)f->nothing, FLAT_BYTES);
     flat_unmap(f->no_jumps, sizeof(*f->no_jumps));
     f->nothing = NULL;
 }

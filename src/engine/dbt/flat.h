@@ -69,13 +69,15 @@ struct flat {
     unsigned user;       /* the set of the current PCID */
     uint64_t clock;
     const uint64_t *nothing; /* a table without entries */
+    bool nothing_shared;     /* it belongs to another vCPU's */
     struct flat_jumps *no_jumps;
     uint64_t stat_fills, stat_emptied, stat_protected, stat_spaces;
 };
 
-/* Reserve. False: no memory or address space. max_users: user sets. leave: host code that gives up the CPU, with T1 the linear address to go
+/* Reserve. False: no memory or address space. max_users: user sets; -1: no sets at all, everything takes the
+ * slow path. first: another vCPU's, which lives longer, or NULL. leave: host code that gives up the CPU, with T1 the linear address to go
  * on at: code may have found its target in one table when it takes the host address from no_jumps. */
-bool flat_init(struct flat *f, struct cpu *cpu, unsigned max_users, const uint8_t *leave);
+bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first, const uint8_t *leave);
 void flat_fini(struct flat *f);
 
 /* The set for accesses as the CPU is now; NULL: everything must take the slow path. */
