@@ -52,7 +52,8 @@
 #define LAYOUT_PM1_CNT        0x604 /* PM1a control, 2 bytes */
 #define LAYOUT_PM_TMR         0x608 /* PM timer, 4 bytes, 24 bits counting (FADT TMR_VAL_EXT is clear) */
 #define LAYOUT_GPE0           0x620 /* GPE0 status and enable, 4 bytes */
-#define LAYOUT_PM_LEN         0x30  /* 0x600..0x62f belongs to the power management chip */
+#define LAYOUT_PM_LEN         0x80  /* 0x600..0x67f belongs to power management: what an ICH9 decodes there. All of it must be told, else Linux
+                                       * says that the board resources overlap a BAR of the LPC bridge */
 #define LAYOUT_SMI_CMD        0xb2
 #define LAYOUT_ACPI_ENABLE    0xf1 /* written to SMI_CMD: sets SCI_EN */
 #define LAYOUT_ACPI_DISABLE   0xf0
