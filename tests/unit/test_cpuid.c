@@ -64,8 +64,8 @@ static void test_refused(void **state)
                                        "x86-64-v0",  "x86-64-v5",
                                        "x86-64-v11", "Host",
                                        "qemu64",     "host ,+la57",
-                                       "a-very-long-name-that-does-not-fit-anywhere-not-even-where-a-model-has-a-list-of-features-"
-                                       "behind-its-name-that-are-added-or-taken-away" };
+                                       ("a-very-long-name-that-does-not-fit-anywhere-not-even-where-a-model-has-a-list-of-features-"
+                                        "behind-its-name-that-are-added-or-taken-away") };
     for (unsigned n = 0; n < ARRAY_LEN(bad); n++) {
         err.text[0] = '\0';
         assert_true(cpuid_build(&t, bad[n], 1, 2000000, &err) < 0);
