@@ -143,6 +143,8 @@ static bool run_one(struct isa_seq *s, uint64_t seed, uint64_t n)
     if (getenv("ISA_VERBOSE"))
         fprintf(stderr, "%llu\n", (unsigned long long)n);
     host_run(s, &h, hd);
+    if (h.mxcsr >> 17 & 1) /* MXCSR.MM: AMD's MISALIGNSSE is not shown to guests */
+        return true;
     guest_run(s, &g, gd);
     for (unsigned tries = 0; tries < 3; tries++) {
         masked = g;

@@ -45,6 +45,7 @@ static void code_masks(struct dbt_data *d)
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
     d->mask_arith = FL_ARITH;
     d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
+    d->mask_reserved = 0xffff0000;
     for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++) {
         d->mask_low[k] = (1u << k) - 1;
         d->mask_cross[k] = 0xfff & ~d->mask_low[k];

@@ -34,7 +34,7 @@ struct dbt_data {
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_page;     /* of PEXT: bits 12 to 47 */
-    uint64_t mask_jump, mask_no_if, mask_arith, mask_unmasked;
+    uint64_t mask_jump, mask_no_if, mask_arith, mask_unmasked, mask_reserved;
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
     uint64_t mask_cross[7]; /* by log2 of the size: the bits of a page offset above it */
     uint64_t mask_low[7];   /* and below */

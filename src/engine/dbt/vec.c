@@ -324,8 +324,8 @@ void x_vec(struct xblock *xb, const struct xinsn *x)
         place_done(xb, p);
 }
 
-/* The host's MXCSR is the guest's. One that unmasks exceptions, which would come as signals, is for the handler, and the block
- * is left. */
+/* The host's MXCSR is the guest's. One that unmasks exceptions, which would come as signals, or has bits that are reserved for the guest
+ * (AMD's MM is not shown to it), is for the handler, and the block is left. */
 void x_mxcsr(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
@@ -334,6 +334,10 @@ void x_mxcsr(struct xblock *xb, const struct xinsn *x)
     struct pending *p = place_mem(xb, x, &m);
     if (x->mem == MEM_READ) {
         place_host(xb, &m, T2);
+        emit_rm(e, 0x8b, T0, T2, 0);
+        place_pext(e, T0, T0, DATA_OFF(mask_reserved));
+        struct pending *reserved = place_pend(xb, PEND_CALLOUT, x);
+        place_jrcxnz(xb, &reserved->from[0]);
         emit_rm(e, 0x8b, T0, T2, 0);
         EMIT(e, 0xf7, 0xd1); /* not ecx */
         place_pext(e, T0, T0, DATA_OFF(mask_unmasked));
