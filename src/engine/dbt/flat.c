@@ -96,8 +96,6 @@ void flat_fini(struct flat *f)
 
 static void flat_set_forget_jumps(struct flat_set *s)
 {
-    if (!s->jumps)
-        return;
     if (!s->njumps)
         return;
     if (s->njumps > FLAT_LOG)
@@ -360,7 +358,7 @@ static uint64_t flat_put(struct flat *f, struct flat_set *s, uint64_t lin, const
     return (rd || !(ways & ACC_READ)) && (wr || !(ways & ACC_WRITE)) ? e->addend : 0;
 }
 
-uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, unsigned ways)
+uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways)
 {
     struct cpu *cpu = f->cpu;
     struct flat_set *s = flat_current(f);

@@ -87,7 +87,7 @@ struct flat_set *flat_current_code(struct flat *f);
 
 /* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access
  * raises in translation. Returns the addend if it may go directly from now on; 0: the slow path must do it. */
-uint64_t flat_fill(struct flat *f, unsigned seg, uint64_t lin, unsigned size, unsigned ways);
+uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways);
 
 /* The access was done by other means: make it direct for the next time, if that can be told without translating anything. */
 void flat_learn(struct flat *f, uint64_t lin, unsigned ways);

@@ -31,8 +31,7 @@ static inline unsigned place_of(unsigned guest)
 
 /* The frame of translated code, at RSP: guest registers without a host register, flags, the target of an indirect call. On the
  * stack, because CPUs forward between accesses there best. */
-enum { FRAME_R10 = 0, FRAME_R11 = 8, FRAME_R13 = 16, FRAME_FLAGS = 40, FRAME_TARGET = 48, FRAME_RIP = 56, FRAME_GROUP = 64, FRAME_SIZE = 96 };
-#define GROUP_MAX 4u
+enum { FRAME_R10 = 0, FRAME_R11 = 8, FRAME_R13 = 16, FRAME_FLAGS = 40, FRAME_TARGET = 48, FRAME_RIP = 56, FRAME_SIZE = 64 };
 
 static inline int place_slot(unsigned n) { return n < 12 ? FRAME_R10 + 8 * ((int)n - 10) : FRAME_R13 + 8 * ((int)n - 13); }
 

@@ -55,6 +55,15 @@ _Static_assert(THUNK_STACK < 128 && THUNK_STACK % 16 == 8, "the immediate above,
 
 /* --- vector registers --- */
 
+/* The host's registers hold nothing of the guest's. RAX becomes 0. */
+static void thunk_vec_none(struct emit *e)
+{
+    emit_mov_imm32(e, RAX, 0);
+    emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0);
+    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+        emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
+}
+
 /* By level, since saving what is not there would be wrong and saving less would lose. Destroys host flags. */
 static void thunk_vec_out(struct emit *e, bool done)
 {
@@ -78,12 +87,8 @@ static void thunk_vec_out(struct emit *e, bool done)
     while (n > 1)
         emit_here(e, end[--n]);
     emit_data(e, 0x0fae, 2, DATA_OFF(host_mxcsr), 0); /* ldmxcsr */
-    if (done) {
-        emit_mov_imm32(e, RAX, 0);
-        emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0);
-        for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
-            emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
-    }
+    if (done)
+        thunk_vec_none(e);
     emit_here(e, end[0]);
 }
 
@@ -219,10 +224,7 @@ static void thunk_stale(struct emit *e, int shift)
     emit_byte(e, 0);
     uint8_t *go = emit_jcc(e, 4);
     EMIT(e, 0x48, 0x83, 0xc4, shift);
-    emit_mov_imm32(e, RAX, 0);
-    emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0); /* they were stored */
-    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
-        emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
+    thunk_vec_none(e); /* they were stored */
     thunk_epilogue(e);
     emit_here(e, go);
 }
@@ -260,7 +262,7 @@ static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, con
     cpu->insn = i;
     t->stat_misses++;
     unsigned ways = access >> 28 & 7;
-    uint64_t addend = ways & MEM_QUIET ? 0 : flat_fill(&t->flat, access >> 16 & 15, lin, access >> 20 & 255, ways);
+    uint64_t addend = ways & MEM_QUIET ? 0 : flat_fill(&t->flat, lin, access >> 20 & 255, ways);
     if (addend)
         return addend;
     t->stat_handled++;
