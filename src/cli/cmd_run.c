@@ -152,6 +152,8 @@ static int run_parse(struct run_options *o, int argc, char **argv, struct err *e
     r = run_config_files(o, argc, argv, err);
     if (r == 0)
         r = run_options(o, argc, argv, err);
+    if (o->json && o->cfg.trace & TRACE_STATS)
+        o->cfg.trace |= TRACE_JSON;
     return r < 0 ? r : config_check(&o->cfg, err);
 }
 

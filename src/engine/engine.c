@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "engine/trace.h"
 
 const struct engine_counter engine_counters[] = {
 #define X(field, what) { #field, what, offsetof(struct engine_stats, field) },
@@ -32,6 +33,7 @@ void engine_fini(struct engine *e)
 {
     for (unsigned n = 0; n < e->nvcpus; n++) {
         e->ops->vcpu_fini(e->vcpu[n]);
+        engine_profile_destroy(e->vcpu[n]);
         pthread_mutex_destroy(&e->vcpu[n]->wait_lock);
         pthread_cond_destroy(&e->vcpu[n]->wait_cond);
     }
@@ -50,9 +52,13 @@ int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err)
     v->cpu.vcpu = v;
     pthread_mutex_init(&v->wait_lock, NULL);
     pthread_cond_init(&v->wait_cond, NULL);
+    if (!engine_profile_create(v))
+        return err_set(err, ENOMEM, "out of memory for the counters of a vCPU");
     int r = e->ops->vcpu_init(v, err);
     if (r == 0)
         e->vcpu[e->nvcpus++] = v;
+    else
+        engine_profile_destroy(v);
     return r;
 }
 

@@ -37,7 +37,29 @@ enum vcpu_exit {
     X(flush_context, "flushes of one PCID, or of all that is not global")                                              \
     X(flush_page, "flushes of one page")                                                                               \
     X(switches, "writes to CR3 with PCIDs")                                                                            \
-    X(protections, "pages made read-only because they hold code")
+    X(protections, "pages made read-only because they hold code")                                                     \
+    X(ports, "port accesses")                                                                                          \
+    X(mmio, "accesses to devices' memory, local APICs excepted")                                                                           \
+    X(blocks, "blocks translated")                                                                                     \
+    X(block_insns, "instructions in them")                                                                             \
+    X(block_inline, "of these, not by their handler")                                                                  \
+    X(block_bytes, "bytes of host code for them")                                                                      \
+    X(block_limit, "blocks that could not be translated")                                                              \
+    X(entered, "times that the loop entered translated code")                                                          \
+    X(left_link, "left: the next block of the page has no code yet, or was not linked")                                \
+    X(left_target, "left: the target of a branch is not in the table of its address space")                            \
+    X(left_attention, "left: somebody wanted the vCPU's attention")                                                    \
+    X(left_handler, "left: a handler ended the block")                                                                 \
+    X(left_access, "left: a branch whose memory access its handler did")                                               \
+    X(left_stale, "left: code was overwritten")                                                                        \
+    X(misses, "memory accesses of translated code that were not in the flat tables")                                   \
+    X(slow, "of these, done by the instruction's handler")                                                             \
+    X(host_faults, "faults of the host in translated code")                                                            \
+    X(flat_fills, "entries put into the flat tables")                                                                  \
+    X(flat_emptied, "times that a set of flat tables was emptied")                                                     \
+    X(flat_protected, "pages that lost their write permission there")                                                  \
+    X(flat_spaces, "times that another PCID took a set over")                                                          \
+    X(code_emptied, "times that all translated code was dropped")
 
 struct engine_stats {
 #define X(field, what) uint64_t field;
@@ -51,15 +73,19 @@ struct engine_counter {
     unsigned offset; /* in struct engine_stats */
 };
 extern const struct engine_counter engine_counters[]; /* ends with a NULL name */
+/* Also while the vCPU runs. */
 static inline uint64_t engine_counter_get(const struct engine_stats *s, const struct engine_counter *c)
 {
-    return *(const uint64_t *)((const char *)s + c->offset);
+    return __atomic_load_n((const uint64_t *)((const char *)s + c->offset), __ATOMIC_RELAXED);
 }
+
+struct engine_profile; /* trace.h */
 
 struct vcpu {
     struct cpu cpu;
     struct engine *engine;
     struct engine_stats stats;
+    struct engine_profile *profile; /* NULL: none */
     pthread_mutex_t wait_lock; /* leaf: taken with any other lock held */
     pthread_cond_t wait_cond;  /* a halted or quiescent vCPU sleeps here */
     bool in_guest;             /* under engine->quiesce.lock */
@@ -91,6 +117,7 @@ struct engine {
     } quiesce;
     void *priv;
     unsigned dbt_threshold; /* runs of a block before it is translated, for tests; 0: the translator's own */
+    unsigned trace;         /* ENGINE_TRACE_* (trace.h), before vCPUs are added */
 };
 
 extern const struct engine_ops engine_interp;

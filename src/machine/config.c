@@ -118,7 +118,10 @@ static const struct {
     { "exits", TRACE_EXITS },
     { "firmware", TRACE_FIRMWARE },
     { "stats", TRACE_STATS },
-    { "all", TRACE_IO | TRACE_MMIO | TRACE_IRQ | TRACE_EXITS | TRACE_FIRMWARE | TRACE_STATS },
+    { "stats=json", TRACE_STATS | TRACE_JSON },
+    { "blocks", TRACE_BLOCKS },
+    { "host", TRACE_BLOCKS | TRACE_HOST },
+    { "all", TRACE_IO | TRACE_MMIO | TRACE_IRQ | TRACE_EXITS | TRACE_FIRMWARE | TRACE_STATS | TRACE_BLOCKS | TRACE_HOST },
 };
 
 static unsigned config_trace_bits(const char *word, size_t len)
@@ -138,7 +141,8 @@ static int config_set_trace(struct machine_config *c, const char *value, struct 
 
         if (!bits)
             return err_set(err, EINVAL,
-                           "trace '%.*s' is unknown: use io, mmio, irq, exits, firmware, stats or all, with commas between",
+                           "trace '%.*s' is unknown: use blocks, host, exits, stats, stats=json, io, mmio, irq, firmware or all, "
+                           "with commas between",
                            (int)(len > 64 ? 64 : len), p);
         c->trace |= bits;
         if (!p[len])
@@ -242,8 +246,8 @@ const struct config_key config_keys[] = {
     { "no-reboot", NULL, "end when the guest reboots; a triple fault then is status 126", NULL,
       MEMBER(CONFIG_FLAG, no_reboot) },
     { "timeout", "SECONDS", "end with status 124 after this time", NULL, PARSED(config_set_timeout) },
-    { "trace", "WHAT", "tell on stderr: io, mmio, irq, exits, firmware, stats, all (a list)",
-      "io mmio irq exits firmware stats all",
+    { "trace", "WHAT", "tell on stderr: blocks, host, exits, stats[=json], io, mmio, irq, firmware, all (a list)",
+      "blocks host exits stats stats=json io mmio irq firmware all",
       PARSED(config_set_trace) },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
     { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },

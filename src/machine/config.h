@@ -31,8 +31,11 @@ enum {
     TRACE_IO = 1,    /* every port access */
     TRACE_MMIO = 2,  /* every access to a device's memory */
     TRACE_IRQ = 4,   /* every interrupt line and message */
-    TRACE_EXITS = 8, /* every time that a vCPU leaves the engine, and the machine's life */
+    TRACE_EXITS = 8, /* every time that guest code needs the monitor, with the cause, and the machine's life */
     TRACE_STATS = 32,    /* the engine's counters, at the end */
+    TRACE_BLOCKS = 64,   /* each translated block with the guest's code */
+    TRACE_HOST = 128,    /* and the host's */
+    TRACE_JSON = 256,    /* counters as JSON */
     TRACE_FIRMWARE = 16, /* what firmware writes to its debug console, port 0x402 */
 };
 

@@ -86,6 +86,7 @@ static void console_help(void)
                                "  o       press the power button\n"
                                "  b       send a break on the serial line\n"
                                "  s       say how the machine is\n"
+                               "  c       say what the CPUs counted so far\n"
                                "  Ctrl-]  send Ctrl-] itself to the guest\n";
 
     fputs(text, stderr);
@@ -111,6 +112,9 @@ static void console_key(struct console *c, uint8_t key)
         break;
     case 's':
         c->command(c->opaque, CONSOLE_STATUS);
+        break;
+    case 'c':
+        c->command(c->opaque, CONSOLE_COUNTERS);
         break;
     case 'd':
         fputs("\nvitro: detach is not supported yet\n", stderr);

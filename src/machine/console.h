@@ -22,6 +22,7 @@ enum console_command {
     CONSOLE_POWER, /* press the power button */
     CONSOLE_BREAK, /* a break condition on the serial line */
     CONSOLE_STATUS,
+    CONSOLE_COUNTERS, /* of the CPUs */
 };
 
 struct console {

@@ -33,12 +33,14 @@ static uint64_t vcpu_io_in(struct cpu *cpu, uint16_t port, unsigned size)
 {
     uint64_t value = bus_read(&vcpu_thread_of(cpu)->vm->io, port, size);
 
+    vcpu_thread_of(cpu)->vcpu.stats.ports++;
     vcpu_trace(cpu, TRACE_IO, "in", port, size, value);
     return value;
 }
 
 static void vcpu_io_out(struct cpu *cpu, uint16_t port, uint64_t value, unsigned size)
 {
+    vcpu_thread_of(cpu)->vcpu.stats.ports++;
     vcpu_trace(cpu, TRACE_IO, "out", port, size, value);
     bus_write(&vcpu_thread_of(cpu)->vm->io, port, value, size);
 }
@@ -57,6 +59,7 @@ static uint64_t vcpu_mmio_read(struct cpu *cpu, uint64_t gpa, unsigned size)
 {
     uint64_t value;
 
+    vcpu_thread_of(cpu)->vcpu.stats.mmio++;
     if (vcpu_is_lapic(cpu, gpa, size)) {
         loop_lock(cpu->loop);
         value = lapic_mmio_read(cpu->lapic, gpa & 0xfff, size);
@@ -70,6 +73,7 @@ static uint64_t vcpu_mmio_read(struct cpu *cpu, uint64_t gpa, unsigned size)
 
 static void vcpu_mmio_write(struct cpu *cpu, uint64_t gpa, uint64_t value, unsigned size)
 {
+    vcpu_thread_of(cpu)->vcpu.stats.mmio++;
     vcpu_trace(cpu, TRACE_MMIO, "write", gpa, size, value);
     if (vcpu_is_lapic(cpu, gpa, size)) {
         loop_lock(cpu->loop);

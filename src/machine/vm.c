@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "engine/trace.h"
 
 #define VM_DRAIN_MS 2000
 
@@ -103,6 +104,10 @@ static void vm_on_console(void *opaque, enum console_command cmd)
         break;
     case CONSOLE_STATUS:
         vm_status_line(vm);
+        break;
+    case CONSOLE_COUNTERS:
+        fputs("\nvitro: what the CPUs counted so far:\n", stderr);
+        vm_stats_text(vm, stderr, "  ");
         break;
     case CONSOLE_POWER:
         if (!acpi_pm_power_button(&vm->pm))
@@ -221,6 +226,12 @@ static int vm_open_serials(struct vm *vm, struct err *err)
     return r;
 }
 
+static unsigned vm_engine_trace(unsigned trace)
+{
+    return (trace & TRACE_BLOCKS ? ENGINE_TRACE_BLOCKS : 0) | (trace & TRACE_HOST ? ENGINE_TRACE_HOST : 0) |
+           (trace & TRACE_EXITS ? ENGINE_TRACE_EXITS : 0) | (trace & TRACE_STATS ? ENGINE_TRACE_STATS : 0);
+}
+
 static int vm_build(struct vm *vm, const struct engine_ops *ops, struct err *err)
 {
     int r = vm_read_files(vm, err);
@@ -231,6 +242,7 @@ static int vm_build(struct vm *vm, const struct engine_ops *ops, struct err *err
         r = engine_init(&vm->engine, ops, &vm->ram, err);
     if (r < 0)
         return r;
+    vm->engine.trace = vm_engine_trace(vm->cfg->trace);
     r = pc_init(vm, err);
     if (r == 0)
         r = pc_reset(vm, err);
@@ -415,25 +427,6 @@ static void vm_serve(struct vm *vm)
         vm_toggle_pause(vm);
 }
 
-/* One line a counter that is not zero on every vCPU: the sum, and what each had. */
-static void vm_trace_stats(struct vm *vm)
-{
-    for (const struct engine_counter *c = engine_counters; c->name; c++) {
-        char each[24 * 8] = "";
-        uint64_t sum = 0;
-        size_t used = 0;
-        for (unsigned n = 0; n < vm->engine.nvcpus; n++) {
-            uint64_t v = engine_counter_get(&vm->engine.vcpu[n]->stats, c);
-            sum += v;
-            if (n < 8)
-                used += (size_t)snprintf(each + used, sizeof(each) - used, " %" PRIu64, v);
-        }
-        if (sum)
-            log_msg(LOG_INFO, "trace: stats: %s %" PRIu64 " (%s; by CPU:%s%s)", c->name, sum, c->what, each,
-                    vm->engine.nvcpus > 8 ? " ..." : "");
-    }
-}
-
 static void vm_finish(struct vm *vm)
 {
     vcpu_threads_join(vm);
@@ -447,7 +440,7 @@ static void vm_finish(struct vm *vm)
         loop_del_fd(&vm->loop, &vm->signals);
     console_leave(&vm->console);
     if (vm->cfg->trace & TRACE_STATS)
-        vm_trace_stats(vm);
+        vm_stats_say(vm);
     if (vm->cfg->trace & TRACE_EXITS)
         log_msg(LOG_INFO, "trace: end: %s", vm_end_name(vm->life.end));
 }

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/loop.h"
@@ -52,6 +53,7 @@
 #include "x86/lapic.h"
 
 struct err;
+struct json_t;
 
 /* The guest's TSC runs with guest time: one tick a nanosecond, on every host the same. */
 #define VM_TSC_KHZ     1000000ULL
@@ -199,6 +201,12 @@ const char *vm_end_name(enum vm_end end);
 
 /* Ask for something. Any thread, any lock held but life.lock. */
 void vm_request(struct vm *vm, uint32_t requests);
+
+/* vm_stats.c: what the CPUs counted so far. As lines that begin with head; as an object (the caller's), which has every counter as an
+ * array by CPU; in the form that the configuration asks for on stderr. Any thread. */
+void vm_stats_text(const struct vm *vm, FILE *f, const char *head);
+struct json_t *vm_stats_json(const struct vm *vm);
+void vm_stats_say(const struct vm *vm);
 
 /* --- between the parts of the machine --- */
 

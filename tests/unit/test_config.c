@@ -106,6 +106,8 @@ static void test_set(void **state)
     assert_int_equal(c.timeout_ns, 500000000);
     assert_int_equal(config_set(&c, "trace", "io,irq", &err), 0);
     assert_int_equal(c.trace, TRACE_IO | TRACE_IRQ);
+    assert_int_equal(config_set(&c, "trace", "host,stats=json", &err), 0);
+    assert_int_equal(c.trace, TRACE_IO | TRACE_IRQ | TRACE_BLOCKS | TRACE_HOST | TRACE_STATS | TRACE_JSON);
     assert_int_equal(config_set(&c, "no-reboot", NULL, &err), 0);
     assert_true(c.no_reboot);
     assert_int_equal(config_set(&c, "no-reboot", "false", &err), 0);

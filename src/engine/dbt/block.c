@@ -61,10 +61,13 @@ const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block 
         return NULL;
     }
     t->used = (uint32_t)(xb->e.p - t->rw);
-    t->stat_blocks++;
-    t->stat_insns += xb->n;
+    t->stats->blocks++;
+    t->stats->block_insns += xb->n;
+    t->stats->block_bytes += (size_t)(xb->e.p - start);
     for (unsigned n = 0; n < xb->n; n++)
-        t->stat_inline += xb->x[n].kind != X_CALL;
+        t->stats->block_inline += xb->x[n].kind != X_CALL;
+    if (unlikely(t->trace))
+        dbt_trace_block(t, cpu, b, code, start);
     return emit_rx(&xb->e, start);
 }
 

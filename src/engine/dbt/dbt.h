@@ -44,6 +44,10 @@ struct dbt_data {
     uint8_t stale;          /* blocks were dropped while this vCPU was inside one: leave it */
 };
 
+/* What thunk.enter returns: why the loop has control again; or, from DBT_SITE_MIN on, LEFT_LINK: where the branch is that wants
+ * to be linked. Raised exceptions do not come back this way. */
+enum dbt_left { LEFT_ATTENTION, LEFT_TARGET, LEFT_ACCESS, LEFT_HANDLER, LEFT_STALE, LEFT_LINK, DBT_SITE_MIN = 64 };
+
 /* Entry points of the shared pieces, in the executable view. Those with two forms: [1] has the guest's flags in the host's,
  * [0] in the frame. */
 struct dbt_thunks {
@@ -84,7 +88,8 @@ struct dbt {
         uint32_t site; /* offset of a rel32 to be set once the block at rip has code; 0: none */
         uint64_t rip;
     } link;
-    uint64_t stat_blocks, stat_insns, stat_inline, stat_dropped, stat_entered, stat_misses, stat_handled;
+    unsigned trace; /* ENGINE_TRACE_*, decided before the shared pieces are made */
+    struct engine_stats *stats;
 };
 
 /* code.c */
@@ -108,6 +113,17 @@ bool dbt_thunks_make(struct dbt *t);
 size_t dbt_work_size(void); /* of dbt.work */
 #define BLOCK_PROLOGUE 14
 const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, uint64_t gpa, unsigned off);
+
+/* trace.c: what --trace asks for; never in the way of code that is not traced. */
+/* The handler of i, in the middle of its block and at its end: thunks call these instead if there is something to tell or to count. */
+void dbt_trace_handler(struct cpu *cpu, const struct insn *i);
+void dbt_trace_handler_end(struct cpu *cpu, const struct insn *i);
+/* thunk.enter returned how: count it, tell it. */
+void dbt_trace_left(struct dbt *t, struct cpu *cpu, uint32_t how);
+/* An access at lin that was not in the tables; addend 0: i's handler did it. */
+void dbt_trace_miss(struct dbt *t, struct cpu *cpu, const struct insn *i, uint64_t lin, uint32_t access, uint64_t addend);
+/* t->work was translated from b at RIP, into host code from start on. */
+void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *code, const uint8_t *start);
 
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */

@@ -86,7 +86,7 @@ static void dbt_drop(struct interp *it)
     struct dbt *t = it->translator_data;
     dbt_stale(it);
     dbt_code_clear(t);
-    t->stat_dropped++;
+    t->stats->code_emptied++;
 }
 
 /* Host code of b, made if it is time. NULL: not yet, or never; or *dropped: every block is gone, b too. */
@@ -106,8 +106,10 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         return NULL;
     }
     b->host = dbt_translate(t, cpu, b, page->gpa, cpu->r[R_RIP] & 0xfff);
-    if (!b->host)
+    if (!b->host) {
         b->count = DBT_NEVER;
+        t->stats->block_limit++;
+    }
     return b->host;
 }
 
@@ -134,10 +136,11 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
     dbt_select(t);
     it->current = NULL;
-    t->stat_entered++;
+    t->stats->entered++;
     uint64_t (*enter)(const uint8_t *) = (uint64_t (*)(const uint8_t *))(uintptr_t)t->thunk.enter;
     uint32_t site = (uint32_t)enter(host);
-    if (site && !t->data->stale) {
+    dbt_trace_left(t, cpu, site);
+    if (site >= DBT_SITE_MIN && !t->data->stale) {
         t->link.site = site;
         t->link.rip = cpu->r[R_RIP];
     }
@@ -186,7 +189,13 @@ static const struct flat *dbt_first_flat(const struct vcpu *v)
     return t ? &t->flat : NULL;
 }
 
-static const uint8_t *dbt_fault_to(const void *t, uintptr_t pc) { return dbt_code_fault(t, pc); }
+static const uint8_t *dbt_fault_to(const void *translator, uintptr_t pc)
+{
+    const struct dbt *t = translator;
+    const uint8_t *to = dbt_code_fault(t, pc);
+    t->stats->host_faults += to != NULL;
+    return to;
+}
 
 static int dbt_vcpu_init(struct vcpu *v, struct err *err)
 {
@@ -196,8 +205,11 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     struct interp *it = v->cpu.engine;
     struct dbt *t = calloc(1, sizeof(*t));
     it->translator_data = t;
-    if (t)
+    if (t) {
         t->work = calloc(1, dbt_work_size());
+        t->trace = v->engine->trace;
+        t->stats = &v->stats;
+    }
     if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || 
         !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v), t->thunk.leave_at)) {
         dbt_vcpu_fini(v);

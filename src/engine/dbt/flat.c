@@ -5,11 +5,18 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/engine.h"
 #include "ram/ram.h"
 #include "x86/mem.h"
 #include "x86/tlb.h"
 
 #define FLAT_REGION_BITS 65536u
+
+static struct engine_stats *flat_stats(const struct flat *f)
+{
+    struct vcpu *v = f->cpu->vcpu;
+    return &v->stats;
+}
 
 /* --- memory --- */
 
@@ -129,7 +136,7 @@ static void flat_set_empty(struct flat *f, struct flat_set *s)
             s->read[s->node[n].page] = s->write[s->node[n].page] = 0;
     }
     flat_set_forget_notes(s);
-    f->stat_emptied++;
+    flat_stats(f)->flat_emptied++;
 }
 
 /* Keep what is global: notes are written anew. */
@@ -159,7 +166,7 @@ static void flat_set_empty_local(struct flat *f, struct flat_set *s)
         *head = kept;
     }
     s->nnodes = kept;
-    f->stat_emptied++;
+    flat_stats(f)->flat_emptied++;
 }
 
 static unsigned flat_bloom(uint64_t page) { return (unsigned)(page ^ page >> 6 ^ page >> 18) & (FLAT_BLOOM * 64 - 1); }
@@ -265,7 +272,7 @@ void flat_protect(struct flat *f, uint64_t gpa)
 {
     for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
         flat_set_protect(&f->set[n], gpa);
-    f->stat_protected++;
+    flat_stats(f)->flat_protected++;
 }
 
 void flat_forget_jumps(struct flat *f)
@@ -296,7 +303,7 @@ void flat_switched(struct flat *f)
     s[oldest].pcid = pcid;
     s[oldest].used = f->clock;
     f->user = oldest;
-    f->stat_spaces++;
+    flat_stats(f)->flat_spaces++;
 }
 
 struct flat_set *flat_current(struct flat *f)
@@ -354,7 +361,7 @@ static uint64_t flat_put(struct flat *f, struct flat_set *s, uint64_t lin, const
         s->read[page] = e->addend;
     if (wr)
         s->write[page] = e->addend;
-    f->stat_fills++;
+    flat_stats(f)->flat_fills++;
     return (rd || !(ways & ACC_READ)) && (wr || !(ways & ACC_WRITE)) ? e->addend : 0;
 }
 

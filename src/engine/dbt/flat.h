@@ -71,7 +71,6 @@ struct flat {
     const uint64_t *nothing; /* a table without entries */
     bool nothing_shared;     /* it belongs to another vCPU's */
     struct flat_jumps *no_jumps;
-    uint64_t stat_fills, stat_emptied, stat_protected, stat_spaces;
 };
 
 /* Reserve. False: no memory or address space. max_users: user sets; -1: no sets at all, everything takes the

@@ -4,6 +4,7 @@
  * on it, so that a fault may leave by siglongjmp() anywhere. Guest registers are in host registers (place.h); every piece
  * stores them to struct cpu before it calls C, and loads them again after. So do vector registers, if they are in the host's. */
 #include "engine/dbt/place.h"
+#include "engine/trace.h"
 
 /* The guest's flags from the host's into the frame; RAX is already in struct cpu. */
 static void thunk_flags_out(struct emit *e, int shift)
@@ -180,7 +181,7 @@ static const uint8_t *thunk_leave_to(struct emit *e, bool relative)
     if (relative)
         emit_data(e, OP_W | 0x03, T1, DATA_OFF(page), 0);
     else
-        EMIT(e, 0x31, 0xc9); /* xor ecx, ecx */
+        emit_mov_imm32(e, T0, LEFT_TARGET);
     emit_cpu(e, OP_W | 0x89, T1, CPU_REG(R_RIP));
     thunk_vec_out(e, true);
     emit_rr(e, 0x89, T0, RAX);
@@ -193,7 +194,7 @@ static const uint8_t *thunk_leave(struct emit *e)
     const uint8_t *at = emit_rx(e, e->p);
     thunk_store_all(e, true, 0);
     thunk_vec_out(e, true);
-    EMIT(e, 0x31, 0xc0);
+    emit_mov_imm32(e, RAX, LEFT_ACCESS);
     thunk_epilogue(e);
     return at;
 }
@@ -214,7 +215,10 @@ static void thunk_handler(struct emit *e, bool host, int shift, bool done)
     emit_cpu(e, OP_W | 0x89, T2, CPU_OFF(insn));
     emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
     emit_rr(e, OP_W | 0x89, T2, RSI);
-    emit_rm(e, 0xff, 2, T2, offsetof(struct insn, fn));
+    if (e->t->trace & (ENGINE_TRACE_EXITS | ENGINE_TRACE_STATS))
+        thunk_call_c(e, (const void *)(uintptr_t)(done ? dbt_trace_handler_end : dbt_trace_handler));
+    else
+        emit_rm(e, 0xff, 2, T2, offsetof(struct insn, fn));
 }
 
 /* If code went, leave with RIP as the handler left it; shift: as above. */
@@ -225,6 +229,7 @@ static void thunk_stale(struct emit *e, int shift)
     uint8_t *go = emit_jcc(e, 4);
     EMIT(e, 0x48, 0x83, 0xc4, shift);
     thunk_vec_none(e); /* they were stored */
+    emit_mov_imm32(e, RAX, LEFT_STALE);
     thunk_epilogue(e);
     emit_here(e, go);
 }
@@ -245,7 +250,7 @@ static const uint8_t *thunk_callout_end(struct emit *e, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
     thunk_handler(e, host, 0, true);
-    EMIT(e, 0x31, 0xc0);
+    emit_mov_imm32(e, RAX, LEFT_HANDLER);
     thunk_epilogue(e);
     return at;
 }
@@ -260,12 +265,14 @@ static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, con
     cpu->start_rip = t->data->page + (access & 0xfff);
     cpu->r[R_RIP] = cpu->start_rip + i->len;
     cpu->insn = i;
-    t->stat_misses++;
+    t->stats->misses++;
     unsigned ways = access >> 28 & 7;
     uint64_t addend = ways & MEM_QUIET ? 0 : flat_fill(&t->flat, lin, access >> 20 & 255, ways);
+    if (unlikely(t->trace))
+        dbt_trace_miss(t, cpu, i, lin, access, addend);
     if (addend)
         return addend;
-    t->stat_handled++;
+    t->stats->slow++;
     i->fn(cpu, i);
     if (ways & MEM_QUIET)
         flat_learn(&t->flat, lin, ways & (MEM_READ | MEM_WRITE));
@@ -297,7 +304,7 @@ static const uint8_t *thunk_miss(struct emit *e, bool host)
 
 bool dbt_thunks_make(struct dbt *t)
 {
-    struct emit e = { .t = t, .p = t->rw + 64, .end = t->rw + DBT_CODE }; /* offset 0 means "none" */
+    struct emit e = { .t = t, .p = t->rw + DBT_SITE_MIN, .end = t->rw + DBT_CODE };
     struct dbt_thunks *k = &t->thunk;
     k->enter = thunk_enter(&e);
     k->leave = thunk_leave(&e);

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "engine/interp/interp.h"
+#include "engine/trace.h"
 #include "x86/debug.h"
 #include "x86/lapic.h"
 #include "x86/seg.h"
@@ -93,6 +94,8 @@ static void interp_interrupt(struct cpu *cpu, unsigned vector, enum int_kind kin
     cpu->start_rip = cpu->r[R_RIP];
     cpu->insn = NULL;
     ((struct vcpu *)cpu->vcpu)->stats.interrupts++;
+    if (unlikely(((struct vcpu *)cpu->vcpu)->engine->trace))
+        engine_trace_interrupt(cpu->vcpu, vector);
     cpu_interrupt(cpu, vector, kind, false, 0);
 }
 
@@ -196,6 +199,8 @@ static enum vcpu_exit interp_run(struct vcpu *v)
     if (sigsetjmp(it->unwind, 0) == UNWIND_FAULT) {
         it->current = NULL;
         v->stats.faults++;
+        if (unlikely(v->engine->trace))
+            engine_trace_exception(v);
         if (!cpu_deliver_event(cpu))
             why = EXIT_SHUTDOWN;
     }
