@@ -246,7 +246,7 @@ const struct config_key config_keys[] = {
     { "no-reboot", NULL, "end when the guest reboots; a triple fault then is status 126", NULL,
       MEMBER(CONFIG_FLAG, no_reboot) },
     { "timeout", "SECONDS", "end with status 124 after this time", NULL, PARSED(config_set_timeout) },
-    { "trace", "WHAT", "tell on stderr: blocks, host, exits, stats[=json], io, mmio, irq, firmware, all (a list)",
+    { "trace", "WHAT", "tell blocks, host, exits, stats[=json], io, mmio, irq, firmware, all",
       "blocks host exits stats stats=json io mmio irq firmware all",
       PARSED(config_set_trace) },
     { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
