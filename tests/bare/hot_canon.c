@@ -104,11 +104,11 @@ void hot_canon(void)
             continue;
         is_ss = f->stack || f->base == RBP;
         find_bias(f);
-        for (unsigned n = 0; n < WARM; n++)
+        for (u64 n = hot_count(WARM); n; n--)
             good(f);
         edges(f);
         good(f);
-        for (unsigned n = 0; n < 8; n++)
+        for (u64 n = hot_count(8); n; n--)
             edges(f);
         good(f);
     }

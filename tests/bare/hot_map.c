@@ -350,7 +350,7 @@ void hot_map(void)
     make_pages();
     make_tables();
     switch_to(0, 0);
-    for (unsigned n = 0; n < STEPS; n++) {
+    for (u64 n = hot_count(STEPS); n; n--) {
         unsigned r = hot_random() % 16;
         if (r < 3)
             change();

@@ -194,12 +194,12 @@ static void form(const struct hot_form *f)
     unsigned n = across(f, at);
     map(0, PAGE0 | 7);
     map(1, PAGE1 | 7);
-    for (unsigned k = 0; k < WARM; k++)
+    for (u64 k = hot_count(WARM); k; k--)
         same(f, TVA + 0x800, 0, "aligned");
     for (unsigned k = 1; k < 16; k += 2)
         same(f, TVA + 0x800 + k, 0x8d5, "unaligned");
     missing(f, at, n);
-    for (unsigned k = 0; k < 24; k++)
+    for (unsigned k = 0; k < hot_count(24); k++)
         same(f, at[k % n], k & 1 ? 0x8d5 : 0, "across pages");
     missing(f, at, n);
     if (!mode->user)

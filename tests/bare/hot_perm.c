@@ -144,7 +144,7 @@ void hot_perm(u64 rings)
     user = ac = smep = smap = dirty = 0;
     rt_pt[0] = TPA | 7;
     invlpg(TVA);
-    for (unsigned n = 0; n < STEPS; n++) {
+    for (u64 n = hot_count(STEPS); n; n--) {
         change(rings);
         access();
     }

@@ -14,6 +14,19 @@ u64 hot_random(void)
     return x * 0x2545f4914f6cdd1dUL >> 16;
 }
 
+/* TCG translates at the first call and takes about 15 times as long for all of a test: what it says about these checks (the
+ * notes in each test's head) shows in a tenth of them. */
+u64 hot_count(u64 n)
+{
+    static u64 divisor;
+    if (!divisor) {
+        u32 a = 0x40000000, b, c, d;
+        __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+        divisor = b == 0x54474354 ? 10 : 1; /* "TCGT" */
+    }
+    return (n + divisor - 1) / divisor;
+}
+
 const char *hot_name(const char *a, const char *b)
 {
     static char text[4][96];

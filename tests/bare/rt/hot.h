@@ -113,6 +113,8 @@ void hot_ring3(void); /* to ring 3 and back, on the same stack */
 void hot_ring0(void);
 int hot_has(u32 leaf, u32 reg, u32 bit); /* CPUID; reg: 0 EAX .. 3 EDX */
 u64 hot_random(void);
+/* How often to do something: n times, less often in QEMU TCG, which is only asked whether it sees the same. */
+u64 hot_count(u64 n);
 /* "a: b" in a buffer of its own. */
 const char *hot_name(const char *a, const char *b);
 void hot_copy(void *to, const void *from, u64 n);
