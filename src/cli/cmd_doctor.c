@@ -73,7 +73,7 @@ int cmd_doctor(int argc, char **argv)
     const struct engine_ops *ops;
     struct err err = { "" };
     struct host_info h;
-    char kvm[256], why[160];
+    char kvm[256], why[256];
     bool json;
 
     if (cli_only_json(argc, argv, "doctor", &json))

@@ -273,7 +273,7 @@ int cmd_run(int argc, char **argv)
     struct run_options o = { .json = false };
     const struct engine_ops *ops;
     struct err err = { "" };
-    char why[160];
+    char why[256];
     int status;
 
     if (config_init(&o.cfg) < 0)

@@ -94,6 +94,8 @@ struct vcpu {
 
 struct engine_ops {
     const char *name;
+    /* Does it work on this host? 0, or -errno with the reason in err, as the rest of a sentence. NULL: everywhere. */
+    int (*probe)(struct err *err);
     int (*init)(struct engine *e, struct err *err);
     void (*fini)(struct engine *e);
     int (*vcpu_init)(struct vcpu *v, struct err *err);

@@ -150,17 +150,55 @@ static const struct engine_ops *host_find_engine(const char *name)
     return NULL;
 }
 
-int host_pick_engine(const char *name, const struct engine_ops **ops, char *why, size_t why_len,
-                     struct err *err)
+/* The first that works; reason: why not the ones before it, or "". */
+static const struct engine_ops *host_auto_engine(struct err *reason)
 {
-    bool named = strcmp(name, "auto") != 0;
+    reason->text[0] = 0;
+    for (unsigned n = 0; host_engines[n]; n++) {
+        struct err err = { "" };
 
-    *ops = named ? host_find_engine(name) : host_engines[0];
+        if (!host_engines[n]->probe || host_engines[n]->probe(&err) == 0)
+            return host_engines[n];
+        if (!reason->text[0])
+            *reason = err;
+    }
+    return NULL;
+}
+
+static int host_named_engine(const char *name, const struct engine_ops **ops, struct err *err)
+{
+    struct err reason = { "" };
+    int r;
+
+    *ops = host_find_engine(name);
     if (!*ops)
         return err_set(
             err, ENOTSUP,
             "engine '%s' is not built into this version: see 'vitro version', or use --engine auto", name);
-    snprintf(why, why_len, "%s: %s", (*ops)->name,
-             named ? "as asked for" : "the fastest engine that works on this host");
+    r = (*ops)->probe ? (*ops)->probe(&reason) : 0;
+    if (r < 0)
+        return err_set(err, -r, "engine '%s' does not work here: %s; use --engine auto", name, reason.text);
+    return 0;
+}
+
+int host_pick_engine(const char *name, const struct engine_ops **ops, char *why, size_t why_len,
+                     struct err *err)
+{
+    struct err reason;
+    int r;
+
+    if (strcmp(name, "auto") != 0) {
+        r = host_named_engine(name, ops, err);
+        if (r == 0)
+            snprintf(why, why_len, "%s: as asked for", (*ops)->name);
+        return r;
+    }
+    *ops = host_auto_engine(&reason);
+    if (!*ops)
+        return err_set(err, ENOTSUP, "no engine works here: %s", reason.text);
+    if (reason.text[0])
+        snprintf(why, why_len, "%s, which is slow: %s does not work here: %s", (*ops)->name, host_engines[0]->name, reason.text);
+    else
+        snprintf(why, why_len, "%s: the fastest engine that works on this host", (*ops)->name);
     return 0;
 }

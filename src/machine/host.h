@@ -44,8 +44,8 @@ void host_probe_kvm(struct host_kvm *k);
 extern const struct engine_ops *const host_engines[];
 
 /* The engine that name ("auto", "interp", "kvm", "dbt") means on this host. On success why (a sentence
- * without a full stop) says what was taken and why. -ENOTSUP with a sentence: the engine that was named is
- * not there. Never another engine than the one that was named. */
+ * without a full stop) says what was taken and why. -errno with a sentence: the engine that was named is
+ * not there, or does not work on this host. Never another engine than the one that was named. */
 int host_pick_engine(const char *name, const struct engine_ops **ops, char *why, size_t why_len,
                      struct err *err);
 

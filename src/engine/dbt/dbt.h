@@ -92,6 +92,9 @@ struct dbt {
     struct engine_stats *stats;
 };
 
+/* probe.c: engine_ops.probe. */
+int dbt_probe(struct err *err);
+
 /* code.c */
 /* False: no memory. */
 bool dbt_code_init(struct dbt *t);

@@ -213,7 +213,8 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || 
         !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v), t->thunk.leave_at)) {
         dbt_vcpu_fini(v);
-        return err_set(err, ENOMEM, "out of memory for the translator's code cache");
+        return err_set(err, ENOMEM, "cannot reserve memory for the translator of vCPU %u: see 'ulimit -v', or use --engine interp",
+                       v->cpu.index);
     }
     t->it = it;
     t->data->cpu = &v->cpu;
@@ -240,6 +241,7 @@ static void dbt_invalidate(struct engine *e, uint64_t gpa, uint64_t len) { engin
 
 const struct engine_ops engine_dbt = {
     .name = "dbt",
+    .probe = dbt_probe,
     .init = dbt_init,
     .fini = dbt_fini,
     .vcpu_init = dbt_vcpu_init,
