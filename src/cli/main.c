@@ -7,8 +7,34 @@
 #include "cli/cli.h"
 
 const struct cli_verb cli_verbs[] = {
-    { "run", "Run a machine in the foreground, its console on stdin and stdout.",
+    { "run", "Run a machine, its console on stdin and stdout, or in the background.",
       "vitro run [options] --kernel FILE", cmd_run_help, cmd_run },
+    { "create", "Define a machine, for 'start'.", "vitro create NAME [--from TEMPLATE] [options of run]", cmd_create_help,
+      cmd_create },
+    { "start", "Start machines that are defined, in the background.", "vitro start NAME ... [--attach] [--json]",
+      cmd_start_help, cmd_start },
+    { "list", "List all machines: name, id, state, vCPUs, memory, time, engine.", "vitro list [--json]", cmd_list_help,
+      cmd_list },
+    { "ps", "The same as list.", "vitro ps [--json]", cmd_list_help, cmd_list },
+    { "inspect", "Print all about a machine as JSON.", "vitro inspect NAME", cmd_inspect_help, cmd_inspect },
+    { "console", "See and type on a machine's console.", "vitro console NAME [--replay BYTES] [--read-only]",
+      cmd_console_help, cmd_console },
+    { "logs", "Print what a machine's console showed.", "vitro logs NAME [--follow] [--monitor]", cmd_logs_help,
+      cmd_logs },
+    { "stats", "Show what machines use: CPU, memory, disks, network.",
+      "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
+    { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,
+      cmd_pause },
+    { "resume", "Let paused machines go on.", "vitro resume NAME ... [--json]", NULL, cmd_resume },
+    { "stop", "Ask machines to power off, and kill those that do not.", "vitro stop NAME ... [--time SECONDS] [--json]",
+      cmd_stop_help, cmd_stop },
+    { "kill", "End machines at once, as if the power failed.", "vitro kill NAME ... [--json]", NULL, cmd_kill },
+    { "reboot", "Reset machines, as their reset button would.", "vitro reboot NAME ... [--json]", NULL, cmd_reboot },
+    { "wait", "Wait for a machine's end, and exit with its status.", "vitro wait NAME [--time SECONDS] [--json]",
+      cmd_wait_help, cmd_wait },
+    { "rm", "Forget machines that do not run.", "vitro rm NAME ... [--force] [--json]", cmd_rm_help, cmd_rm },
+    { "mem-set", "Ask a guest to live with less memory, or with more again.", "vitro mem-set NAME SIZE [--json]",
+      cmd_mem_set_help, cmd_mem_set },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create|info|check|convert|resize|commit FILE ...", cmd_image_help, cmd_image },
     { "doctor", "Say what this host offers, and which engine 'auto' takes.", "vitro doctor [--json]",
@@ -23,8 +49,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " create start stop kill reboot pause resume rm list ps inspect console logs exec cp stats"
-    " save restore snapshot fork migrate mem-set serve bench ";
+    " exec cp save restore snapshot fork migrate serve bench ";
 
 static void main_overview(void)
 {

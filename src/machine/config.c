@@ -96,7 +96,7 @@ static int config_set_timeout(struct machine_config *c, const char *value, struc
 static int config_set_serial(struct machine_config *c, const char *value, struct err *err)
 {
     if (!config_is_serial(value))
-        return err_set(err, EINVAL, "serial '%s' is unknown: use stdio, none, file:PATH, unix:PATH or pty",
+        return err_set(err, EINVAL, "serial '%s' is unknown: use stdio, none, file:PATH, unix:PATH, pty or control",
                        value);
     if (c->serials == CONFIG_SERIALS)
         return err_set(err, EINVAL, "serial was given more than %d times: a machine has COM1 to COM4",
@@ -226,8 +226,8 @@ const struct config_key config_keys[] = {
       MEMBER(CONFIG_TEXT, cmdline) },
     { "firmware", "NAME[,vars=FILE]", "seabios, ovmf or a ROM's file; vars keeps OVMF's variables", "seabios ovmf",
       PARSED(config_set_firmware) },
-    { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH or pty; again for COM2 ..",
-      "stdio none file: unix: pty", PARSED(config_set_serial), .repeatable = true },
+    { "serial", "WHERE", "stdio, none, file:PATH, unix:PATH, pty or control; again for COM2 ..",
+      "stdio none file: unix: pty control", PARSED(config_set_serial), .repeatable = true },
     { "virtio-console", "WHERE", "hvc0 ..: as --serial; ,name=NAME: a port by that name",
       "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
     { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
@@ -240,7 +240,7 @@ const struct config_key config_keys[] = {
       MEMBER(CONFIG_FILE, cloud_init) },
     { "net", "WHAT[,OPT]", "none, user[,forward=tcp:H:G], tap,ifname=IF, switch=NAME; mac=, queues=",
       "none user user,forward=tcp: tap,ifname= switch=", PARSED(config_set_net), .repeatable = true },
-    { "name", "NAME", "what messages call the machine", NULL, PARSED(config_set_name) },
+    { "name", "NAME", "what other verbs and messages call the machine", NULL, PARSED(config_set_name) },
     { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
       MEMBER(CONFIG_FLAG, debug_exit) },
     { "no-reboot", NULL, "end when the guest reboots; a triple fault then is status 126", NULL,
@@ -249,7 +249,8 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell blocks, host, exits, stats[=json], io, mmio, irq, firmware, all",
       "blocks host exits stats stats=json io mmio irq firmware all",
       PARSED(config_set_trace) },
-    { "detach", NULL, "", NULL, .kind = CONFIG_LATER },
+    { "detach", NULL, "run in the background: see 'vitro list', 'vitro console', 'vitro stop'", NULL,
+      MEMBER(CONFIG_FLAG, detach) },
     { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },
     { "seccomp", "on|off", "", NULL, .kind = CONFIG_LATER },
     { .key = NULL },
@@ -296,6 +297,7 @@ void config_fini(struct machine_config *c)
     config_free_consoles(c);
     config_free_nets(c);
     config_free_shares(c);
+    config_forget(c, NULL);
     memset(c, 0, sizeof(*c));
 }
 
@@ -328,19 +330,59 @@ static int config_set_text(struct machine_config *c, const struct config_key *k,
     return 0;
 }
 
+void config_forget(struct machine_config *c, const char *key)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < c->givens; i++) {
+        if (!key || !strcmp(c->given[i].key->key, key))
+            free(c->given[i].value);
+        else
+            c->given[kept++] = c->given[i];
+    }
+    c->givens = kept;
+    if (!key) {
+        free(c->given);
+        c->given = NULL;
+    }
+}
+
+/* What was given, for whoever wants to write it down again. */
+static int config_remember(struct machine_config *c, const struct config_key *k, const char *value, struct err *err)
+{
+    struct config_given *more;
+    char *copy = strdup(value);
+
+    if (!k->repeatable)
+        config_forget(c, k->key);
+    more = copy ? realloc(c->given, (c->givens + 1) * sizeof(*more)) : NULL;
+    if (!more) {
+        free(copy);
+        return err_set(err, ENOMEM, "out of memory");
+    }
+    c->given = more;
+    c->given[c->givens++] = (struct config_given){ .key = k, .value = copy };
+    return 0;
+}
+
 int config_set(struct machine_config *c, const char *key, const char *value, struct err *err)
 {
     const struct config_key *k = config_find(key);
+    int r;
 
     if (!k)
         return err_set(err, EINVAL, "option '%.80s' is unknown: see 'vitro help run'", key);
     if (k->kind == CONFIG_LATER)
         return err_set(err, ENOTSUP, "option '%s' is not supported yet in this version", key);
-    if (k->kind == CONFIG_FLAG)
-        return config_set_flag(c, k, value, err);
-    if (!value)
+    if (k->kind != CONFIG_FLAG && !value)
         return err_set(err, EINVAL, "option '%s' needs a value: %s", key, k->arg);
-    return k->kind == CONFIG_PARSED ? k->parse(c, value, err) : config_set_text(c, k, value, err);
+    if (k->kind == CONFIG_FLAG)
+        r = config_set_flag(c, k, value, err);
+    else if (k->kind == CONFIG_PARSED)
+        r = k->parse(c, value, err);
+    else
+        r = config_set_text(c, k, value, err);
+    return r < 0 ? r : config_remember(c, k, value ? value : "true", err);
 }
 
 int config_check(const struct machine_config *c, struct err *err)

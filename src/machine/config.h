@@ -15,6 +15,7 @@
 #include "share/share.h"
 
 struct err;
+struct json_t; /* jansson.h */
 
 #define CONFIG_SERIALS    4
 #define CONFIG_CONSOLES      8
@@ -104,7 +105,15 @@ struct machine_config {
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;
     unsigned trace; /* TRACE_* */
-    bool debug_exit, no_reboot;
+    bool debug_exit, no_reboot, detach;
+    struct config_given *given; /* in the order given; the last one of those that do not repeat */
+    unsigned givens;
+};
+
+/* An option as it was given: config_to_json() makes a configuration of them again. */
+struct config_given {
+    const struct config_key *key;
+    char *value; /* owned; flags: "true" or "false" */
 };
 
 enum config_kind { CONFIG_FLAG, CONFIG_TEXT, CONFIG_FILE, CONFIG_PARSED, CONFIG_LATER };
@@ -134,9 +143,17 @@ void config_fini(struct machine_config *c);
  * earlier one; --serial, --disk, --share and --net collect instead. 0, or -EINVAL/-ENOMEM with a sentence in err. */
 int config_set(struct machine_config *c, const char *key, const char *value, struct err *err);
 
+/* Forget what was given for key (NULL: for all), not what it did. */
+void config_forget(struct machine_config *c, const char *key);
+
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
  * for repeatable options arrays of strings. The file is at most 1 MiB. 0 or -errno with a sentence in err. */
 int config_load_json(struct machine_config *c, const char *path, struct err *err);
+
+/* The same from an object that is in memory, and an object with what was given (a new reference, or NULL: out of
+ * memory), which makes the same configuration. */
+int config_apply_json(struct machine_config *c, const struct json_t *root, struct err *err);
+struct json_t *config_to_json(const struct machine_config *c);
 
 /* Check what belongs together once everything is set. 0, or -EINVAL with a sentence in err. */
 int config_check(const struct machine_config *c, struct err *err);

@@ -13,6 +13,7 @@
 bool config_is_serial(const char *where)
 {
     return !strcmp(where, "stdio") || !strcmp(where, "none") || !strcmp(where, "pty") ||
+           !strcmp(where, "control") ||
            (!strncmp(where, "file:", 5) && where[5]) || (!strncmp(where, "unix:", 5) && where[5]);
 }
 
@@ -52,7 +53,7 @@ int config_set_console(struct machine_config *c, const char *value, struct err *
         int r =
             p.where && (!name || p.name)
                 ? err_set(err, EINVAL,
-                          "virtio-console '%s' is unknown: use stdio, none, file:PATH, unix:PATH or pty, and "
+                          "virtio-console '%s' is unknown: use stdio, none, file:PATH, unix:PATH, pty or control, and "
                           ",name=NAME for a port that is no console",
                           value)
                 : err_set(err, ENOMEM, "out of memory");
@@ -74,11 +75,17 @@ void config_free_consoles(struct machine_config *c)
     }
 }
 
+/* Where a person is, or will be: on the terminal, or at the control socket. */
+static bool config_is_manned(const char *where)
+{
+    return !strcmp(where, "stdio") || !strcmp(where, "control");
+}
+
 /* A console of the guest's is on the terminal. */
 static bool config_console_stdio(const struct machine_config *c)
 {
     for (unsigned n = 0; n < c->consoles; n++) {
-        if (!strcmp(c->console[n].where, "stdio"))
+        if (config_is_manned(c->console[n].where))
             return true;
     }
     return false;
@@ -96,7 +103,7 @@ const char *config_cmdline(const struct machine_config *c)
     if (c->cmdline)
         return c->cmdline;
     for (unsigned n = 0; n < c->consoles; n++) {
-        if (!strcmp(c->console[n].where, "stdio") && !c->console[n].name)
+        if (config_is_manned(c->console[n].where) && !c->console[n].name)
             return "console=hvc0";
     }
     return "console=ttyS0";

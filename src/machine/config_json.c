@@ -78,7 +78,7 @@ static int config_set_array(struct machine_config *c, const char *key, const jso
     return 0;
 }
 
-static int config_apply_json(struct machine_config *c, json_t *root, struct err *err)
+int config_apply_json(struct machine_config *c, const json_t *root, struct err *err)
 {
     const char *key;
     json_t *value;
@@ -86,7 +86,7 @@ static int config_apply_json(struct machine_config *c, json_t *root, struct err 
     if (!json_is_object(root))
         return err_set(err, EINVAL,
                        "the file does not hold a JSON object: write it like {\"memory\": \"512M\"}");
-    json_object_foreach(root, key, value)
+    json_object_foreach((json_t *)root, key, value)
     {
         int r =
             json_is_array(value) ? config_set_array(c, key, value, err) : config_set_json(c, key, value, err);
@@ -95,6 +95,42 @@ static int config_apply_json(struct machine_config *c, json_t *root, struct err 
             return r;
     }
     return 0;
+}
+
+/* As the reader wants it: flags and numbers as such, the rest as text. */
+static json_t *config_value(const struct config_given *g)
+{
+    uint64_t n = 0;
+
+    if (!g->key->arg)
+        return json_boolean(!strcmp(g->value, "true"));
+    if (!strcmp(g->key->key, "cpus") && config_parse_size(g->value, &n) == 0)
+        return json_integer((json_int_t)n);
+    return json_string(g->value);
+}
+
+json_t *config_to_json(const struct machine_config *c)
+{
+    json_t *root = json_object();
+    int r = root ? 0 : -1;
+
+    for (unsigned i = 0; r == 0 && i < c->givens; i++) {
+        const struct config_given *g = &c->given[i];
+        json_t *list = json_object_get(root, g->key->key);
+
+        if (g->key->repeatable && !list) {
+            r = json_object_set_new(root, g->key->key, json_array());
+            list = json_object_get(root, g->key->key);
+        }
+        if (r == 0 && g->key->repeatable)
+            r = json_array_append_new(list, config_value(g));
+        else if (r == 0)
+            r = json_object_set_new(root, g->key->key, config_value(g));
+    }
+    if (r == 0)
+        return root;
+    json_decref(root);
+    return NULL;
 }
 
 int config_load_json(struct machine_config *c, const char *path, struct err *err)

@@ -111,3 +111,5 @@ void pc_fini_net(struct vm *vm)
     while (vm->nnets > 0)
         free(vm->net[--vm->nnets]);
 }
+
+const struct virtio_net *pc_net(const struct vm *vm, unsigned n) { return &vm->net[n]->card; }

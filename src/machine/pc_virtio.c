@@ -157,3 +157,5 @@ void pc_fini_virtio(struct vm *vm)
         free(d);
     }
 }
+
+const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n) { return &vm->disk[n]->blk; }

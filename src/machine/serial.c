@@ -104,14 +104,23 @@ static void serial_flush(struct serial *s)
     serial_rewatch(s);
 }
 
+static void serial_show(struct serial *s, const uint8_t *data, size_t len)
+{
+    if (s->tap.out && len)
+        s->tap.out(s->tap.opaque, data, len);
+}
+
 static int serial_tx(void *opaque, const uint8_t *data, size_t len)
 {
     struct serial *s = opaque;
     size_t room = SERIAL_OUT - s->out_len, n;
 
-    if (serial_out_fd(s) < 0)
+    if (serial_out_fd(s) < 0) {
+        serial_show(s, data, len);
         return (int)len; /* nobody listens */
+    }
     n = len < room ? len : room;
+    serial_show(s, data, n);
     for (size_t i = 0; i < n; i++)
         s->out_buf[(s->out_head + s->out_len + i) % SERIAL_OUT] = data[i];
     s->out_len += n;
@@ -141,6 +150,25 @@ static void serial_feed(struct serial *s)
         s->in_head = (s->in_head + run) % SERIAL_IN;
         s->in_len -= run;
     }
+    if (s->crowded && s->in_len < SERIAL_IN / 2) {
+        s->crowded = false;
+        s->tap.room(s->tap.opaque);
+    }
+}
+
+size_t serial_type(struct serial *s, const uint8_t *data, size_t len)
+{
+    size_t room = SERIAL_IN - s->in_len, n = len < room ? len : room;
+    bool was = s->crowded;
+
+    for (size_t i = 0; i < n; i++)
+        s->in_buf[(s->in_head + s->in_len + i) % SERIAL_IN] = data[i];
+    s->in_len += n;
+    s->crowded = false; /* the caller is not called back for what it hears from us */
+    if (s->started)
+        serial_feed(s);
+    s->crowded = was || n < len;
+    return n;
 }
 
 /* Take what the host has, at most one buffer. Keys for the console are taken out even while the guest's
@@ -264,6 +292,13 @@ void serial_attach_peer(struct serial *s, struct serial_peer peer) { s->peer = p
 bool serial_is_open(const struct serial *s) { return s->kind != SERIAL_UNIX || s->in.watch.fd >= 0; }
 
 void serial_set_filter(struct serial *s, struct serial_filter filter) { s->filter = filter; }
+
+void serial_set_tap(struct serial *s, struct serial_tap tap)
+{
+    s->tap = tap;
+    if (s->kind == SERIAL_NONE)
+        s->kind = SERIAL_CONTROL;
+}
 
 void serial_start(struct serial *s)
 {

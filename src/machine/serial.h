@@ -1,4 +1,4 @@
-/* The host's end of a serial port: stdio, nothing, a file, a unix socket or a pseudo-terminal.
+/* The host's end of a serial port: stdio, nothing, a file, a unix socket, a pseudo-terminal, or only who taps it.
  *
  * Nothing here ever blocks: descriptors are non-blocking, buffers are bounded. Output that the host does not
  * take is held back in the guest's device (stdio, file; others if `lossless`) or dropped (unix, pty: nobody
@@ -22,7 +22,7 @@ struct err;
 #define SERIAL_OUT 65536
 #define SERIAL_IN  4096
 
-enum serial_kind { SERIAL_NONE, SERIAL_STDIO, SERIAL_OUTFILE, SERIAL_UNIX, SERIAL_PTY };
+enum serial_kind { SERIAL_NONE, SERIAL_STDIO, SERIAL_OUTFILE, SERIAL_UNIX, SERIAL_PTY, SERIAL_CONTROL };
 
 /* The guest's device at the other end. All calls with the device lock held. */
 struct serial_peer {
@@ -41,6 +41,13 @@ struct serial_filter {
     void *opaque;
 };
 
+/* Who sees what the guest writes, beside the port's own end, and may type. Device lock held; any thread. */
+struct serial_tap {
+    void (*out)(void *opaque, const uint8_t *data, size_t len); /* must not block */
+    void (*room)(void *opaque);                                 /* serial_type() may take more than last time */
+    void *opaque;
+};
+
 /* One descriptor, watched for some events; regular files are always ready and are not watched. */
 struct serial_fd {
     struct loop_fd watch;
@@ -54,6 +61,8 @@ struct serial {
     struct serial_peer peer;
     bool lossless; /* unix, pty: a reader that stands still stops the guest's writer, too */
     struct serial_filter filter;
+    struct serial_tap tap;
+    bool crowded; /* serial_type() could not take all */
     struct serial_fd in, out; /* the same descriptor for unix and pty: only `in` is watched then */
     int listen_fd;            /* unix */
     struct loop_fd listen;
@@ -70,7 +79,7 @@ struct serial {
 /* A port that is connected to nothing yet: kind SERIAL_NONE. */
 void serial_init(struct serial *s, struct loop *loop);
 
-/* Open what spec names ("stdio", "none", "file:PATH", "unix:PATH", "pty"). name is for messages ("COM1").
+/* Open what spec names ("stdio", "none", "file:PATH", "unix:PATH", "pty", "control"). name is for messages ("COM1").
  * Returns 0, or -errno with a sentence in err; serial_close() in both cases. */
 int serial_open(struct serial *s, const char *spec, const char *name, struct err *err);
 /* The machine never came to life: remove the file that serial_open() made. */
@@ -84,6 +93,10 @@ void serial_attach_peer(struct serial *s, struct serial_peer peer);
 /* Somebody could read what the guest writes: a socket has a peer, all others always. */
 bool serial_is_open(const struct serial *s);
 void serial_set_filter(struct serial *s, struct serial_filter filter);
+/* Before serial_start(). A port that was connected to nothing becomes SERIAL_CONTROL. */
+void serial_set_tap(struct serial *s, struct serial_tap tap);
+/* Type for the guest, as if it came from the port's own end; returns how much was taken. */
+size_t serial_type(struct serial *s, const uint8_t *data, size_t len);
 
 /* Begin and stop reading. Device lock held, or no other thread yet. */
 void serial_start(struct serial *s);

@@ -150,6 +150,10 @@ static int serial_open_spec(struct serial *s, const char *spec, struct err *err)
 {
     if (!strcmp(spec, "none"))
         return 0;
+    if (!strcmp(spec, "control")) {
+        s->kind = SERIAL_CONTROL;
+        return 0;
+    }
     if (!strcmp(spec, "stdio")) {
         s->kind = SERIAL_STDIO;
         return serial_open_stdio(s, err);

@@ -205,10 +205,24 @@ static const char *vm_serial_spec(const struct vm *vm, unsigned n, char *name, s
 {
     unsigned i = n - VM_UARTS;
 
+    const char *spec = "none";
+
     snprintf(name, size, n < VM_UARTS ? "COM%u" : "virtio-console %u", n < VM_UARTS ? n + 1 : i + 1);
     if (n < VM_UARTS)
-        return config_serial(vm->cfg, n);
-    return i < vm->cfg->consoles ? vm->cfg->console[i].where : "none";
+        spec = config_serial(vm->cfg, n);
+    else if (i < vm->cfg->consoles)
+        spec = vm->cfg->console[i].where;
+    /* In the background there is no terminal, but there is the control socket. */
+    return vm->cfg->detach && !strcmp(spec, "stdio") ? "control" : spec;
+}
+
+struct serial *vm_console_port(struct vm *vm)
+{
+    for (unsigned n = 0; n < VM_SERIALS; n++) {
+        if (vm->serial[n].kind == SERIAL_STDIO || vm->serial[n].kind == SERIAL_CONTROL)
+            return &vm->serial[n];
+    }
+    return &vm->serial[0];
 }
 
 static int vm_open_serials(struct vm *vm, struct err *err)
@@ -355,12 +369,19 @@ static void vm_resume(struct vm *vm)
     vcpu_threads_go(vm);
 }
 
+void vm_set_paused(struct vm *vm, bool paused)
+{
+    if (paused == vm->life.paused)
+        return;
+    if (paused)
+        vm_pause(vm);
+    else
+        vm_resume(vm);
+}
+
 static void vm_toggle_pause(struct vm *vm)
 {
-    if (vm->life.paused)
-        vm_resume(vm);
-    else
-        vm_pause(vm);
+    vm_set_paused(vm, !vm->life.paused);
     if (vm->console.wanted)
         fprintf(stderr, "\nvitro: '%s' %s\n", vm->cfg->name,
                 vm->life.paused ? "is paused: Ctrl-] p lets it go on" : "goes on");
@@ -425,6 +446,8 @@ static void vm_serve(struct vm *vm)
         vm_reset(vm);
     if (req & VM_REQ_PAUSE)
         vm_toggle_pause(vm);
+    if ((req & VM_REQ_HOOK) && vm->hook.serve)
+        vm->hook.serve(vm->hook.opaque);
 }
 
 static void vm_finish(struct vm *vm)
@@ -475,6 +498,8 @@ enum vm_end vm_run(struct vm *vm, int signals)
     void *stack = console_stack_init();
     int r = vm_begin(vm, signals, &err);
 
+    if (r == 0 && vm->hook.started)
+        vm->hook.started(vm->hook.opaque);
     if (r == 0)
         vcpu_threads_go(vm);
     while (r == 0 && vm->life.end == VM_RUNS) {

@@ -72,6 +72,7 @@ enum {
     VM_REQ_QUIT = 64,    /* console */
     VM_REQ_SIGNAL = 128, /* life.signal says which */
     VM_REQ_PAUSE = 256,  /* pause, or go on if paused */
+    VM_REQ_HOOK = 512,   /* call vm->hook.serve */
 };
 
 /* Why a machine ended. */
@@ -115,6 +116,13 @@ struct vm_life {
     bool paused;
     uint64_t resets;
     enum vm_end end;
+};
+
+/* What somebody above the machine does on the machine's thread. */
+struct vm_hook {
+    void (*started)(void *opaque); /* before the first instruction, nobody waits any more; no lock held */
+    void (*serve)(void *opaque);   /* after VM_REQ_HOOK, between two runs of the loop; no lock held */
+    void *opaque;
 };
 
 struct vm {
@@ -172,6 +180,7 @@ struct vm {
     size_t initrd_len;
 
     struct vm_life life;
+    struct vm_hook hook; /* set before vm_run() */
 };
 
 /* Build a machine that stands at its first instruction. cfg is borrowed for the machine's life and has passed
@@ -186,6 +195,10 @@ void vm_destroy(struct vm *vm);
  * or -1. */
 enum vm_end vm_run(struct vm *vm, int signals);
 
+/* Stop all vCPUs, devices and guest time, or let them go on; nothing if it is so already. The machine's thread (a hook),
+ * no lock held. */
+void vm_set_paused(struct vm *vm, bool paused);
+
 /* The machine was forked, or set back to an older state: give it a new generation ID and tell the guest. Any
  * thread, no lock held. 0 or -errno. */
 int vm_change_generation(struct vm *vm);
@@ -198,6 +211,9 @@ int vm_set_memory(struct vm *vm, uint64_t bytes);
 int vm_status(const struct vm *vm);
 /* "powered off", ... */
 const char *vm_end_name(enum vm_end end);
+
+/* The port that a person uses: the first one on stdio or the control socket, else COM1. */
+struct serial *vm_console_port(struct vm *vm);
 
 /* Ask for something. Any thread, any lock held but life.lock. */
 void vm_request(struct vm *vm, uint32_t requests);
@@ -228,6 +244,10 @@ unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
 /* pc_console.c: the virtio console; tell it how large the terminal is (device lock held). */
 int pc_init_console(struct vm *vm, struct err *err);
 void pc_console_resize(struct vm *vm);
+
+/* Disk n or network card n as a device (borrowed), for its counters; device lock held. */
+const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n);
+const struct virtio_net *pc_net(const struct vm *vm, unsigned n);
 
 /* pc_net.c: network cards. Their ports' threads end before any device is destroyed. */
 int pc_init_net(struct vm *vm, struct err *err);

@@ -76,6 +76,23 @@ static void blk_tell(struct virtio_blk *b)
     }
 }
 
+static void blk_count(struct virtio_blk_counts *n, const struct block_req *req, int result)
+{
+    if (result < 0) {
+        n->errors++;
+    } else if (req->op == BLOCK_READ) {
+        n->reads++;
+        n->read_bytes += req->len;
+    } else if (req->op == BLOCK_WRITE) {
+        n->writes++;
+        n->written_bytes += req->len;
+    } else if (req->op == BLOCK_FLUSH) {
+        n->flushes++;
+    } else {
+        n->discards++;
+    }
+}
+
 static void blk_done(struct block_req *req, int result)
 {
     struct virtio_blk_req *r = container_of(req, struct virtio_blk_req, req);
@@ -88,6 +105,7 @@ static void blk_done(struct block_req *req, int result)
         return;
     }
     b->current--;
+    blk_count(&b->counts, req, result);
     if (result < 0)
         log_guest("virtio-blk: %s: request failed: %s", b->vp.setup.name, strerror(-result));
     blk_push(b, r->queue, &r->chain, data, result ? BLK_S_IOERR : BLK_S_OK);

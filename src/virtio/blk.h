@@ -15,6 +15,12 @@
 
 struct virtio_blk_req;
 
+/* What was done since the machine was made. */
+struct virtio_blk_counts {
+    uint64_t reads, writes, flushes, discards, errors; /* requests */
+    uint64_t read_bytes, written_bytes;
+};
+
 struct virtio_blk {
     struct virtio_pci vp;
     struct block *block; /* borrowed */
@@ -28,6 +34,7 @@ struct virtio_blk {
         dma;          /* a leaf. Shared: an I/O thread copies from or to guest memory; alone: a new life */
     unsigned current; /* requests under way of this life, and of earlier ones */
     unsigned stale;
+    struct virtio_blk_counts counts; /* not state */
     uint64_t pushed; /* queues with chains to tell the driver about */
 };
 

@@ -43,7 +43,7 @@ struct virtio_net {
     unsigned next_pair;             /* where the next batch begins */
     struct vq_chain chain, first;   /* under the device lock: too large for a stack */
     uint8_t *scratch;               /* NET_FRAME_MAX bytes, for cutting */
-    uint64_t sent, received, dropped;
+    uint64_t sent, received, dropped, sent_bytes, received_bytes;
 };
 
 extern const struct device_ops virtio_net_ops; /* type "virtio-net" */

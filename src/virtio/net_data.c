@@ -73,6 +73,7 @@ static int vnet_take(struct virtio_net *v, const struct vq_chain *c, unsigned pa
     vnet_note_flow(v, f, pair);
     b->count++;
     v->sent++;
+    v->sent_bytes += len;
     return 1;
 }
 
@@ -186,6 +187,7 @@ static int vnet_put(struct virtio_net *v, unsigned pair, const struct net_meta *
     vq_push_all(q, used, chains);
     v->pushed |= 1U << vnet_rx(pair);
     v->received++;
+    v->received_bytes += len;
     return 0;
 }
 

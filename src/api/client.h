@@ -1,0 +1,24 @@
+/* The other end of a control socket: what the verbs of the command line use. Thread: the command line's; blocks. */
+#ifndef VITRO_API_CLIENT_H
+#define VITRO_API_CLIENT_H
+
+#include <jansson.h>
+
+struct err;
+
+#define CLIENT_SECONDS 30 /* for an answer */
+
+/* Ask machine name. body is borrowed (NULL: none); *answer (may be NULL) is a new reference, or NULL if there was no body.
+ * 0, or -errno with a sentence: the machine's own where it gave one. */
+int client_call(const char *name, const char *method, const char *path, const json_t *body, json_t **answer,
+                struct err *err);
+/* The same with as many seconds as it may take. */
+int client_call_for(const char *name, const char *method, const char *path, const json_t *body, json_t **answer,
+                    int seconds, struct err *err);
+/* The answer as text, to free(). */
+int client_text(const char *name, const char *path, char **text, struct err *err);
+
+/* Become a viewer: the connection, after the answer's head; or -errno with a sentence. */
+int client_attach(const char *name, const char *path, struct err *err);
+
+#endif

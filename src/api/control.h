@@ -1,0 +1,48 @@
+/* A machine's control socket: what it answers, and what ties it to the machine.
+ *
+ * The native API is described in docs/openapi.json; docs/design/life.md says why it is as it is.
+ * Thread: the machine's, with no lock held where not said otherwise.
+ */
+#ifndef VITRO_API_CONTROL_H
+#define VITRO_API_CONTROL_H
+
+#include <jansson.h>
+
+#include "api/site.h"
+#include "api/ring.h"
+#include "api/server.h"
+
+struct err;
+struct vm;
+
+struct control {
+    struct vm *vm;
+    struct site site;
+    struct ring ring;
+    struct api_server server;
+    int ready; /* told when the machine runs: a pipe's end, or -1 */
+    int statm; /* /proc/self/statm, opened before a sandbox closes the way to it */
+    bool on;   /* there is a machine, and its hook and tap are ours */
+};
+
+/* Nothing yet; control_fini() is allowed. */
+void control_init(struct control *c);
+/* Between vm_create() and vm_run(), with c->site claimed: the socket is there afterwards. 0 or -errno with a sentence. */
+int control_start(struct control *c, struct vm *vm, struct err *err);
+/* The same on a server that runs already in another loop, and is moved: for the Firecracker API. */
+int control_adopt(struct control *c, struct vm *vm, struct err *err);
+/* vm_run() has returned: viewers see the rest, the socket goes. Gives up the place, too. */
+void control_fini(struct control *c, int status, const char *why);
+
+/* routes.c */
+extern const struct api_ops control_ops;
+/* Answer a request about a machine in the native API. False: it is none of its paths. */
+bool control_route(struct control *c, const struct http_request *q, struct api_reply *r);
+
+/* describe.c: what the machine is and does, as objects; NULL: out of memory. Takes the device lock. */
+json_t *describe_machine(struct control *c);
+json_t *describe_stats(struct control *c);
+/* metrics.c: the same counters in Prometheus' text form (exposition format 0.0.4), to free(); NULL: out of memory. */
+char *metrics_text(const json_t *stats);
+
+#endif

@@ -1,0 +1,162 @@
+/* What a machine is and does, as JSON. Thread: the machine's; takes the device lock. */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/control.h"
+#include "machine/vm.h"
+#include "virtio/net.h"
+
+static double describe_clock(clockid_t id)
+{
+    struct timespec ts;
+
+    if (clock_gettime(id, &ts) < 0)
+        return 0;
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Host CPU time of a vCPU's thread. */
+static double describe_vcpu_seconds(const struct vm_vcpu *v)
+{
+    clockid_t id;
+
+    return v->has_thread && pthread_getcpuclockid(v->thread, &id) == 0 ? describe_clock(id) : 0;
+}
+
+/* Bytes of the host's memory that the process has now. */
+static uint64_t describe_resident(const struct control *c)
+{
+    char text[128];
+    ssize_t n = c->statm >= 0 ? pread(c->statm, text, sizeof(text) - 1, 0) : -1;
+    unsigned long long pages = 0;
+
+    if (n <= 0)
+        return 0;
+    text[n] = 0;
+    if (sscanf(text, "%*u %llu", &pages) != 1)
+        return 0;
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static const char *describe_state(const struct vm *vm) { return vm->life.paused ? "paused" : "running"; }
+
+static uint64_t describe_target(const struct vm *vm)
+{
+    uint32_t pages;
+
+    memcpy(&pages, vm->balloon.config, sizeof(pages)); /* little-endian, as the host is (virtio 1.2, 5.5.4) */
+    return vm->cfg->memory - ((uint64_t)pages << 12);
+}
+
+json_t *describe_machine(struct control *c)
+{
+    struct vm *vm = c->vm;
+    json_t *config = config_to_json(vm->cfg), *root;
+
+    loop_lock(&vm->loop);
+    root = json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:i, s:s}", "name", c->site.info.name,
+                     "id", c->site.info.id, "pid", (int)getpid(), "state", describe_state(vm), "engine",
+                     vm->engine.ops->name, "vcpus", (int)vm->nvcpus, "memory", (json_int_t)vm->cfg->memory,
+                     "memory_target", (json_int_t)describe_target(vm), "started", c->site.info.started,
+                     "guest_seconds", (double)clock_ns(&vm->clock) / 1e9, "cpu_seconds",
+                     describe_clock(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
+                     (int)api_viewers(&c->server), "version", "v1");
+    loop_unlock(&vm->loop);
+    if (!root || !config || json_object_set(root, "config", config) < 0) {
+        json_decref(root);
+        root = NULL;
+    }
+    json_decref(config);
+    return root;
+}
+
+/* -- counters; the device lock is held -- */
+
+static json_t *describe_vcpus(const struct vm *vm)
+{
+    json_t *list = json_array();
+
+    for (unsigned n = 0; list && n < vm->nvcpus; n++)
+        json_array_append_new(list, json_pack("{s:f, s:I}", "cpu_seconds", describe_vcpu_seconds(vm->vcpu[n]),
+                                              "instructions", (json_int_t)vm->vcpu[n]->vcpu.cpu.insns));
+    return list;
+}
+
+static json_t *describe_disks(const struct vm *vm)
+{
+    json_t *list = json_array();
+    char name[8] = "vd?";
+
+    for (unsigned n = 0; list && n < vm->ndisks; n++) {
+        const struct virtio_blk_counts *k = &pc_disk(vm, n)->counts;
+
+        name[2] = (char)('a' + n);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", name, "reads",
+                                              (json_int_t)k->reads, "writes", (json_int_t)k->writes, "read_bytes",
+                                              (json_int_t)k->read_bytes, "written_bytes", (json_int_t)k->written_bytes,
+                                              "flushes", (json_int_t)k->flushes, "discards", (json_int_t)k->discards,
+                                              "errors", (json_int_t)k->errors));
+    }
+    return list;
+}
+
+static json_t *describe_nets(const struct vm *vm)
+{
+    json_t *list = json_array();
+    char name[16];
+
+    for (unsigned n = 0; list && n < vm->nnets; n++) {
+        const struct virtio_net *v = pc_net(vm, n);
+
+        snprintf(name, sizeof(name), "net%u", n);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", name, "sent",
+                                              (json_int_t)v->sent, "received", (json_int_t)v->received, "sent_bytes",
+                                              (json_int_t)v->sent_bytes, "received_bytes",
+                                              (json_int_t)v->received_bytes, "dropped", (json_int_t)v->dropped));
+    }
+    return list;
+}
+
+static void describe_guest_says(json_t *memory, const char *key, uint64_t v)
+{
+    if (v != UINT64_MAX)
+        json_object_set_new(memory, key, json_integer((json_int_t)v));
+}
+
+/* The guest's own numbers are those of the last time it was asked; it is asked again now. */
+static json_t *describe_memory(struct control *c)
+{
+    struct vm *vm = c->vm;
+    struct virtio_balloon *b = &vm->balloon;
+    json_t *m = json_pack("{s:I, s:I, s:I, s:I, s:I}", "size", (json_int_t)vm->cfg->memory, "target",
+                          (json_int_t)describe_target(vm), "balloon", (json_int_t)virtio_balloon_size(b), "given_back",
+                          (json_int_t)b->given_back, "resident", (json_int_t)describe_resident(c));
+
+    if (m && b->stat_time) {
+        describe_guest_says(m, "guest_free", b->stat[BALLOON_FREE]);
+        describe_guest_says(m, "guest_available", b->stat[BALLOON_AVAILABLE]);
+        describe_guest_says(m, "guest_total", b->stat[BALLOON_TOTAL]);
+    }
+    virtio_balloon_poll(b);
+    return m;
+}
+
+json_t *describe_stats(struct control *c)
+{
+    struct vm *vm = c->vm;
+    json_t *root;
+
+    loop_lock(&vm->loop);
+    root = json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:o}", "name", c->site.info.name, "id",
+                     c->site.info.id, "state", describe_state(vm), "guest_seconds", (double)clock_ns(&vm->clock) / 1e9,
+                     "cpu_seconds", describe_clock(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets,
+                     "vcpus", describe_vcpus(vm), "memory", describe_memory(c), "disks", describe_disks(vm), "nets",
+                     describe_nets(vm));
+    loop_unlock(&vm->loop);
+    return root;
+}

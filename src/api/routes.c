@@ -1,0 +1,177 @@
+/* The native API: one line a path. Thread: the machine's, no lock held; see docs/openapi.json. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/control.h"
+#include "base/bits.h"
+#include "base/err.h"
+#include "machine/vm.h"
+
+#define ROUTE_KEY "error"
+
+/* What a handler gets: the machine, the request, and the body if it is an object. */
+struct route_call {
+    struct control *c;
+    const struct http_request *q;
+    const json_t *body; /* NULL: none */
+    struct api_reply *r;
+};
+
+static void route_done(struct route_call *k) { k->r->status = 204; }
+
+/* -- looking -- */
+
+static void route_machine(struct route_call *k) { api_reply_json(k->r, 200, describe_machine(k->c)); }
+
+static void route_stats(struct route_call *k) { api_reply_json(k->r, 200, describe_stats(k->c)); }
+
+static void route_metrics(struct route_call *k)
+{
+    json_t *stats = describe_stats(k->c);
+
+    api_reply_text(k->r, "text/plain; version=0.0.4", stats ? metrics_text(stats) : NULL);
+    json_decref(stats);
+}
+
+/* "?NAME=VALUE&..." without escapes, which nothing here needs. */
+static bool route_query(const struct http_request *q, const char *name, char *value, size_t size)
+{
+    size_t len = strlen(name);
+
+    for (const char *p = q->query; p; p = strchr(p, '&') ? strchr(p, '&') + 1 : NULL) {
+        if (!strncmp(p, name, len) && p[len] == '=') {
+            snprintf(value, size, "%.*s", (int)strcspn(p + len + 1, "&"), p + len + 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* GET /v1/console with "Upgrade: vitro-console". replay=N: so many bytes of what was shown before (default: all). */
+static void route_console(struct route_call *k)
+{
+    struct control *c = k->c;
+    char value[24] = "";
+    uint64_t oldest, replay = RING_SIZE;
+
+    if (strcmp(k->q->upgrade, "vitro-console")) {
+        api_reply_error(k->r, 426, ROUTE_KEY, "the console needs 'Connection: Upgrade' and 'Upgrade: vitro-console'");
+        return;
+    }
+    if (route_query(k->q, "replay", value, sizeof(value)))
+        replay = strtoull(value, NULL, 10);
+    k->r->read_only = route_query(k->q, "readonly", value, sizeof(value)) && !strcmp(value, "1");
+    loop_lock(&c->vm->loop);
+    oldest = ring_oldest(&c->ring);
+    k->r->from = c->ring.head->written - oldest > replay ? c->ring.head->written - replay : oldest;
+    loop_unlock(&c->vm->loop);
+    k->r->status = 101;
+}
+
+/* -- doing -- */
+
+static void route_pause(struct route_call *k)
+{
+    vm_set_paused(k->c->vm, true);
+    route_done(k);
+}
+
+static void route_resume(struct route_call *k)
+{
+    vm_set_paused(k->c->vm, false);
+    route_done(k);
+}
+
+static void route_reset(struct route_call *k)
+{
+    vm_request(k->c->vm, VM_REQ_RESET);
+    route_done(k);
+}
+
+static void route_kill(struct route_call *k)
+{
+    vm_request(k->c->vm, VM_REQ_QUIT);
+    route_done(k);
+}
+
+/* The button is pressed in any case; the answer says whether anybody hears it. */
+static void route_power_button(struct route_call *k)
+{
+    struct vm *vm = k->c->vm;
+    bool heard;
+
+    loop_lock(&vm->loop);
+    heard = acpi_pm_power_button(&vm->pm);
+    loop_unlock(&vm->loop);
+    api_reply_json(k->r, 200, json_pack("{s:b}", "heard", heard && !vm->life.paused));
+}
+
+static void route_break(struct route_call *k)
+{
+    struct vm *vm = k->c->vm;
+
+    loop_lock(&vm->loop);
+    uart_break(&vm->uart[0]);
+    loop_unlock(&vm->loop);
+    route_done(k);
+}
+
+static void route_memory(struct route_call *k)
+{
+    const json_t *bytes = json_object_get(k->body, "bytes");
+    json_int_t v = json_integer_value(bytes);
+
+    if (!json_is_integer(bytes) || v < 0)
+        api_reply_error(k->r, 400, ROUTE_KEY, "memory needs {\"bytes\": N}");
+    else if (vm_set_memory(k->c->vm, (uint64_t)v) < 0)
+        api_reply_error(k->r, 400, ROUTE_KEY, "the machine was made with %" PRIu64 " MiB: it cannot be given more",
+                        k->c->vm->cfg->memory >> 20);
+    else
+        route_done(k);
+}
+
+static const struct route {
+    const char *method, *path;
+    void (*fn)(struct route_call *k);
+} routes[] = {
+    { "GET", "/v1/machine", route_machine },
+    { "GET", "/v1/stats", route_stats },
+    { "GET", "/metrics", route_metrics },
+    { "GET", "/v1/console", route_console },
+    { "POST", "/v1/pause", route_pause },
+    { "POST", "/v1/resume", route_resume },
+    { "POST", "/v1/reset", route_reset },
+    { "POST", "/v1/kill", route_kill },
+    { "POST", "/v1/power-button", route_power_button },
+    { "POST", "/v1/break", route_break },
+    { "PUT", "/v1/memory", route_memory },
+};
+
+bool control_route(struct control *c, const struct http_request *q, struct api_reply *r)
+{
+    struct route_call k = { .c = c, .q = q, .r = r };
+    json_t *body = NULL;
+    bool path = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+        if (strcmp(q->target, routes[i].path))
+            continue;
+        path = true;
+        if (strcmp(q->method, routes[i].method))
+            continue;
+        if (q->len && !(body = json_loadb(q->body, q->len, JSON_REJECT_DUPLICATES, NULL))) {
+            api_reply_error(r, 400, ROUTE_KEY, "the body is not JSON");
+            return true;
+        }
+        k.body = body;
+        routes[i].fn(&k);
+        json_decref(body);
+        return true;
+    }
+    if (path)
+        api_reply_error(r, 405, ROUTE_KEY, "'%s' does not know %s", q->target, q->method);
+    return path;
+}

@@ -1,0 +1,198 @@
+/* A machine's own hold on its place: taking it, and leaving. See site.h. */
+#include "api/site.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/site_int.h"
+#include "base/err.h"
+#include "base/rand.h"
+#include "base/rundir.h"
+
+#define SITE_TRIES 40 /* of 10 ms: who tidies up holds the lock for a moment */
+
+static double site_now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* One write, of a constant length: a reader sees the old object or the new one. */
+int site_store(int fd, const struct site_info *i)
+{
+    char text[SITE_STATE_SIZE + 1];
+    int n = snprintf(text, sizeof(text),
+                     "{\"name\":\"%s\",\"id\":\"%s\",\"pid\":%d,\"keep\":%s,\"started\":%.3f,\"ended\":%.3f,"
+                     "\"status\":%d,\"why\":\"%s\"}",
+                     i->name, i->id, (int)i->pid, i->keep ? "true" : "false", i->started, i->ended, i->status,
+                     i->why);
+
+    if (n < 0 || n > SITE_STATE_SIZE)
+        return -EOVERFLOW;
+    memset(text + n, '\n', (size_t)(SITE_STATE_SIZE - n));
+    return pwrite(fd, text, SITE_STATE_SIZE, 0) == SITE_STATE_SIZE ? 0 : -EIO;
+}
+
+int site_lock(int fd, bool take)
+{
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    if (take)
+        return fcntl(fd, F_OFD_SETLK, &l) == 0 ? 0 : -errno;
+    if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+        return -errno;
+    return l.l_type == F_UNLCK ? 0 : -EAGAIN;
+}
+
+/* The file that is locked is still the one that has the name. */
+static bool site_is_current(const struct site *p)
+{
+    struct stat a, b;
+
+    return fstat(p->lock, &a) == 0 && fstatat(p->dir, "state", &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+           a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+static void site_drop(struct site *p)
+{
+    if (p->lock >= 0)
+        close(p->lock);
+    if (p->dir >= 0)
+        close(p->dir);
+    if (p->parent >= 0)
+        close(p->parent);
+    p->lock = p->dir = p->parent = -1;
+}
+
+/* One try: 0, -EAGAIN: somebody has the lock, or an error. */
+static int site_try(struct site *p, const char *name, struct err *err)
+{
+    int r;
+
+    p->parent = rundir_open("machines", NULL, err);
+    p->dir = p->parent < 0 ? p->parent : rundir_open("machines", name, err);
+    if (p->dir < 0) {
+        r = p->dir;
+        site_drop(p);
+        return r;
+    }
+    p->lock = openat(p->dir, "state", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    r = p->lock < 0 ? -errno : site_lock(p->lock, true);
+    if (r == 0 && !site_is_current(p))
+        r = -ENOENT;
+    if (r == 0)
+        return 0;
+    site_drop(p);
+    if (r == -ENOENT || r == -EAGAIN || r == -EACCES)
+        return -EAGAIN; /* it was removed in between, or is taken */
+    return err_set(err, -r, "cannot use the folder of machine '%s': %s", name, strerror(-r));
+}
+
+static int site_taken(const char *name, struct err *err)
+{
+    struct site_info i;
+
+    if (site_look(name, &i, NULL) == 0 && i.running && i.pid)
+        return err_set(err, EBUSY,
+                       "machine '%s' is running already (process %d): stop it with 'vitro stop %s', or choose another "
+                       "--name",
+                       name, (int)i.pid, name);
+    return err_set(err, EBUSY, "machine '%s' is being started by somebody else at this moment", name);
+}
+
+/* Does a machine that has this lock also say so? Then there is no reason to wait for it. */
+static bool site_is_alive(const char *name)
+{
+    int fd = site_connect(name, NULL);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int site_claim(struct site *p, const char *name, bool keep, struct err *err)
+{
+    struct rand_source rand;
+    uint64_t id = 0;
+    int r = -EAGAIN;
+
+    memset(p, 0, sizeof(*p));
+    p->parent = p->dir = p->lock = -1;
+    rand_init_host(&rand);
+    if (rand_u64(&rand, &id) < 0)
+        return err_set(err, EIO, "the host gives no random numbers");
+    snprintf(p->info.id, sizeof(p->info.id), "%012" PRIx64, id & (UINT64_MAX >> 16));
+    if (name)
+        snprintf(p->info.name, sizeof(p->info.name), "%s", name);
+    else
+        snprintf(p->info.name, sizeof(p->info.name), "vm-%.8s", p->info.id);
+    for (unsigned n = 0; r == -EAGAIN && n < SITE_TRIES; n++) {
+        if (n && site_is_alive(p->info.name))
+            break;
+        if (n)
+            usleep(10000);
+        r = site_try(p, p->info.name, err);
+    }
+    if (r == -EAGAIN)
+        return site_taken(p->info.name, err);
+    if (r < 0)
+        return r;
+    p->info.pid = getpid();
+    p->info.keep = keep;
+    p->info.started = site_now();
+    site_sweep(p->dir, false);
+    r = site_store(p->lock, &p->info);
+    if (r < 0)
+        site_drop(p);
+    return r < 0 ? err_set(err, -r, "cannot write the state of machine '%s': %s", p->info.name, strerror(-r)) : 0;
+}
+
+int site_listen(struct site *p, struct err *err)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int r = 0, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/sock", p->dir);
+    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 32) < 0)
+        r = -errno;
+    if (r == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return err_set(err, -r, "cannot make the control socket of machine '%s': %s", p->info.name, strerror(-r));
+}
+
+int site_file(struct site *p, const char *file)
+{
+    int fd;
+
+    unlinkat(p->dir, file, 0);
+    fd = openat(p->dir, file, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+void site_leave(struct site *p, int status, const char *why)
+{
+    if (p->lock < 0)
+        return;
+    p->info.ended = site_now();
+    p->info.status = status;
+    snprintf(p->info.why, sizeof(p->info.why), "%s", why);
+    site_store(p->lock, &p->info); /* also for who waits with the file open */
+    unlinkat(p->dir, "sock", 0);
+    if (!p->info.keep)
+        site_erase(p->parent, p->dir, p->info.name);
+    site_drop(p);
+}

@@ -1,0 +1,113 @@
+/* Which values hold paths, and where in them. See define_path.h. Thread: the main thread. */
+#include "cli/define_path.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+
+static const struct define_key {
+    const char *key;
+    bool all;            /* every piece between commas is a path, not only the first */
+    const char *words;   /* first pieces that are none, with spaces around */
+    const char *options; /* later pieces that hold one behind their '=', with spaces around */
+} define_keys[] = {
+    { "kernel", false, "", "" },
+    { "initrd", false, "", "" },
+    { "cdrom", false, "", "" },
+    { "cloud-init", true, "", "" },
+    { "firmware", false, " seabios ovmf ", " vars= " },
+    { "disk", false, "", " backing= " },
+    { "share", false, "", "" },
+    { "serial", false, " stdio none pty control ", "" },
+    { "virtio-console", false, " stdio none pty control ", "" },
+};
+
+/* Does a list of words with spaces around hold this one? */
+static bool define_in(const char *words, const char *word, size_t len)
+{
+    char padded[32];
+
+    if (len > sizeof(padded) - 3)
+        return false;
+    snprintf(padded, sizeof(padded), " %.*s ", (int)len, word);
+    return strstr(words, padded);
+}
+
+/* How many bytes stand before the path in a piece; SIZE_MAX: it holds none. */
+static size_t define_before(const struct define_key *k, const char *piece, size_t len, bool first)
+{
+    const char *eq = memchr(piece, '=', len);
+
+    if (first && define_in(k->words, piece, len))
+        return SIZE_MAX;
+    if (first && (!strncmp(piece, "file:", 5) || !strncmp(piece, "unix:", 5)))
+        return 5;
+    if (first || k->all)
+        return 0;
+    if (eq && define_in(k->options, piece, (size_t)(eq - piece) + 1) && strncmp(eq, "=allow", 6))
+        return (size_t)(eq - piece) + 1;
+    return SIZE_MAX;
+}
+
+/* A value with its paths made absolute; NULL: out of memory. */
+static char *define_value(const struct define_key *k, const char *value, const char *cwd)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    bool bad;
+
+    if (!f)
+        return NULL;
+    for (const char *p = value; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        size_t len = strcspn(p, ","), skip = define_before(k, p, len, p == value);
+
+        if (p != value)
+            fputc(',', f);
+        if (skip != SIZE_MAX && skip < len && p[skip] != '/')
+            fprintf(f, "%.*s%s/%.*s", (int)skip, p, cwd, (int)(len - skip), p + skip);
+        else
+            fprintf(f, "%.*s", (int)len, p);
+    }
+    bad = ferror(f);
+    if (fclose(f) || bad) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static json_t *define_item(const struct define_key *k, const json_t *item, const char *cwd)
+{
+    char *text = json_is_string(item) ? define_value(k, json_string_value(item), cwd) : NULL;
+    json_t *made = text ? json_string(text) : NULL;
+
+    free(text);
+    return made;
+}
+
+int define_absolute(json_t *root)
+{
+    char cwd[PATH_MAX];
+
+    if (!getcwd(cwd, sizeof(cwd)))
+        return -errno;
+    for (size_t n = 0; n < ARRAY_LEN(define_keys); n++) {
+        const struct define_key *k = &define_keys[n];
+        json_t *v = json_object_get(root, k->key);
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && json_is_array(v) && i < json_array_size(v); i++)
+            r = json_array_set_new(v, i, define_item(k, json_array_get(v, i), cwd));
+        if (r == 0 && json_is_string(v))
+            r = json_object_set_new(root, k->key, define_item(k, v, cwd));
+        if (r < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}

@@ -1,0 +1,322 @@
+/* A machine of this process, or of a child in the background: its life from options to an exit status.
+ *
+ * Thread: the main thread, which becomes the machine's thread. Signals that end vitro are blocked in all
+ * threads and come through a signalfd into the machine's loop.
+ *
+ * In the background: the child takes the machine's place, and tells its parent through a pipe who it is and when the machine
+ * runs, or in a sentence why not.
+ */
+#include "cli/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/control.h"
+#include "base/bits.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "machine/host.h"
+#include "machine/vm.h"
+
+/* -- messages -- */
+
+static void launch_say_engine(const struct run_options *o, const char *engine, const char *why)
+{
+    char *text;
+    json_t *line;
+
+    if (!o->json) {
+        fprintf(stderr, "vitro: engine %s\n", why);
+        return;
+    }
+    line = json_pack("{s:s, s:s, s:s}", "event", "engine", "engine", engine, "why", why);
+    text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    if (text)
+        fprintf(stderr, "%s\n", text);
+    free(text);
+    json_decref(line);
+}
+
+static void launch_say_places(const struct run_options *o, const struct vm *vm)
+{
+    for (unsigned n = 0; n < VM_SERIALS; n++) {
+        const char *path = serial_path(&vm->serial[n]);
+        const char *event = n < VM_UARTS ? "serial" : "virtio-console";
+        unsigned port = n < VM_UARTS ? n + 1 : n - VM_UARTS + 1;
+
+        if (path && o->json)
+            fprintf(stderr, "{\"event\":\"%s\",\"port\":%u,\"path\":\"%s\"}\n", event, port, path);
+        else if (path)
+            fprintf(stderr, "vitro: %s%u is at %s\n", n < VM_UARTS ? "COM" : "virtio-console ", port, path);
+    }
+}
+
+static void launch_say_end(const struct run_options *o, const struct vm *vm, double seconds)
+{
+    enum vm_end end = vm->life.end;
+
+    if (o->json)
+        fprintf(stderr, "{\"event\":\"end\",\"status\":%d,\"why\":\"%s\",\"seconds\":%.3f}\n", vm_status(vm),
+                vm_end_name(end), seconds);
+    else if (end == VM_END_TIMEOUT || end == VM_END_TRIPLE || end == VM_END_PANIC || end == VM_END_QUIT)
+        fprintf(stderr, "vitro: %s\n", vm_end_name(end));
+}
+
+/* -- signals -- */
+
+/* A signalfd for the signals that end vitro or concern its terminal; what the caller ignores (nohup) stays
+ * ignored. */
+static int launch_take_signals(void)
+{
+    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH };
+    struct sigaction old;
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+        if (sigaction(wanted[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            sigaddset(&set, wanted[i]);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* End as the signal would have ended us, so that the caller sees the truth. */
+static void launch_die_by(int sig)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, sig);
+    signal(sig, SIG_DFL);
+    raise(sig);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* -- running -- */
+
+static double launch_seconds(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* The name that was chosen, or NULL. */
+static const char *launch_name(const struct machine_config *cfg)
+{
+    for (unsigned i = 0; i < cfg->givens; i++) {
+        if (!strcmp(cfg->given[i].key->key, "name"))
+            return cfg->name;
+    }
+    return NULL;
+}
+
+/* A machine that nobody named and that runs on a terminal works without a place, too. */
+static int launch_claim(const struct run_options *o, struct control *c, struct err *err)
+{
+    const char *name = launch_name(&o->cfg);
+    int r = site_claim(&c->site, name, o->cfg.detach, err);
+
+    if (r == 0 || name || o->cfg.detach)
+        return r;
+    log_msg(LOG_WARN, "no control socket: %s", err->text);
+    err->text[0] = 0;
+    return 0;
+}
+
+/* The place is claimed; says errors only in err. Returns the exit status. */
+static int launch_machine(const struct run_options *o, struct control *c, const struct engine_ops *ops, const char *why,
+                          struct err *err)
+{
+    double start = launch_seconds();
+    int status, sig, signals = launch_take_signals();
+    struct vm *vm;
+
+    if (vm_create(&vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
+        c->site.info.keep = false; /* it never was: there is nothing to look at */
+        control_fini(c, CLI_ERROR, "could not start");
+        vm_destroy(vm);
+        close(signals);
+        return CLI_ERROR;
+    }
+    if (!o->cfg.detach)
+        launch_say_engine(o, ops->name, why);
+    launch_say_places(o, vm);
+    vm_run(vm, signals);
+    launch_say_end(o, vm, launch_seconds() - start);
+    status = vm_status(vm);
+    sig = vm->life.end == VM_END_SIGNAL ? vm->life.signal : 0;
+    control_fini(c, status, vm_end_name(vm->life.end));
+    vm_destroy(vm);
+    close(signals);
+    if (sig)
+        launch_die_by(sig);
+    return status;
+}
+
+static int launch_foreground(const struct run_options *o, const struct engine_ops *ops, const char *why)
+{
+    struct err err = { "" };
+    struct control c;
+    int status;
+
+    control_init(&c);
+    if (launch_claim(o, &c, &err) < 0)
+        return cli_fail(o->json, &err);
+    status = launch_machine(o, &c, ops, why, &err);
+    return err.text[0] ? cli_fail(o->json, &err) : status;
+}
+
+/* -- in the background -- */
+
+/* "NAME ID\n" when the place is taken; then a zero byte when the machine runs (control.c), or a sentence. */
+static void launch_tell(int fd, const char *text)
+{
+    ssize_t n = write(fd, text, strlen(text));
+    (void)n; /* nobody waits: nobody needs to know */
+}
+
+/* The standard streams of a machine without a terminal. */
+static int launch_streams(struct control *c, struct err *err)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = site_file(&c->site, "log");
+    int r = null < 0 ? -errno : log < 0 ? log : 0;
+
+    if (r == 0 && (dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0))
+        r = -errno;
+    if (null >= 0)
+        close(null);
+    if (log >= 0)
+        close(log);
+    return r < 0 ? err_set(err, -r, "cannot open the machine's log: %s", strerror(-r)) : 0;
+}
+
+/* The child. Returns its exit status. */
+static int launch_child(const struct run_options *o, const struct engine_ops *ops, const char *why, int tell)
+{
+    struct err err = { "" };
+    struct control c;
+    char line[128];
+    int status;
+
+    setsid();
+    control_init(&c);
+    if (launch_claim(o, &c, &err) < 0) {
+        launch_tell(tell, err.text);
+        return CLI_ERROR;
+    }
+    snprintf(line, sizeof(line), "%s %s\n", c.site.info.name, c.site.info.id);
+    launch_tell(tell, line);
+    if (launch_streams(&c, &err) < 0) {
+        launch_tell(tell, err.text);
+        c.site.info.keep = false;
+        control_fini(&c, CLI_ERROR, "could not start");
+        return CLI_ERROR;
+    }
+    c.ready = tell;
+    tell = fcntl(tell, F_DUPFD_CLOEXEC, 3);
+    status = launch_machine(o, &c, ops, why, &err);
+    if (err.text[0]) {
+        fprintf(stderr, "vitro: %s\n", err.text);
+        launch_tell(tell, err.text);
+    }
+    return status;
+}
+
+/* What the child says until the machine runs. Returns its length; *up is true if it runs. */
+static size_t launch_listen(int fd, char *text, size_t size, bool *up)
+{
+    size_t len = 0;
+
+    *up = false;
+    while (!*up && len < size - 1) {
+        ssize_t n = read(fd, text + len, size - 1 - len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+        *up = memchr(text, 0, len) != NULL;
+    }
+    text[len] = 0;
+    return len;
+}
+
+static int launch_started(const struct run_options *o, char *text, pid_t pid)
+{
+    char *name = strtok(text, " \n"), *id = strtok(NULL, " \n");
+
+    if (o->json)
+        printf("{\"event\":\"started\",\"name\":\"%s\",\"id\":\"%s\",\"pid\":%d}\n", name, id, (int)pid);
+    else
+        printf("%s\n", name);
+    return CLI_OK;
+}
+
+static int launch_failed(const struct run_options *o, const char *text)
+{
+    const char *line = strchr(text, '\n');
+    struct err err;
+
+    err_set(&err, EIO, "%s", line ? line + 1 : text);
+    if (!err.text[0])
+        err_set(&err, EIO, "the machine ended before it ran: 'vitro logs --monitor %.64s' may say why",
+                launch_name(&o->cfg) ? o->cfg.name : "NAME");
+    return cli_fail(o->json, &err);
+}
+
+static int launch_background(const struct run_options *o, const struct engine_ops *ops, const char *why)
+{
+    char text[1024];
+    int pipes[2];
+    bool up;
+    pid_t pid;
+
+    if (pipe2(pipes, O_CLOEXEC) < 0)
+        return cli_failf("cannot make a pipe: %s", strerror(errno));
+    fflush(NULL);
+    pid = fork();
+    if (pid < 0)
+        return cli_failf("cannot start a process: %s", strerror(errno));
+    if (pid == 0) {
+        close(pipes[0]);
+        _exit(launch_child(o, ops, why, pipes[1]));
+    }
+    close(pipes[1]);
+    launch_listen(pipes[0], text, sizeof(text), &up);
+    close(pipes[0]);
+    if (!up) {
+        waitpid(pid, NULL, 0);
+        return launch_failed(o, text);
+    }
+    launch_say_engine(o, ops->name, why);
+    return launch_started(o, text, pid);
+}
+
+int launch(const struct run_options *o)
+{
+    const struct engine_ops *ops;
+    struct err err = { "" };
+    char why[256];
+
+    if (host_pick_engine(o->cfg.engine, &ops, why, sizeof(why), &err) < 0)
+        return cli_fail(o->json, &err);
+    if (o->cfg.trace)
+        log_set_level(LOG_INFO);
+    return o->cfg.detach ? launch_background(o, ops, why) : launch_foreground(o, ops, why);
+}

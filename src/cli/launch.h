@@ -1,0 +1,24 @@
+/* Options of `vitro run` and of `vitro create`, and what becomes of them: a machine in this process, or in the background. */
+#ifndef VITRO_CLI_LAUNCH_H
+#define VITRO_CLI_LAUNCH_H
+
+#include <stdbool.h>
+
+#include "machine/config.h"
+
+struct err;
+
+struct run_options {
+    struct machine_config cfg;
+    bool json;
+    bool serial_given;
+};
+
+/* cmd_run.c: the words of a command line into o, whose cfg config_init() has made. --config files come first. 0, or -errno with
+ * a sentence. */
+int run_parse(struct run_options *o, int argc, char **argv, struct err *err);
+
+/* launch.c: run the machine, by cfg->detach in the background. Returns vitro's exit status, having told errors. */
+int launch(const struct run_options *o);
+
+#endif

@@ -1,0 +1,37 @@
+/* What the verbs share that name machines: their words and options, and looking machines up. */
+#ifndef VITRO_CLI_VERB_H
+#define VITRO_CLI_VERB_H
+
+#include <stdbool.h>
+
+#include "api/site.h"
+
+struct err;
+
+#define VERB_NAMES 64
+
+/* An option of a verb: a flag, or one with a value. Ends with a NULL name. */
+struct verb_option {
+    const char *name; /* "--json" */
+    bool *flag;
+    const char **value;
+};
+
+struct verb_args {
+    const char *name[VERB_NAMES]; /* machines, in the order given */
+    unsigned names;
+    bool json;
+};
+
+/* Words into a; at least and at most so many names. --json is always known. 0, or CLI_ERROR after a sentence. */
+int verb_parse(struct verb_args *a, int argc, char **argv, const char *verb, const struct verb_option *options,
+               unsigned least, unsigned most);
+/* Look a machine up that has to run: 0, or -errno with a sentence. */
+int verb_running(const char *name, struct site_info *i, struct err *err);
+/* A whole number of seconds, 0 to 86400: 0, or -EINVAL with a sentence. */
+int verb_seconds(const char *text, unsigned *seconds, struct err *err);
+
+/* cmd_control.c: stop by the power button and, when the grace time has passed, by force. 0 or -errno with a sentence. */
+int verb_kill(const char *name, struct err *err);
+
+#endif
