@@ -373,7 +373,7 @@ const struct op_entry ops_sys[] = {
     OP(INVPCID, INSN_END, op_invpcid),
     OP(INVD, INSN_END, op_wbinvd),
     OP(WBINVD, INSN_END, op_wbinvd),
-    OP(CPUID, 0, op_cpuid),
+    OP(CPUID, INSN_END, op_cpuid), /* serialises: what a device has written meanwhile is code from the next instruction on */
     OP(RDMSR, INSN_END, op_rdmsr),
     OP(WRMSR, INSN_END, op_wrmsr),
     OP(RDTSC, 0, op_rdtsc),
