@@ -114,7 +114,7 @@ struct block_req {
 
 #define BLOCK_THREADS 4
 
-/* The I/O threads of one disk; they are started when there is work for them. */
+/* The I/O threads of one disk; the first is started with it, the others when there is work for them. */
 struct block_io {
     struct block *block;
     struct loop *loop;

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/thread.h"
 
 static int block_io_flushed(struct block *b, const struct block_req *req, int r)
 {
@@ -150,6 +149,20 @@ static void block_io_wake(struct block_io *io, int threads)
     syscall(SYS_futex, &io->bell, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
 }
 
+static void *block_io_thread(void *opaque);
+
+/* One more thread. io->lock held, or nobody else knows io. */
+static int block_io_grow(struct block_io *io)
+{
+    int r = thread_start(&io->thread[io->threads], GUARD_BLOCK, block_io_thread, io);
+
+    if (r == 0)
+        io->threads++;
+    return r;
+}
+
+/* The first thread starts with the disk, further ones are started by those that see more work than they can do: a vCPU,
+ * which submits it, may start none. */
 static void *block_io_thread(void *opaque)
 {
     struct block_io *io = opaque;
@@ -166,6 +179,8 @@ static void *block_io_thread(void *opaque)
         if (!io->todo)
             break;
         req = block_io_take(io);
+        if (io->todo && !io->idle && io->threads < BLOCK_THREADS)
+            block_io_grow(io);
         pthread_mutex_unlock(&io->lock);
         req->result = block_io_do(io->block, req, buf);
         pthread_mutex_lock(&io->lock);
@@ -207,41 +222,21 @@ int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
     }
     pthread_mutex_init(&io->lock, NULL);
     pthread_cond_init(&io->finished, NULL);
-    return 0;
+    r = block_io_grow(io);
+    if (r < 0)
+        block_io_fini(io);
+    return r;
 }
 
-/* One more thread; signals are for the threads that wait for them. io->lock held. */
-static void block_io_grow(struct block_io *io)
-{
-    sigset_t all, old;
-    int r;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&io->thread[io->threads], NULL, block_io_thread, io);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (r == 0)
-        io->threads++;
-    else if (!io->threads)
-        log_guest("block: no I/O thread: %s", strerror(r));
-}
 
 void block_submit(struct block_io *io, struct block_req *req)
 {
     pthread_mutex_lock(&io->lock);
-    if (!io->idle && io->threads < BLOCK_THREADS)
-        block_io_grow(io);
-    if (!io->threads) { /* the host gives none: better an error than silence */
-        req->result = -EAGAIN;
-        block_io_append(io, req);
-        block_io_ring(io);
-    } else {
-        req->next = NULL;
-        *io->todo_tail = req;
-        io->todo_tail = &req->next;
-        if (io->idle)
-            block_io_wake(io, 1);
-    }
+    req->next = NULL;
+    *io->todo_tail = req;
+    io->todo_tail = &req->next;
+    if (io->idle)
+        block_io_wake(io, 1);
     pthread_mutex_unlock(&io->lock);
 }
 

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "machine/host.h"
+#include "machine/sandbox.h"
 #include "machine/vm.h"
 
 /* -- messages -- */
@@ -144,9 +145,9 @@ static int launch_machine(const struct run_options *o, struct control *c, const 
 {
     double start = launch_seconds();
     int status, sig, signals = launch_take_signals();
-    struct vm *vm;
+    struct vm *vm = NULL;
 
-    if (vm_create(&vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
+    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || vm_create(&vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
         c->site.info.keep = false; /* it never was: there is nothing to look at */
         control_fini(c, CLI_ERROR, "could not start");
         vm_destroy(vm);
@@ -162,6 +163,7 @@ static int launch_machine(const struct run_options *o, struct control *c, const 
     sig = vm->life.end == VM_END_SIGNAL ? vm->life.signal : 0;
     control_fini(c, status, vm_end_name(vm->life.end));
     vm_destroy(vm);
+    sandbox_fini();
     close(signals);
     if (sig)
         launch_die_by(sig);

@@ -209,6 +209,19 @@ static int config_set_name(struct machine_config *c, const char *value, struct e
     return 0;
 }
 
+static int config_set_seccomp(struct machine_config *c, const char *value, struct err *err)
+{
+    static const char *const modes[] = { [SANDBOX_ON] = "on", [SANDBOX_LOG] = "log", [SANDBOX_OFF] = "off" };
+
+    for (unsigned n = 0; n < ARRAY_LEN(modes); n++) {
+        if (!strcmp(value, modes[n])) {
+            c->seccomp = (enum sandbox_mode)n;
+            return 0;
+        }
+    }
+    return err_set(err, EINVAL, "seccomp '%.64s' is unknown: use on, off or log", value);
+}
+
 #define PARSED(fn)   .kind = CONFIG_PARSED, .parse = fn
 #define MEMBER(k, m) .kind = k, .offset = offsetof(struct machine_config, m)
 
@@ -249,10 +262,11 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell blocks, host, exits, stats[=json], io, mmio, irq, firmware, all",
       "blocks host exits stats stats=json io mmio irq firmware all",
       PARSED(config_set_trace) },
+    { "seccomp", "MODE", "the sandbox: on, off, or log: a forbidden call is told and fails", "on off log",
+      PARSED(config_set_seccomp) },
     { "detach", NULL, "run in the background: see 'vitro list', 'vitro console', 'vitro stop'", NULL,
       MEMBER(CONFIG_FLAG, detach) },
     { "gdb", "PORT", "", NULL, .kind = CONFIG_LATER },
-    { "seccomp", "on|off", "", NULL, .kind = CONFIG_LATER },
     { .key = NULL },
 };
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "block/image.h"
+#include "machine/sandbox.h"
 #include "net/net.h"
 #include "share/share.h"
 
@@ -106,6 +107,7 @@ struct machine_config {
     unsigned cpus;
     unsigned trace; /* TRACE_* */
     bool debug_exit, no_reboot, detach;
+    enum sandbox_mode seccomp;
     struct config_given *given; /* in the order given; the last one of those that do not repeat */
     unsigned givens;
 };

@@ -19,13 +19,19 @@ static struct console *_Atomic console_active;
 
 static const int console_fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS };
 
-/* Only async-signal-safe calls. The default action then ends the process and reports the signal. */
-static void console_crashed(int sig)
+/* Only async-signal-safe calls. */
+void console_rescue(void)
 {
     struct console *c = atomic_load(&console_active);
 
     if (c)
         tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+}
+
+/* The default action then ends the process and reports the signal. */
+static void console_crashed(int sig)
+{
+    console_rescue();
     signal(sig, SIG_DFL);
     raise(sig);
 }

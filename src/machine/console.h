@@ -44,6 +44,9 @@ void console_enter(struct console *c);
 /* Give the terminal back. Idempotent. */
 void console_leave(struct console *c);
 
+/* From a signal handler, before the process ends: give the terminal back. */
+void console_rescue(void);
+
 /* Remove console keys from len bytes of input and act on them; returns how many bytes are left for the guest.
  */
 size_t console_filter(void *opaque, uint8_t *data, size_t len);

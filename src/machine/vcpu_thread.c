@@ -5,11 +5,11 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "machine/vm.h"
 
 /* -- what a CPU does outside itself -- */
@@ -200,32 +200,13 @@ static void *vcpu_thread_main(void *arg)
     return NULL;
 }
 
-/* vCPU threads take no signals: those are for the machine's thread. Faults of the thread itself cannot be
- * blocked. */
-static int vcpu_thread_start(struct vm_vcpu *v)
-{
-    sigset_t all, old;
-    int r;
-
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGTRAP);
-    sigdelset(&all, SIGABRT);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&v->thread, NULL, vcpu_thread_main, v);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    v->has_thread = r == 0;
-    return -r;
-}
-
 int vcpu_threads_start(struct vm *vm, struct err *err)
 {
     for (unsigned n = 0; n < vm->nvcpus; n++) {
-        int r = vcpu_thread_start(vm->vcpu[n]);
+        struct vm_vcpu *v = vm->vcpu[n];
+        int r = thread_start(&v->thread, GUARD_VCPU, vcpu_thread_main, v);
 
+        v->has_thread = r == 0;
         if (r < 0) {
             vcpu_threads_join(vm);
             return err_set(err, -r, "cannot start a thread for vCPU %u: %s", n, strerror(-r));

@@ -478,6 +478,8 @@ static int vm_begin(struct vm *vm, int signals, struct err *err)
     if (r < 0)
         return err_set(err, -r, "cannot watch signals and time: %s", strerror(-r));
     r = vcpu_threads_start(vm, err);
+    if (r == 0)
+        r = sandbox_enter(err); /* all is open, and no vCPU has run */
     if (r < 0)
         return r;
     for (unsigned n = 0; n < VM_SERIALS; n++)

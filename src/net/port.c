@@ -5,7 +5,6 @@
 #include "net/port.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/thread.h"
 #include "net/offload.h"
 
 #define NET_ROUNDS 8 /* batches between two looks at the descriptors */
@@ -243,6 +243,11 @@ static int net_open_backend(struct net_port *p, const struct net_config *cfg, st
         [NET_TAP] = net_tap_open,
         [NET_SWITCH] = net_switch_open,
     };
+    static const enum guard_kind fence[] = {
+        [NET_NONE] = GUARD_NET, [NET_USER] = GUARD_NET_USER, [NET_TAP] = GUARD_NET, [NET_SWITCH] = GUARD_NET_SWITCH
+    };
+
+    p->fence = fence[cfg->kind];
 
     p->batch.buf = malloc(NET_BATCH_BYTES);
     p->scratch = malloc(NET_FRAME_MAX);
@@ -276,17 +281,13 @@ struct net_peer *net_peer_of(struct net_port *p) { return &p->peer; }
 
 int net_start(struct net_port *p, const struct net_client_ops *ops, void *opaque)
 {
-    sigset_t all, old;
     int r;
 
     p->client = ops;
     p->opaque = opaque;
-    sigfillset(&all); /* signals are for the thread that waits for them */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&p->thread, NULL, net_thread, p);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    r = thread_start(&p->thread, p->fence, net_thread, p);
     p->running = r == 0;
-    return -r;
+    return r;
 }
 
 void net_close(struct net_port *p)

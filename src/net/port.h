@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 
+#include "base/guard.h"
 #include "net/net.h"
 
 /* What the thread waits for next; grows as needed. */
@@ -42,6 +43,7 @@ struct net_port {
     const struct net_client_ops *client;
     void *opaque;
     pthread_t thread;
+    enum guard_kind fence; /* the thread's */
     bool running;
     int wake; /* eventfd */
     _Atomic bool kicked, quit;

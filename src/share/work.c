@@ -6,13 +6,12 @@
 #include "share/work.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/thread.h"
 
 static void share_work_ring(struct share_work *w)
 {
@@ -72,6 +71,19 @@ static struct share_job *share_work_take(struct share_work *w)
     return job;
 }
 
+static void *share_work_thread(void *opaque);
+
+/* One more thread. w->lock held, or nobody else knows w. */
+static int share_work_grow(struct share_work *w)
+{
+    int r = thread_start(&w->thread[w->threads], GUARD_SHARE, share_work_thread, w);
+
+    if (r == 0)
+        w->threads++;
+    return r;
+}
+
+/* As with disks, the first thread starts with the share, and the others are started by these: a vCPU may start none. */
 static void *share_work_thread(void *opaque)
 {
     struct share_work *w = opaque;
@@ -79,6 +91,8 @@ static void *share_work_thread(void *opaque)
 
     pthread_mutex_lock(&w->lock);
     while ((job = share_work_take(w))) {
+        if (w->todo && !w->idle && w->threads < SHARE_THREADS)
+            share_work_grow(w);
         pthread_mutex_unlock(&w->lock);
         job->run(job);
         pthread_mutex_lock(&w->lock);
@@ -122,41 +136,20 @@ int share_work_init(struct share_work *w, struct loop *loop, void (*batch_end)(v
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
     pthread_cond_init(&w->finished, NULL);
-    return 0;
+    r = share_work_grow(w);
+    if (r < 0)
+        share_work_fini(w);
+    return r;
 }
 
-/* One more thread; signals are for the threads that wait for them. w->lock held. */
-static void share_work_grow(struct share_work *w)
+void share_work_submit(struct share_work *w, struct share_job *job)
 {
-    sigset_t all, old;
-    int r;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&w->thread[w->threads], NULL, share_work_thread, w);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (r == 0)
-        w->threads++;
-    else if (!w->threads)
-        log_guest("share: no I/O thread: %s", strerror(r));
-}
-
-bool share_work_submit(struct share_work *w, struct share_job *job)
-{
-    bool taken;
-
     pthread_mutex_lock(&w->lock);
-    if (!w->idle && w->threads < SHARE_THREADS)
-        share_work_grow(w);
-    taken = w->threads > 0;
-    if (taken) {
-        job->next = NULL;
-        *w->todo_tail = job;
-        w->todo_tail = &job->next;
-        pthread_cond_signal(&w->more);
-    }
+    job->next = NULL;
+    *w->todo_tail = job;
+    w->todo_tail = &job->next;
+    pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
-    return taken;
 }
 
 /* True when nothing is under way or waits to be reported; waits for the former. */

@@ -34,12 +34,11 @@ struct share_work {
     pthread_t thread[SHARE_THREADS];
 };
 
-/* 0 or -errno. */
+/* Starts the first thread; others follow when there is work for them. 0 or -errno. */
 int share_work_init(struct share_work *w, struct loop *loop, void (*batch_end)(void *opaque), void *opaque);
 /* Waits for all jobs (done is called), then ends the threads. Device lock held, as for the two below. */
 void share_work_fini(struct share_work *w);
-/* False: the host gives no thread; the job was not taken. */
-bool share_work_submit(struct share_work *w, struct share_job *job);
+void share_work_submit(struct share_work *w, struct share_job *job);
 /* Wait until all jobs have been reported. */
 void share_work_drain(struct share_work *w);
 

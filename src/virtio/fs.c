@@ -163,10 +163,7 @@ static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain 
     r->answer = 0;
     r->chain = *c;
     vq_chain_read(c, 0, r->buf, r->len);
-    if (!share_work_submit(&f->work, &r->job)) {
-        fs_req_put(f, r);
-        return false;
-    }
+    share_work_submit(&f->work, &r->job);
     f->current++;
     f->bytes += fs_size(c->read_len, c->write_len);
     return true;
