@@ -253,6 +253,8 @@ const struct config_key config_keys[] = {
       MEMBER(CONFIG_FILE, cloud_init) },
     { "net", "WHAT[,OPT]", "none, user[,forward=tcp:H:G], tap,ifname=IF, switch=NAME; mac=, queues=",
       "none user user,forward=tcp: tap,ifname= switch=", PARSED(config_set_net), .repeatable = true },
+    { "vsock", "path=PATH[,cid=N]", "sockets between guest and host (AF_VSOCK), at PATH and PATH_PORT", "path=",
+      PARSED(config_set_vsock) },
     { "name", "NAME", "what other verbs and messages call the machine", NULL, PARSED(config_set_name) },
     { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
       MEMBER(CONFIG_FLAG, debug_exit) },
@@ -307,6 +309,7 @@ void config_fini(struct machine_config *c)
         free(c->serial[i]);
     free(c->cdrom);
     free(c->cloud_init);
+    free(c->vsock_path);
     config_free_disks(c);
     config_free_consoles(c);
     config_free_nets(c);

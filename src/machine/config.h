@@ -102,6 +102,8 @@ struct machine_config {
     char *cloud_init; /* USER-DATA[,META-DATA], see seed.c */
     struct config_net *net[CONFIG_NETS]; /* owned */
     unsigned nets;
+    char *vsock_path; /* NULL: no virtio socket device */
+    uint32_t vsock_cid;
     uint64_t memory;              /* bytes */
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;
@@ -174,6 +176,9 @@ int config_set_console(struct machine_config *c, const char *value, struct err *
 void config_free_consoles(struct machine_config *c);
 bool config_is_serial(const char *where);
 int config_check_stdio(const struct machine_config *c, struct err *err);
+
+/* config_vsock.c: the same for --vsock. */
+int config_set_vsock(struct machine_config *c, const char *value, struct err *err);
 
 /* config_net.c: the same for --net. */
 int config_set_net(struct machine_config *c, const char *value, struct err *err);

@@ -144,11 +144,14 @@ int pc_init_virtio(struct vm *vm, struct err *err)
     }
     if (r == 0 && vm->cfg->cloud_init)
         r = pc_add_seed(vm, err);
-    return r < 0 ? r : pc_init_shares(vm, err);
+    if (r == 0)
+        r = pc_init_shares(vm, err);
+    return r < 0 ? r : pc_init_vsock(vm, err);
 }
 
 void pc_fini_virtio(struct vm *vm)
 {
+    pc_fini_vsock(vm);
     pc_fini_shares(vm);
     while (vm->ndisks > 0) {
         struct vm_disk *d = vm->disk[--vm->ndisks];

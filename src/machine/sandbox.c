@@ -113,7 +113,7 @@ static int sandbox_build(const struct machine_config *cfg, const int folders[2],
     for (unsigned k = 0; k < GUARD_KINDS; k++)
         fence[k] = (struct guard_fence){ .files = -1 };
     for (unsigned k = GUARD_MAIN; r == 0 && k < GUARD_KINDS; k++)
-        r = sandbox_filter((enum guard_kind)k, &fence[k]);
+        r = sandbox_filter((enum guard_kind)k, cfg, &fence[k]);
     if (r < 0)
         return err_set(err, -r, "cannot make the sandbox's filters: %s", strerror(-r));
     r = sandbox_files(cfg, folders, fence, note, sizeof(note), err);

@@ -45,8 +45,8 @@ int sandbox_enter(struct err *err);
 
 /* --- between the parts --- */
 
-/* sandbox_calls.c: the filter of one kind. 0 or -errno. */
-int sandbox_filter(enum guard_kind kind, struct guard_fence *out);
+/* sandbox_calls.c: the filter of one kind for that machine. 0 or -errno. */
+int sandbox_filter(enum guard_kind kind, const struct machine_config *cfg, struct guard_fence *out);
 bool sandbox_can_filter(void);
 
 /* sandbox_files.c: rule sets into fence[].files, as far as the kernel can. What it cannot is in note (a sentence, or ""). 0

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
-#include "machine/sandbox.h"
+#include "machine/config.h"
 
 /* Who may; bits of guard_kind. */
 #define MAIN   (1u << GUARD_MAIN)
@@ -201,6 +201,17 @@ static int sandbox_allow(scmp_filter_ctx ctx, const struct sandbox_call *c)
                    : seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, c->nr, 0, NULL);
 }
 
+/* With --vsock the machine's thread connects to sockets of the host. */
+static int sandbox_vsock(scmp_filter_ctx ctx)
+{
+    static const struct sandbox_call calls[] = { { CALL_IS(socket, MAIN, 0, AF_UNIX) }, { CALL(connect, MAIN) } };
+    int r = 0;
+
+    for (size_t n = 0; r == 0 && n < ARRAY_LEN(calls); n++)
+        r = sandbox_allow(ctx, &calls[n]);
+    return r;
+}
+
 static int sandbox_rules(scmp_filter_ctx ctx, enum guard_kind kind)
 {
     /* one's own process only: for abort() and the handlers of faults */
@@ -242,13 +253,15 @@ static int sandbox_export(scmp_filter_ctx ctx, struct guard_fence *out)
     return r;
 }
 
-int sandbox_filter(enum guard_kind kind, struct guard_fence *out)
+int sandbox_filter(enum guard_kind kind, const struct machine_config *cfg, struct guard_fence *out)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
     int r = ctx ? seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) : -ENOMEM;
 
     if (r == 0)
         r = sandbox_rules(ctx, kind);
+    if (r == 0 && kind == GUARD_MAIN && cfg->vsock_path)
+        r = sandbox_vsock(ctx);
     if (r == 0)
         r = sandbox_export(ctx, out);
     if (ctx)

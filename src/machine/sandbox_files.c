@@ -7,7 +7,7 @@
  *   share threads     the shared folders, for reading only where the guest may only read
  *   net-user          the resolver's configuration, which libslirp reads again when it changes
  *   net-switch, main  the sockets of the switch's members, to remove them
- *   main              the folder of a serial port's socket, to remove that at the end
+ *   main              the folders of sockets of serial ports and of --vsock, to remove these at the end
  *
  * Rights are those of the kernel that runs: what a version does not know it cannot refuse. Other users of TCP than
  * libslirp may neither connect nor listen (version 4), nobody reaches abstract sockets of others (version 6).
@@ -110,14 +110,19 @@ static int sandbox_files_path(const struct sandbox_build *b, enum guard_kind kin
 }
 
 /* The folder that a socket is in. */
-static int sandbox_files_socket(const struct sandbox_build *b, const char *where)
+static int sandbox_files_folder(const struct sandbox_build *b, const char *socket)
 {
     char path[PATH_MAX];
 
-    if (strncmp(where, "unix:", 5) || strlen(where) >= sizeof(path))
+    if (strlen(socket) >= sizeof(path))
         return 0;
-    strcpy(path, where + 5);
+    strcpy(path, socket);
     return sandbox_files_path(b, GUARD_MAIN, dirname(path), LL_REMOVE_FILE);
+}
+
+static int sandbox_files_socket(const struct sandbox_build *b, const char *where)
+{
+    return strncmp(where, "unix:", 5) ? 0 : sandbox_files_folder(b, where + 5);
 }
 
 static int sandbox_files_serial(const struct sandbox_build *b)
@@ -128,6 +133,8 @@ static int sandbox_files_serial(const struct sandbox_build *b)
         r = sandbox_files_socket(b, config_serial(b->cfg, n));
     for (unsigned n = 0; r == 0 && n < b->cfg->consoles; n++)
         r = sandbox_files_socket(b, b->cfg->console[n].where);
+    if (r == 0 && b->cfg->vsock_path)
+        r = sandbox_files_folder(b, b->cfg->vsock_path);
     return r;
 }
 

@@ -167,6 +167,7 @@ struct vm {
     unsigned nnets;
     struct vm_share *share[CONFIG_SHARES]; /* owned, see pc_share.c */
     unsigned nshares;
+    struct vm_vsock *vsock; /* owned, see pc_vsock.c; NULL: none */
 
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
     unsigned ndevices;
@@ -256,6 +257,10 @@ void pc_fini_net(struct vm *vm);
 /* pc_share.c, called by these */
 int pc_init_shares(struct vm *vm, struct err *err);
 void pc_fini_shares(struct vm *vm);
+
+/* pc_vsock.c, the same */
+int pc_init_vsock(struct vm *vm, struct err *err);
+void pc_fini_vsock(struct vm *vm);
 
 /* vcpu_thread.c */
 extern const struct cpu_ops vcpu_thread_ops;
