@@ -92,6 +92,7 @@ static void classified(const uint8_t *p, const struct insn *i, uint32_t form)
     memcpy(&b->insn[1], &form, sizeof(form));
     with.t = without.t = &rig->dbt;
     with.cpu = without.cpu = &rig->vcpu.cpu;
+    with.n = without.n = 0;
     assert_true(x_classify(&with, b, p, 7));
     b->epoch--;
     assert_true(x_classify(&without, b, p, 7));

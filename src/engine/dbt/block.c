@@ -21,16 +21,97 @@ static void block_prologue(struct xblock *xb, unsigned off)
     emit_data(e, OP_W | 0x89, T1, DATA_OFF(page), 0);
 }
 
-static void block_body(struct xblock *xb, const struct block *b, unsigned off)
+static bool block_branches(const struct xblock *xb, const struct xinsn *x)
+{
+    return bind_ends_block(xb->t->it, x->i) && (x->i->fn == op_ud || !block_goes_on(x->i));
+}
+
+/* --- the way that is taken more often --- */
+
+#define TRACE_BLOCKS 4 /* what may follow each other in one translation; more makes cold code longer than hot code faster */
+
+static const struct block *trace_at(const struct xblock *xb, const struct block *b, int64_t off)
+{
+    return off >= 0 && off < (int64_t)PAGE_SIZE ? cache_peek(xb->t->it, b->page, (unsigned)off) : NULL;
+}
+
+/* Of the two ways that a conditional branch may go. */
+static bool trace_taken(const struct block *fall, const struct block *taken)
+{
+    if (!fall || !taken)
+        return taken != NULL;
+    return !fall->host && fall->count < taken->count / 2;
+}
+
+/* The block that control goes on in behind x, the last instruction of b, as far as one translation may hold both. */
+static const struct block *trace_next(const struct xblock *xb, const struct block *b, struct xinsn *x)
+{
+    int64_t end = x->off + x->i->len, target = end + (int64_t)x->i->imm;
+    if (!block_branches(xb, x)) {
+        x->through = THROUGH_FALL;
+        return trace_at(xb, b, end);
+    }
+    switch (x->kind) {
+    case X_JMP: case X_CALL_REL:
+        x->through = THROUGH_TAKEN;
+        return x->kind == X_JMP && target < end ? NULL : trace_at(xb, b, target);
+    case X_JCC:
+        if (target < end)
+            return NULL; /* a loop's end: most often taken, and then attention is looked at */
+        const struct block *fall = trace_at(xb, b, end), *taken = target < (int64_t)PAGE_SIZE ? trace_at(xb, b, target) : NULL;
+        if (target >= (int64_t)PAGE_SIZE)
+            return NULL;
+        x->through = trace_taken(fall, taken) ? THROUGH_TAKEN : THROUGH_FALL;
+        return x->through == THROUGH_TAKEN ? taken : fall;
+    default:
+        return NULL;
+    }
+}
+
+static bool trace_has(const struct xblock *xb, unsigned off)
+{
+    for (unsigned n = 0; n < xb->n; n++)
+        if (xb->x[n].off == off)
+            return true;
+    return false;
+}
+
+/* Classify b, and up to max - 1 blocks that follow. False: b cannot be. page: its bytes. */
+static bool trace_collect(struct xblock *xb, const struct block *b, const uint8_t *page, unsigned max)
+{
+    xb->n = 0;
+    if (!x_classify(xb, b, page + b->off, b->off))
+        return false;
+    for (unsigned k = 1; k < max; k++) {
+        struct xinsn *last = &xb->x[xb->n - 1];
+        const struct block *next = trace_next(xb, b, last);
+        if (!next || xb->n + next->n > XBLOCK_MAX || trace_has(xb, next->off) || !x_classify(xb, next, page + next->off, next->off)) {
+            last->through = THROUGH_NOT;
+            break;
+        }
+        b = next;
+    }
+    xb->x[xb->n - 1].through = THROUGH_NOT;
+    return true;
+}
+
+/* --- emission --- */
+
+static void block_body(struct xblock *xb)
 {
     const struct xinsn *last = &xb->x[xb->n - 1];
-    bool ends = bind_ends_block(xb->t->it, last->i) && (last->i->fn == op_ud || !block_goes_on(last->i));
-    for (unsigned n = 0; n < xb->n - ends; n++)
-        x_emit(xb, &xb->x[n]);
-    if (ends)
+    for (const struct xinsn *x = xb->x; x < last; x++) {
+        if (x->through != THROUGH_NOT && block_branches(xb, x))
+            x_emit_through(xb, x);
+        else
+            x_emit(xb, x);
+    }
+    if (block_branches(xb, last)) {
         x_emit_end(xb, last);
-    else
-        x_emit_fall(xb, off + b->len);
+    } else {
+        x_emit(xb, last);
+        x_emit_fall(xb, last->off + last->i->len);
+    }
     place_emit_pending(xb);
 }
 
@@ -45,29 +126,48 @@ static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu)
     xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_CODE };
 }
 
-const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, uint64_t gpa, unsigned off)
+/* Where it begins, or NULL. */
+static uint8_t *block_emit(struct xblock *xb, unsigned off)
 {
-    const uint8_t *code = ram_borrow(cpu->ram, gpa + off, b->len);
-    struct xblock *xb = t->work;
-    uint32_t sites = t->nsites;
-    block_begin(xb, t, cpu);
-    if (!code || !x_classify(xb, b, code, off))
-        return NULL;
+    uint32_t sites = xb->t->nsites;
+    group_find(xb);
+    place_stones(xb, xb->naccesses + 1);
     block_prologue(xb, off);
     uint8_t *start = xb->e.p;
-    block_body(xb, b, off);
-    if (xb->e.overflow) {
-        t->nsites = sites;
-        return NULL;
-    }
-    t->used = (uint32_t)(xb->e.p - t->rw);
-    t->stats->blocks++;
-    t->stats->block_insns += xb->n;
-    t->stats->block_bytes += (size_t)(xb->e.p - start);
+    block_body(xb);
+    if (!xb->e.overflow)
+        return start;
+    xb->t->nsites = sites;
+    return NULL;
+}
+
+static void block_count(struct xblock *xb, const uint8_t *start)
+{
+    struct engine_stats *stats = xb->t->stats;
+    stats->blocks++;
+    stats->block_insns += xb->n;
+    stats->block_bytes += (size_t)(xb->e.p - start);
     for (unsigned n = 0; n < xb->n; n++)
-        t->stats->block_inline += xb->x[n].kind != X_CALL;
+        stats->block_inline += xb->x[n].kind != X_CALL;
+}
+
+const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b)
+{
+    const uint8_t *page = ram_borrow(cpu->ram, b->page->gpa, PAGE_SIZE);
+    struct xblock *xb = t->work;
+    uint8_t *start = NULL;
+    for (unsigned max = TRACE_BLOCKS; page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
+        block_begin(xb, t, cpu);
+        if (!trace_collect(xb, b, page, max))
+            return NULL;
+        start = block_emit(xb, b->off);
+    }
+    if (!start)
+        return NULL;
+    t->used = (uint32_t)(xb->e.p - t->rw);
+    block_count(xb, start);
     if (unlikely(t->trace))
-        dbt_trace_block(t, cpu, b, code, start);
+        dbt_trace_block(t, cpu, b, page, start);
     return emit_rx(&xb->e, start);
 }
 

@@ -35,22 +35,20 @@ static struct pending *branch_pend_leave(struct xblock *xb, unsigned target, boo
     return p;
 }
 
-/* T1: linear target. T0 becomes its host address, or it goes to *from. T2 is gone. */
+/* T1: linear target. T2 becomes its entry in the table, or it goes to *from. */
 static void branch_lookup(struct xblock *xb, uint8_t **from)
 {
     struct emit *e = &xb->e;
-    EMIT(e, 0xc4, 0x43, 0xfb, 0xf0, 0xf7, 9);        /* rorx r14, r15, 9 */
-    emit_rsib(e, OP_W | 0x8d, T2, T2, T1, 0, 0);     /* lea */
-    place_pext(e, T2, T2, DATA_OFF(mask_jump));
+    place_pdep(e, T2, T1, DATA_OFF(mask_jump)); /* twice the slot: an entry is 16 bytes */
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(jumps), 0);
-    emit_rsib(e, OP_W | 0x8b, T0, T0, T2, 3, offsetof(struct flat_jumps, neg));
+    emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
+    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, neg));
     emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
     place_jrcxnz(xb, from);
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(jumps), 0);
-    emit_rsib(e, OP_W | 0x8b, T0, T0, T2, 3, offsetof(struct flat_jumps, host));
 }
 
-static void branch_jump(struct xblock *xb) { EMIT(&xb->e, 0xff, 0xe1); /* jmp rcx */ }
+/* To what was found. */
+static void branch_jump(struct xblock *xb) { emit_rm(&xb->e, 0xff, 4, T2, offsetof(struct flat_jump, host)); }
 
 /* dst = linear address of offset off from the page. */
 static void branch_address(struct xblock *xb, unsigned dst, int64_t off)
@@ -59,11 +57,13 @@ static void branch_address(struct xblock *xb, unsigned dst, int64_t off)
     emit_rm(&xb->e, OP_W | 0x8d, dst, dst, (int32_t)off);
 }
 
+static bool branch_in_page(int64_t target) { return target >= 0 && target < (int64_t)PAGE_SIZE; }
+
 /* Go to offset target, which may lie in another page; from: offset of the branch. */
 static void branch_to(struct xblock *xb, unsigned from, int64_t target)
 {
     struct emit *e = &xb->e;
-    if (target < 0 || target >= (int64_t)PAGE_SIZE) {
+    if (!branch_in_page(target)) {
         branch_address(xb, T1, target);
         branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
         branch_jump(xb);
@@ -77,17 +77,20 @@ static void branch_to(struct xblock *xb, unsigned from, int64_t target)
 
 static int64_t branch_target(const struct xinsn *x) { return (int64_t)x->off + x->i->len + (int64_t)x->i->imm; }
 
+/* One of the two ways, forward and inside the page, is linked at the conditional branch itself. */
 static void branch_jcc(struct xblock *xb, const struct xinsn *x)
 {
-    uint8_t *taken = emit_jcc(&xb->e, x->i->cc);
-    int64_t target = branch_target(x);
-    branch_to(xb, x->off, x->off + x->i->len);
-    if (target > x->off && target < (int64_t)PAGE_SIZE) {
-        branch_pend_leave(xb, (unsigned)target, true)->from[0] = taken; /* the branch itself is linked */
+    int64_t target = branch_target(x), end = x->off + x->i->len;
+    bool taken = target > x->off && branch_in_page(target), fall = !taken && branch_in_page(end);
+    uint8_t *rel = emit_jcc(&xb->e, x->i->cc ^ fall);
+    if (taken || fall) {
+        branch_pend_leave(xb, (unsigned)(taken ? target : end), true)->from[0] = rel;
+        branch_to(xb, x->off, taken ? end : target);
         return;
     }
+    branch_to(xb, x->off, end);
     place_island(xb, false);
-    emit_here(&xb->e, taken);
+    emit_here(&xb->e, rel);
     branch_to(xb, x->off, target);
 }
 
@@ -96,12 +99,11 @@ static void branch_push(struct xblock *xb, const struct xinsn *x)
 {
     struct xmem m;
     unsigned sp = place_of(RSP);
-    emit_rm(&xb->e, OP_W | 0x8d, T1, sp, -8);
-    struct pending *p = place_access(xb, x, T1, SEG_SS, 8, MEM_WRITE, false, &m);
+    struct pending *p = place_stack(xb, x, RSP, -8, MEM_WRITE, &m);
     p->leaves = true;
     branch_address(xb, T2, x->off + x->i->len);
     place_emit(xb, OP_W | 0x89, T2, &m);
-    emit_rr(&xb->e, OP_W | 0x89, T1, sp);
+    emit_rm(&xb->e, OP_W | 0x8d, sp, sp, -8);
     place_done(xb, p);
 }
 
@@ -110,6 +112,7 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     branch_lookup(xb, branch_miss(xb));
+    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
     emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
     emit_rm(e, OP_W | 0x89, T1, RSP, FRAME_RIP);
     branch_push(xb, x);
@@ -120,7 +123,7 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 static void branch_call_rel(struct xblock *xb, const struct xinsn *x)
 {
     int64_t target = branch_target(x);
-    if (target < 0 || target >= (int64_t)PAGE_SIZE) {
+    if (!branch_in_page(target)) {
         branch_address(xb, T1, target);
         branch_call_far(xb, x);
         return;
@@ -152,7 +155,7 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     struct emit *e = &xb->e;
     struct xmem m;
     unsigned sp = place_of(RSP);
-    struct pending *p = place_access(xb, x, sp, SEG_SS, 8, MEM_READ, false, &m);
+    struct pending *p = place_stack(xb, x, RSP, 0, MEM_READ, &m);
     p->leaves = true;
     place_emit(xb, OP_W | 0x8b, T1, &m);
     place_done(xb, p);
@@ -196,6 +199,23 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
     }
     place_island(xb, false);
     branch_handler(xb, x);
+}
+
+void x_emit_through(struct xblock *xb, const struct xinsn *x)
+{
+    int64_t target = branch_target(x), end = x->off + x->i->len;
+    place_island_soon(xb);
+    flags_load(xb);
+    if (x->kind == X_CALL_REL) {
+        branch_push(xb, x);
+        if (target <= x->off)
+            branch_attention(xb, &branch_pend_leave(xb, (unsigned)target, false)->from[0]);
+    } else if (x->kind == X_JCC) {
+        bool taken = x->through == THROUGH_TAKEN;
+        uint8_t *other = emit_jcc(&xb->e, x->i->cc ^ taken);
+        branch_pend_leave(xb, (unsigned)(taken ? end : target), true)->from[0] = other;
+    }
+    place_island_soon(xb);
 }
 
 /* The block ends without a branch: at the page's end, at its maximal length, or before something strange. */

@@ -29,15 +29,16 @@ struct dbt_data {
     uint64_t page;          /* linear address of the guest page that holds the running block */
     const uint64_t *read, *write; /* the flat tables for data accesses now (flat.h) */
     /* Where branches to linear addresses continue now, and 1. Whoever wants this vCPU's attention makes them flat.no_jumps and 0. */
-    struct flat_jumps *_Atomic jumps;
+    struct flat_jump *_Atomic jumps;
     _Atomic uint64_t calm;
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_page;     /* of PEXT: bits 12 to 47 */
-    uint64_t mask_jump, mask_no_if, mask_arith, mask_unmasked, mask_reserved;
+    uint64_t mask_jump;     /* of PDEP: where twice the slot of an address has bits */
+    uint64_t mask_no_if, mask_arith, mask_unmasked, mask_reserved;
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
-    uint64_t mask_cross[7]; /* by log2 of the size: the bits of a page offset above it */
-    uint64_t mask_low[7];   /* and below */
+    uint64_t mask_cross[9]; /* by log2 of the size: the bits of a page offset above it */
+    uint64_t mask_low[9];   /* and below */
     uint64_t vec_ok[5];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
     uint32_t vec_live;      /* VEC_*: what the host's registers hold of the guest's; 0: nothing */
     uint32_t host_mxcsr;
@@ -54,6 +55,8 @@ struct dbt_thunks {
     const uint8_t *enter;          /* called from C: uint64_t enter(const uint8_t *host) */
     const uint8_t *miss[2];        /* T1: linear address, T0: DBT_ACCESS, T2: insn. Comes back with T0 the addend;
                                       or, when the handler has done the instruction, 5 bytes further on */
+    /* The same registers, but only this access: looks into the table first. By flags as above, whether it writes, log2 of the size. */
+    const uint8_t *single[2][2][7];
     const uint8_t *callout[2];     /* T2: insn, T0: offset in the page. Runs the handler, comes back, flags in both places */
     const uint8_t *callout_end[2]; /* jumped to; the same, then leaves */
     const uint8_t *vec_enter[2];   /* the guest's vector registers into the host's, if that is allowed */
@@ -111,11 +114,11 @@ const uint8_t *dbt_code_fault(const struct dbt *t, uintptr_t pc);
 /* thunk.c: write the shared pieces. False: no room. */
 bool dbt_thunks_make(struct dbt *t);
 
-/* block.c: translate b, which starts at offset off of the guest page at gpa. NULL: not possible (any more). Else where it is entered
+/* block.c: translate b, and what most often follows it. NULL: not possible (any more). Else where it is entered
  * with data.page set; BLOCK_PROLOGUE bytes before that is the entry with T1 = the linear address of its first instruction. */
 size_t dbt_work_size(void); /* of dbt.work */
 #define BLOCK_PROLOGUE 14
-const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, uint64_t gpa, unsigned off);
+const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b);
 
 /* trace.c: what --trace asks for; never in the way of code that is not traced. */
 /* The handler of i, in the middle of its block and at its end: thunks call these instead if there is something to tell or to count. */
@@ -126,7 +129,7 @@ void dbt_trace_left(struct dbt *t, struct cpu *cpu, uint32_t how);
 /* An access at lin that was not in the tables; addend 0: i's handler did it. */
 void dbt_trace_miss(struct dbt *t, struct cpu *cpu, const struct insn *i, uint64_t lin, uint32_t access, uint64_t addend);
 /* t->work was translated from b at RIP, into host code from start on. */
-void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *code, const uint8_t *start);
+void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *page, const uint8_t *start);
 
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */

@@ -447,13 +447,13 @@ bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, u
     unsigned at = 0;
     for (unsigned n = 0; n < b->n; n++) {
         const struct insn *i = &b->insn[n];
-        struct xinsn *x = &xb->x[n];
+        struct xinsn *x = &xb->x[xb->n + n];
         bool done = forms && form[n] && classify_form(xb, x, i, form[n]);
         if (!done && !classify_decoded(xb, x, i, code + at, b->len - at))
             return false;
         x->off = (uint16_t)(off + at);
         at += i->len;
     }
-    xb->n = b->n;
+    xb->n += b->n;
     return true;
 }

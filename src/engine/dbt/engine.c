@@ -105,7 +105,7 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         *dropped = true;
         return NULL;
     }
-    b->host = dbt_translate(t, cpu, b, page->gpa, cpu->r[R_RIP] & 0xfff);
+    b->host = dbt_translate(t, cpu, b);
     if (!b->host) {
         b->count = DBT_NEVER;
         t->stats->block_limit++;
@@ -211,7 +211,7 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
         t->stats = &v->stats;
     }
     if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || 
-        !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v), t->thunk.leave_at)) {
+        !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v))) {
         dbt_vcpu_fini(v);
         return err_set(err, ENOMEM, "cannot reserve memory for the translator of vCPU %u: see 'ulimit -v', or use --engine interp",
                        v->cpu.index);

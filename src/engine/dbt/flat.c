@@ -35,23 +35,23 @@ static void flat_unmap(void *p, size_t size)
 #define FLAT_NOTES (FLAT_NODES * sizeof(struct flat_node))
 
 /* No address belongs to an entry of zeros but 0, whose slot is 0; that one holds another address. */
-static void flat_jumps_empty(struct flat_jumps *j)
+static void flat_jumps_empty(struct flat_jump *j)
 {
-    memset(j->neg, 0, sizeof(j->neg));
-    j->neg[flat_jump_slot(0)] = ~0ULL;
+    memset(j, 0, FLAT_JUMPS * sizeof(*j));
+    j[flat_jump_slot(0)].neg = ~0ULL;
 }
 
 static bool flat_set_init(struct flat_set *s)
 {
     s->read = flat_map(FLAT_BYTES);
     s->write = flat_map(FLAT_BYTES);
-    s->jumps = flat_map(sizeof(*s->jumps));
+    s->jumps = flat_map(FLAT_JUMPS * sizeof(*s->jumps));
     s->node = flat_map(FLAT_NOTES);
     s->hash = flat_map(FLAT_HASH * sizeof(*s->hash));
     s->region = flat_map(FLAT_REGION_BITS / 8);
     if (!s->read || !s->write || !s->jumps || !s->node || !s->hash || !s->region)
         return false;
-    s->jumps->neg[flat_jump_slot(0)] = ~0ULL;
+    s->jumps[flat_jump_slot(0)].neg = ~0ULL;
     return true;
 }
 
@@ -59,25 +59,23 @@ static void flat_set_fini(struct flat_set *s)
 {
     flat_unmap(s->read, FLAT_BYTES);
     flat_unmap(s->write, FLAT_BYTES);
-    flat_unmap(s->jumps, sizeof(*s->jumps));
+    flat_unmap(s->jumps, FLAT_JUMPS * sizeof(*s->jumps));
     flat_unmap(s->node, FLAT_NOTES);
     flat_unmap(s->hash, FLAT_HASH * sizeof(*s->hash));
     flat_unmap(s->region, FLAT_REGION_BITS / 8);
     memset(s, 0, sizeof(*s));
 }
 
-bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first, const uint8_t *leave)
+bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first)
 {
     f->cpu = cpu;
     f->user = FLAT_USER0;
     f->nothing_shared = first != NULL;
     f->nothing = first ? first->nothing : flat_map(FLAT_BYTES);
-    f->no_jumps = flat_map(sizeof(*f->no_jumps));
+    f->no_jumps = flat_map(FLAT_JUMPS * sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
-    f->no_jumps->neg[flat_jump_slot(0)] = ~0ULL;
-    for (unsigned n = 0; n < FLAT_JUMPS; n++)
-        f->no_jumps->host[n] = leave;
+    f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;
     for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
         if (flat_set_init(&f->set[n]))
             continue;
@@ -95,7 +93,7 @@ void flat_fini(struct flat *f)
         flat_set_fini(&f->set[n]);
     if (!f->nothing_shared)
         flat_unmap((void *)(uintptr_t)f->nothing, FLAT_BYTES);
-    flat_unmap(f->no_jumps, sizeof(*f->no_jumps));
+    flat_unmap(f->no_jumps, FLAT_JUMPS * sizeof(*f->no_jumps));
     f->nothing = NULL;
 }
 
@@ -108,7 +106,7 @@ static void flat_set_forget_jumps(struct flat_set *s)
     if (s->njumps > FLAT_LOG)
         flat_jumps_empty(s->jumps);
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
-        s->jumps->neg[s->jump_log[n]] = s->jump_log[n] ? 0 : ~0ULL;
+        s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
     s->njumps = 0;
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
@@ -393,8 +391,7 @@ void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool globa
     if (s->njumps < FLAT_LOG)
         s->jump_log[s->njumps] = (uint16_t)slot;
     s->njumps += s->njumps <= FLAT_LOG;
-    s->jumps->neg[slot] = 0 - rip;
-    s->jumps->host[slot] = host;
+    s->jumps[slot] = (struct flat_jump){ 0 - rip, host };
     flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));
     s->jump_local |= !global;
 }

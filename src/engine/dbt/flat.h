@@ -27,15 +27,15 @@
 #define FLAT_NODES  (1u << 16) /* entries in use a set */
 #define FLAT_HASH   (1u << 13)
 #define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
-#define FLAT_JUMPS  32768u
+#define FLAT_JUMPS  65536u     /* branch targets a set, by the low bits of their address */
 #define FLAT_LOG    4096u
 #define FLAT_USERS  8u         /* user sets at most */
 #define FLAT_BLOOM  64u
 
-/* Branch targets by linear address, a hash; neg: the negated address, so that a sum tells equality without flags. */
-struct flat_jumps {
-    uint64_t neg[FLAT_JUMPS];
-    const uint8_t *host[FLAT_JUMPS];
+/* A branch target. neg: its negated linear address, so that a sum tells equality without flags. */
+struct flat_jump {
+    uint64_t neg;
+    const uint8_t *host;
 };
 
 struct flat_node {
@@ -47,7 +47,7 @@ struct flat_node {
 
 struct flat_set {
     uint64_t *read, *write; /* NULL: no such set */
-    struct flat_jumps *jumps;
+    struct flat_jump *jumps;
     struct flat_node *node; /* from 1 on */
     uint32_t *hash;
     uint8_t *region;        /* bit a hashed 2 MiB region: touched */
@@ -70,13 +70,12 @@ struct flat {
     uint64_t clock;
     const uint64_t *nothing; /* a table without entries */
     bool nothing_shared;     /* it belongs to another vCPU's */
-    struct flat_jumps *no_jumps;
+    struct flat_jump *no_jumps; /* nothing is found in it */
 };
 
 /* Reserve. False: no memory or address space. max_users: user sets; -1: no sets at all, everything takes the
- * slow path. first: another vCPU's, which lives longer, or NULL. leave: host code that gives up the CPU, with T1 the linear address to go
- * on at: code may have found its target in one table when it takes the host address from no_jumps. */
-bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first, const uint8_t *leave);
+ * slow path. first: another vCPU's, which lives longer, or NULL. */
+bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first);
 void flat_fini(struct flat *f);
 
 /* The set for accesses as the CPU is now; NULL: everything must take the slow path. */
@@ -102,6 +101,6 @@ void flat_protect(struct flat *f, uint64_t gpa);
 void flat_forget_jumps(struct flat *f);
 
 /* Slot of rip in a table of branch targets: generated code computes the same. */
-static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)(rip + (rip >> 9 | rip << 55)) & (FLAT_JUMPS - 1); }
+static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)rip & (FLAT_JUMPS - 1); }
 
 #endif

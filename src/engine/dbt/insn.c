@@ -77,10 +77,35 @@ static bool x_direct(const struct xinsn *x)
     return !x->no_direct && (!x->rm_write || x->i->osz != 4);
 }
 
+/* The same operation with ModRM's operands exchanged (MOV, ADD, CMP and their like; TEST is its own), or 0. */
+static uint32_t x_other_way(const struct xinsn *x)
+{
+    unsigned op = x->op & 0xffffff;
+    if (x->ext != NO_REG || x->by_cl || x->imm_len)
+        return 0;
+    if ((op < 0x40 && (op & 7) < 4) || (op & ~3u) == 0x88)
+        return x->op ^ 2;
+    return (op | 1) == 0x85 ? x->op : 0;
+}
+
+/* Its register operand is the one that is in memory: then that becomes ModRM.rm. */
+static bool x_exchanged(struct xblock *xb, const struct xinsn *x)
+{
+    uint32_t op = x_other_way(x);
+    unsigned rm = place_of(x->rm);
+    if (!op || rm == PLACE_MEMORY || place_of(x->reg) != PLACE_MEMORY || x->reg_write)
+        return false;
+    emit_guest(&xb->e, op, rm, x->reg);
+    x_flags_after(xb, x);
+    return true;
+}
+
 static void x_generic_reg(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     x_flags_before(xb, x);
+    if (x->ext == NO_REG && x->reg != NO_REG && x_exchanged(xb, x))
+        return;
     x_load_cl(xb, x);
     unsigned reg = x_reg_field(xb, x), rm = place_of(x->rm);
     if (rm != PLACE_MEMORY) {
@@ -158,8 +183,7 @@ static void x_push(struct xblock *xb, const struct xinsn *x)
     unsigned sp = place_of(RSP);
     if (x->mem)
         x_push_fetch(xb, x);
-    emit_rm(e, OP_W | 0x8d, T1, sp, -8);
-    struct pending *p = place_access(xb, x, T1, SEG_SS, 8, MEM_WRITE, false, &m);
+    struct pending *p = place_stack(xb, x, RSP, -8, MEM_WRITE, &m);
     if (x->mem || x->kind == X_PUSHF) {
         emit_rm(e, OP_W | 0x8b, T2, RSP, FRAME_TARGET);
         place_emit(xb, OP_W | 0x89, T2, &m);
@@ -169,7 +193,7 @@ static void x_push(struct xblock *xb, const struct xinsn *x)
     } else {
         place_emit(xb, OP_W | 0x89, place_get(xb, x->rm, T2), &m);
     }
-    emit_rr(e, OP_W | 0x89, T1, sp);
+    emit_rm(e, OP_W | 0x8d, sp, sp, -8);
     place_done(xb, p);
 }
 
@@ -178,7 +202,7 @@ static void x_pop(struct xblock *xb, const struct xinsn *x)
     struct emit *e = &xb->e;
     struct xmem m;
     unsigned sp = place_of(RSP), h = place_of(x->rm) == PLACE_MEMORY ? T2 : place_of(x->rm);
-    struct pending *p = place_access(xb, x, sp, SEG_SS, 8, MEM_READ, false, &m);
+    struct pending *p = place_stack(xb, x, RSP, 0, MEM_READ, &m);
     place_emit(xb, OP_W | 0x8b, h, &m);
     if (h != sp)
         emit_rm(e, OP_W | 0x8d, sp, sp, 8);
@@ -191,7 +215,7 @@ static void x_leave(struct xblock *xb, const struct xinsn *x)
     struct emit *e = &xb->e;
     struct xmem m;
     unsigned bp = place_of(RBP);
-    struct pending *p = place_access(xb, x, bp, SEG_SS, 8, MEM_READ, false, &m);
+    struct pending *p = place_stack(xb, x, RBP, 0, MEM_READ, &m);
     emit_rm(e, OP_W | 0x8d, place_of(RSP), bp, 8);
     place_emit(xb, OP_W | 0x8b, bp, &m);
     place_done(xb, p);

@@ -43,10 +43,36 @@ void flags_load(struct xblock *xb)
 
 /* --- short branches --- */
 
+void place_stones(struct xblock *xb, unsigned n)
+{
+    struct emit *e = &xb->e;
+    xb->stones = e->p;
+    xb->stones_used = 0;
+    xb->nstones = 2 * n < STONES_MAX ? 2 * n : STONES_MAX;
+    for (unsigned k = 0; k < 5 * xb->nstones; k++)
+        emit_byte(e, 0xcc);
+}
+
+/* The long branch in front of the block that the short one before e->p takes, if one is left in reach. */
+static bool place_stone(struct xblock *xb, uint8_t **from)
+{
+    struct emit *e = &xb->e;
+    uint8_t *stone = xb->stones + 5 * xb->stones_used;
+    if (xb->stones_used == xb->nstones || e->p - stone > 128 || e->overflow)
+        return false;
+    xb->stones_used++;
+    stone[0] = 0xe9;
+    *from = stone + 1;
+    e->p[-1] = (uint8_t)(stone - e->p);
+    return true;
+}
+
 void place_jrcxz(struct xblock *xb, uint8_t **from)
 {
     struct emit *e = &xb->e;
     EMIT(e, 0xe3, 0);
+    if (place_stone(xb, from))
+        return;
     if (xb->nshort == SHORT_MAX)
         e->overflow = true;
     else
@@ -77,7 +103,7 @@ void place_island(struct xblock *xb, bool over)
     xb->nshort = 0;
 }
 
-#define INSN_ROOM 60 /* bytes of host code for one instruction, before its own island could come */
+#define INSN_ROOM 70 /* bytes of host code for one instruction, before its own island could come */
 
 void place_island_soon(struct xblock *xb)
 {
@@ -96,12 +122,12 @@ unsigned place_get(struct xblock *xb, unsigned n, unsigned temp)
     return temp;
 }
 
-void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide)
+static void place_ea_at(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide, int32_t shift)
 {
     struct emit *e = &xb->e;
     const struct insn *i = x->i;
     uint32_t lea = 0x8d | (wide && i->asz == 8 ? OP_W : 0);
-    int64_t disp = i->disp;
+    int64_t disp = i->disp + shift;
     unsigned base = NO_REG, index = NO_REG;
     if (i->base == R_RIP) {
         emit_data(e, OP_W | 0x8b, T1, DATA_OFF(page), 0);
@@ -124,17 +150,25 @@ void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide)
     emit_rsib(e, lea, dst, base, index, i->scale, (int32_t)disp);
 }
 
+void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide) { place_ea_at(xb, x, dst, wide, 0); }
+
+void place_linear_at(struct xblock *xb, const struct xinsn *x, int32_t shift)
+{
+    const struct insn *i = x->i;
+    place_ea_at(xb, x, T1, true, shift);
+    if (i->seg >= SEG_FS) {
+        emit_cpu(&xb->e, OP_W | 0x8b, T0, CPU_OFF(lin_base) + 8u * i->seg);
+        emit_rsib(&xb->e, OP_W | 0x8d, T1, T1, T0, 0, 0);
+    }
+}
+
 /* A host register that holds the linear address of the explicit operand. */
 static unsigned place_linear(struct xblock *xb, const struct xinsn *x)
 {
     const struct insn *i = x->i;
     if (i->index == R_ZERO && i->base < 16 && !i->disp && i->seg < SEG_FS && i->asz == 8 && place_of(i->base) != PLACE_MEMORY)
         return place_of(i->base);
-    place_ea(xb, x, T1, true);
-    if (i->seg >= SEG_FS) {
-        emit_cpu(&xb->e, OP_W | 0x8b, T0, CPU_OFF(lin_base) + 8u * i->seg);
-        emit_rsib(&xb->e, OP_W | 0x8d, T1, T1, T0, 0, 0);
-    }
+    place_linear_at(xb, x, 0);
     return T1;
 }
 
@@ -164,12 +198,9 @@ void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { pla
 #define MASK_CROSS(log) (DATA_OFF(mask_cross) + 8u * (log))
 #define MASK_LOW(log)   (DATA_OFF(mask_low) + 8u * (log))
 
-/* The smallest k with 1 << k >= size. */
-static unsigned place_log2(unsigned size) { return size <= 1 ? 0 : 32 - (unsigned)__builtin_clz(size - 1); }
-
 /* The page offset of the last byte, without the bits that the size covers, is zero when the access crosses into the next page, and
  * at a page's beginning; the latter is told apart out of line. */
-static void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size)
+void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size)
 {
     struct emit *e = &xb->e;
     p->cross = (uint8_t)place_log2(size);
@@ -179,38 +210,60 @@ static void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea,
     p->checked = e->p;
 }
 
-struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned seg, unsigned size, unsigned ways,
-                             bool aligned, struct xmem *m)
+void place_entry(struct xblock *xb, unsigned ea, unsigned ways)
 {
     struct emit *e = &xb->e;
-    struct pending *p = place_pend(xb, PEND_MISS, x);
-    p->ea = (uint8_t)ea;
-    p->access = DBT_ACCESS(x->off, seg, size, ways);
-    if (size > 1 && !aligned)
-        place_check_cross(xb, p, ea, size);
-    place_pext(e, T0, ea, DATA_OFF(mask_page));
     unsigned table = TBASE;
+    place_pext(e, T0, ea, DATA_OFF(mask_page));
     if (ways & MEM_WRITE)
         emit_data(e, OP_W | 0x8b, table = T2, DATA_OFF(write), 0);
     emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
-    place_jrcxz(xb, &p->from[0]);
-    p->op = e->p;
-    m->ea = ea;
+}
+
+static struct pending *place_pend_access(struct xblock *xb, const struct xinsn *x, const struct xref *ref, unsigned seg, unsigned size,
+                                         unsigned ways)
+{
+    struct pending *p = place_pend(xb, PEND_MISS, x);
+    p->access = DBT_ACCESS(x->off, seg, size, ways);
+    p->ref = ref->group == NO_GROUP ? NULL : ref;
+    p->stack.base = NO_REG;
     return p;
 }
 
+/* An access by itself, at linear address ea. */
+static struct pending *place_single(struct xblock *xb, struct pending *p, unsigned ea, bool aligned, struct xmem *m)
+{
+    unsigned size = p->access >> 20 & 255;
+    p->ea = (uint8_t)ea;
+    if (size > 1 && !aligned)
+        place_check_cross(xb, p, ea, size);
+    place_entry(xb, ea, p->access >> 28);
+    place_jrcxz(xb, &p->from[0]);
+    p->op = xb->e.p;
+    *m = (struct xmem){ .ea = ea };
+    return p;
+}
+
+/* Alignment is checked by the host, whose fault is then for the handler. */
 struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m)
 {
-    unsigned ea = place_linear(xb, x);
-    bool aligned = false;
-    if (x->kind == X_VEC && x->v.align) {
-        unsigned log = place_log2(x->v.align + 1u);
-        place_pext(&xb->e, T0, ea, MASK_LOW(log));
-        struct pending *p = place_pend(xb, PEND_CALLOUT, x);
-        place_jrcxnz(xb, &p->from[0]);
-        aligned = x->v.align + 1u >= x->size;
-    }
-    return place_access(xb, x, ea, x->i->seg, x->size, x->mem | (x->kind == X_VEC && x->v.quiet ? MEM_QUIET : 0), aligned, m);
+    bool aligned = x->kind == X_VEC && x->v.align, quiet = x->kind == X_VEC && x->v.quiet;
+    unsigned ways = x->mem | (quiet ? MEM_QUIET : 0) | (aligned ? MEM_ALIGNED : 0);
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_OPERAND], x->i->seg, x->size, ways);
+    p->faults = p->ref || aligned;
+    return p->ref ? group_access(xb, p, m) : place_single(xb, p, place_linear(xb, x), aligned, m);
+}
+
+struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m)
+{
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_STACK], SEG_SS, 8, ways);
+    p->stack = (struct xstack){ (uint8_t)base, (int8_t)disp };
+    p->faults = p->ref != NULL;
+    if (p->ref)
+        return group_access(xb, p, m);
+    if (disp)
+        emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(base), disp);
+    return place_single(xb, p, disp ? T1 : place_of(base), false, m);
 }
 
 void place_fault_to_handler(struct xblock *xb, const struct xinsn *x)
@@ -229,16 +282,18 @@ void place_done(struct xblock *xb, struct pending *p)
 void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem *m)
 {
     if (m->ea == NO_REG)
-        emit_rm(&xb->e, op, reg, m->host, 0);
+        emit_rm(&xb->e, op, reg, m->host, m->disp);
     else
         emit_rsib(&xb->e, op, reg, T0, m->ea, 0, 0);
 }
 
 void place_host(struct xblock *xb, struct xmem *m, unsigned temp)
 {
-    emit_rsib(&xb->e, OP_W | 0x8d, temp, T0, m->ea, 0, 0);
-    m->ea = NO_REG;
-    m->host = temp;
+    if (m->ea == NO_REG)
+        emit_rm(&xb->e, OP_W | 0x8d, temp, m->host, m->disp);
+    else
+        emit_rsib(&xb->e, OP_W | 0x8d, temp, T0, m->ea, 0, 0);
+    *m = (struct xmem){ .ea = NO_REG, .host = temp };
 }
 
 /* --- behind the body --- */
@@ -256,7 +311,27 @@ static void place_site(struct xblock *xb, const uint8_t *at, const uint8_t *end)
         xb->e.overflow = true;
 }
 
-static void place_pending_miss(struct xblock *xb, const struct pending *p)
+void place_handled(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    if (p->leaves) {
+        emit_jmp_rx(e, xb->t->thunk.leave);
+        return;
+    }
+    if (p->end_host && !p->flags_host)
+        flags_from_frame(e);
+    emit_jmp_back(e, p->end);
+}
+
+static void place_to_handler(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    place_call_insn(xb, p);
+    emit_mov_imm32(e, T0, p->x->off);
+    emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
+}
+
+static void place_pending_single(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     uint8_t *aligned = NULL;
@@ -267,20 +342,15 @@ static void place_pending_miss(struct xblock *xb, const struct pending *p)
         aligned = e->p;
     }
     emit_here(e, p->from[0]);
-    place_site(xb, p->op, p->end);
+    if (!p->faults)
+        place_site(xb, p->op, p->end); /* a non-canonical address: never in the table */
     if (p->ea != T1)
         emit_rr(e, OP_W | 0x89, p->ea, T1);
     place_call_insn(xb, p);
     emit_mov_imm32(e, T0, p->access);
     emit_call_rx(e, xb->t->thunk.miss[p->flags_host]);
     emit_jmp_back(e, p->op);
-    if (p->leaves) {
-        emit_jmp_rx(e, xb->t->thunk.leave);
-    } else {
-        if (p->end_host && !p->flags_host)
-            flags_from_frame(e);
-        emit_jmp_back(e, p->end);
-    }
+    place_handled(xb, p);
     if (!aligned)
         return;
     if (e->p - aligned > 127)
@@ -288,6 +358,18 @@ static void place_pending_miss(struct xblock *xb, const struct pending *p)
     else if (!e->overflow)
         aligned[-1] = (uint8_t)(e->p - aligned);
     emit_jmp_back(e, p->checked);
+}
+
+static void place_pending_miss(struct xblock *xb, const struct pending *p)
+{
+    if (p->ref)
+        group_pending(xb, p);
+    else
+        place_pending_single(xb, p);
+    if (p->faults) {
+        place_site(xb, p->op, p->end);
+        place_to_handler(xb, p);
+    }
 }
 
 static void place_pending_leave(struct xblock *xb, const struct pending *p)
@@ -308,9 +390,7 @@ static void place_pending_vec(struct xblock *xb, const struct pending *p)
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * p->x->v.need, 0);
     EMIT(e, 0xe3, 5);
     emit_jmp_back(e, p->op);
-    place_call_insn(xb, p);
-    emit_mov_imm32(e, T0, p->x->off);
-    emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
+    place_to_handler(xb, p);
 }
 
 static void place_pending_callout(struct xblock *xb, const struct pending *p)
@@ -320,9 +400,7 @@ static void place_pending_callout(struct xblock *xb, const struct pending *p)
         emit_here(e, p->from[0]);
     else
         place_site(xb, p->op, p->op + 1);
-    place_call_insn(xb, p);
-    emit_mov_imm32(e, T0, p->x->off);
-    emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
+    place_to_handler(xb, p);
 }
 
 void place_emit_pending(struct xblock *xb)

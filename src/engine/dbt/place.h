@@ -29,9 +29,15 @@ static inline unsigned place_of(unsigned guest)
     return place[guest];
 }
 
-/* The frame of translated code, at RSP: guest registers without a host register, flags, the target of an indirect call. On the
+/* The frame of translated code, at RSP: guest registers without a host register, flags, the target of an indirect call ... On the
  * stack, because CPUs forward between accesses there best. */
-enum { FRAME_R10 = 0, FRAME_R11 = 8, FRAME_R13 = 16, FRAME_FLAGS = 40, FRAME_TARGET = 48, FRAME_RIP = 56, FRAME_SIZE = 64 };
+#define GROUP_SLOTS 6
+enum {
+    FRAME_R10 = 0, FRAME_R11 = 8, FRAME_R13 = 16, FRAME_FLAGS = 40, FRAME_TARGET = 48, FRAME_RIP = 56,
+    FRAME_SAVE = 64, FRAME_SAVE2 = 72, /* for thunk.single */
+    FRAME_GROUP = 80, /* host addresses of groups (group.c) */
+    FRAME_SIZE = FRAME_GROUP + 8 * GROUP_SLOTS
+};
 
 static inline int place_slot(unsigned n) { return n < 12 ? FRAME_R10 + 8 * ((int)n - 10) : FRAME_R13 + 8 * ((int)n - 13); }
 
@@ -68,7 +74,8 @@ enum xkind {
     X_RET,
 };
 
-enum { MEM_NONE = 0, MEM_READ = 1, MEM_WRITE = 2, MEM_QUIET = 4 }; /* both: read-modify-write. As ACC_READ and ACC_WRITE */
+/* Both of the former: read-modify-write. As ACC_READ and ACC_WRITE. QUIET: what is masked out does not fault; ALIGNED: must be, or faults. */
+enum { MEM_NONE = 0, MEM_READ = 1, MEM_WRITE = 2, MEM_QUIET = 4, MEM_ALIGNED = 8 };
 
 enum { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
@@ -77,16 +84,28 @@ struct xvec {
     uint8_t enc, map, tail, vvvv, opcode; /* tail: VEX.W, L, pp */
     uint8_t evex[3];
     uint8_t need;  /* VEC_* */
-    uint8_t align; /* mask of address bits that must be 0 */
+    bool align; /* to its size */
     bool reg_gpr, rm_gpr, vvvv_gpr, vvvv_write;
     bool rcx_out; /* writes RCX, which no field names */
     bool quiet;   /* under a mask: what is masked out does not fault */
     uint32_t regs; /* vector registers that it names */
 };
 
+/* An access that belongs to a group. */
+struct xref {
+    uint8_t group; /* or NO_GROUP */
+    bool head;     /* the first one */
+    int16_t rel;   /* bytes from the group's lowest */
+};
+enum { REF_OPERAND, REF_STACK, REFS };
+
+enum { THROUGH_NOT, THROUGH_FALL, THROUGH_TAKEN };
+
 /* One instruction of the block, classified. */
 struct xinsn {
     const struct insn *i; /* the block's own */
+    struct xref ref[REFS]; /* group.c */
+    uint8_t through;      /* the last of a block inside the translation: which way goes on in it */
     uint32_t op;          /* emit.h */
     uint16_t off;         /* in the page */
     uint8_t kind;
@@ -102,10 +121,25 @@ struct xinsn {
     struct xvec v;
 };
 
-/* Where the memory operand is: [T0 + ea], or, ea being NO_REG, [host]. */
+/* Where the memory operand is: [T0 + ea], or, ea being NO_REG, [host + disp]. */
 struct xmem {
     unsigned ea, host;
+    int32_t disp;
 };
+
+/* An access of a stack instruction: 8 bytes at guest register base + disp. base: NO_REG: none. */
+struct xstack {
+    uint8_t base;
+    int8_t disp;
+};
+
+/* Accesses with one check (group.c). */
+struct xgroup {
+    uint8_t slot, ways; /* all accesses' */
+    uint16_t span;      /* bytes */
+};
+#define NO_GROUP  0xffu
+#define GROUP_MAX 32
 
 /* Code to be written behind the block's body. */
 enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_CALLOUT, PEND_VEC };
@@ -121,13 +155,18 @@ struct pending {
     uint8_t *op, *checked, *end; /* where to go on: with the addend; after the check; behind the instruction */
     uint32_t access;
     const struct xinsn *x;
+    const struct xref *ref; /* PEND_MISS of a group, or NULL */
+    struct xstack stack;
+    bool faults;            /* a fault of the host there is for the handler: alignment */
 };
 
+#define XBLOCK_MAX  80 /* instructions */
 #define PENDING_MAX 256
 #define MISS_MAX    16
 #define SHORT_MAX   32
 
-/* JRCXZ reaches 127 bytes only: on the way there is a long branch for each. */
+/* JRCXZ reaches 127 bytes only: a long branch for each lies in front of the block, or else on the way. */
+#define STONES_MAX 10
 struct xshort {
     uint8_t *rel8;
     uint8_t **from;
@@ -138,18 +177,22 @@ struct xblock {
     struct dbt *t;
     struct cpu *cpu;
     unsigned n;
-    struct xinsn x[BLOCK_MAX];
+    struct xinsn x[XBLOCK_MAX];
+    unsigned naccesses, ngroups;
+    struct xgroup group[GROUP_MAX];
     bool flags_host, flags_mem;
     uint8_t vec_ok;  /* VEC_* that were checked */
     unsigned npending;
     struct pending pending[PENDING_MAX];
+    uint8_t *stones;  /* long branches in front of the block, for its first short ones */
+    unsigned nstones, stones_used;
     unsigned nshort;
     struct xshort shorts[SHORT_MAX];
     uint8_t *miss[MISS_MAX]; /* rel32s that the last instruction's handler must do */
     unsigned nmiss;
 };
 
-/* decode.c: classify; false when code and decoded block disagree (somebody is writing to it). */
+/* decode.c: classify, behind what is there already; false when code and decoded block disagree (somebody is writing to it). */
 bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, unsigned off);
 
 /* place.c */
@@ -159,15 +202,23 @@ void flags_load(struct xblock *xb); /* make the host's flags right */
 unsigned place_get(struct xblock *xb, unsigned n, unsigned temp);
 /* dst = effective address (no segment) of i's memory operand; destroys T0, T1. wide: 64-bit result. */
 void place_ea(struct xblock *xb, const struct xinsn *x, unsigned dst, bool wide);
+/* T1 = linear address of the explicit operand + shift; destroys T0. */
+void place_linear_at(struct xblock *xb, const struct xinsn *x, int32_t shift);
 /* Make x's explicit memory operand accessible, whatever checks that takes. The returned struct pending wants its `end`: call place_done()
  * behind the instruction. T2 is free after. */
 struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m);
+/* The same for the access of a stack instruction: 8 bytes at guest register base (which has a host register) + disp. T1 and T2 are free after. */
+struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m);
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
-/* The same for size bytes at linear address ea (a host register that stays). */
-struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned seg, unsigned size, unsigned ways,
-                             bool aligned, struct xmem *m);
+/* Parts of an access at the linear address in ea: to p->from[1] when size bytes may cross into another page; T0 = the table's entry. */
+void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size);
+void place_entry(struct xblock *xb, unsigned ea, unsigned ways);
+/* Behind the call of a thunk that did the instruction: go on behind it, or leave. */
+void place_handled(struct xblock *xb, const struct pending *p);
+/* The smallest k with 1 << k >= size. */
+static inline unsigned place_log2(unsigned size) { return size <= 1 ? 0 : 32 - (unsigned)__builtin_clz(size - 1); }
 void place_done(struct xblock *xb, struct pending *p);
 /* An instruction with that operand. imm: bytes of immediate that will follow. */
 void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem *m);
@@ -175,6 +226,8 @@ void place_emit(struct xblock *xb, uint32_t op, unsigned reg, const struct xmem 
 void place_host(struct xblock *xb, struct xmem *m, unsigned temp);
 /* The host's fault in the instruction that begins here is for x's handler; then the block is left. */
 void place_fault_to_handler(struct xblock *xb, const struct xinsn *x);
+/* Leave room for the long branches of about n accesses, in front of the block. */
+void place_stones(struct xblock *xb, unsigned n);
 /* Branch to what belongs to *from if T0 is zero. */
 void place_jrcxz(struct xblock *xb, uint8_t **from);
 /* Branch over it all when T0 is zero; else, to what belongs to *from. */
@@ -185,6 +238,12 @@ void place_island(struct xblock *xb, bool over);
 void place_island_soon(struct xblock *xb);
 struct pending *place_pend(struct xblock *xb, enum pending_kind kind, const struct xinsn *x);
 void place_emit_pending(struct xblock *xb);
+
+/* group.c */
+void group_find(struct xblock *xb); /* fill in xb->group and each ref */
+/* The access of p, whose ref is set. */
+struct pending *group_access(struct xblock *xb, struct pending *p, struct xmem *m);
+void group_pending(struct xblock *xb, const struct pending *p);
 
 /* insn.c: any instruction that does not end a block. */
 void x_emit(struct xblock *xb, const struct xinsn *x);
@@ -206,5 +265,7 @@ void x_mxcsr(struct xblock *xb, const struct xinsn *x);
 /* branch.c: the block's last instruction, if it ends it; else where control goes on. */
 void x_emit_end(struct xblock *xb, const struct xinsn *x);
 void x_emit_fall(struct xblock *xb, unsigned next);
+/* A branch behind which the translation goes on: x->through. */
+void x_emit_through(struct xblock *xb, const struct xinsn *x);
 
 #endif

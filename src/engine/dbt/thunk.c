@@ -38,6 +38,9 @@ static void thunk_load_all(struct emit *e, int shift)
         if (h == RAX)
             emit_rm(e, OP_W | 0x89, h, RSP, shift + place_slot(n));
     }
+    emit_mov_imm32(e, RAX, 0);
+    for (int n = 0; n < GROUP_SLOTS; n++) /* whatever they held, C code may have made it wrong */
+        emit_rm(e, OP_W | 0x89, RAX, RSP, shift + FRAME_GROUP + 8 * n);
     emit_data(e, OP_W | 0x8b, TBASE, DATA_OFF(read), 0);
     emit_cpu(e, 0x8b, RAX, CPU_OFF(aflags));
     emit_rm(e, 0x89, RAX, RSP, shift + FRAME_FLAGS);
@@ -50,9 +53,9 @@ static void thunk_load_all(struct emit *e, int shift)
 
 static void thunk_epilogue(struct emit *e)
 {
-    EMIT(e, 0x48, 0x83, 0xc4, THUNK_STACK, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3);
+    EMIT(e, 0x48, 0x81, 0xc4, THUNK_STACK, 0, 0, 0, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3);
 }
-_Static_assert(THUNK_STACK < 128 && THUNK_STACK % 16 == 8, "the immediate above, and alignment");
+_Static_assert(THUNK_STACK < 256 && THUNK_STACK % 16 == 8, "the immediate above, and alignment");
 
 /* --- vector registers --- */
 
@@ -166,7 +169,7 @@ static const uint8_t *thunk_enter(struct emit *e)
     emit_align(e, 16);
     const uint8_t *at = emit_rx(e, e->p);
     EMIT(e, 0xf3, 0x0f, 0x1e, 0xfa); /* endbr64 */
-    EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, THUNK_STACK);
+    EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x81, 0xec, THUNK_STACK, 0, 0, 0);
     emit_data(e, OP_W | 0x89, RDI, DATA_OFF(target), 0);
     thunk_load_all(e, 0);
     emit_data(e, 0xff, 4, DATA_OFF(target), 0); /* jmp */
@@ -266,8 +269,9 @@ static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, con
     cpu->r[R_RIP] = cpu->start_rip + i->len;
     cpu->insn = i;
     t->stats->misses++;
-    unsigned ways = access >> 28 & 7;
-    uint64_t addend = ways & MEM_QUIET ? 0 : flat_fill(&t->flat, lin, access >> 20 & 255, ways);
+    unsigned ways = access >> 28, size = access >> 20 & 255;
+    bool handler = ways & MEM_QUIET || (ways & MEM_ALIGNED && lin & (size - 1)); /* alignment is checked first */
+    uint64_t addend = handler ? 0 : flat_fill(&t->flat, lin, size, ways & (MEM_READ | MEM_WRITE));
     if (unlikely(t->trace))
         dbt_trace_miss(t, cpu, i, lin, access, addend);
     if (addend)
@@ -302,6 +306,38 @@ static const uint8_t *thunk_miss(struct emit *e, bool host)
     return at;
 }
 
+/* An access by itself, whose group could not be checked as a whole. T1 and T2 are for the miss. */
+static const uint8_t *thunk_single(struct emit *e, const uint8_t *miss, bool write, unsigned log)
+{
+    const uint8_t *at = emit_rx(e, e->p);
+    const int save = 8 + FRAME_SAVE;
+    unsigned table = TBASE;
+    emit_rm(e, OP_W | 0x89, T0, RSP, save);
+    if (log) {
+        emit_rm(e, OP_W | 0x8d, T0, T1, (1 << log) - 1);
+        place_pext(e, T0, T0, DATA_OFF(mask_cross) + 8 * log);
+        EMIT(e, 0xe3, 2, 0xeb, 21); /* jrcxz over the jmp over what follows */
+        uint8_t *from = e->p;
+        place_pext(e, T0, T1, DATA_OFF(mask_low) + 8 * log);
+        EMIT(e, 0xe3, 10); /* jrcxz: the beginning of a page */
+        emit_rm(e, OP_W | 0x8b, T0, RSP, save);
+        emit_jmp_rx(e, miss);
+        e->overflow |= e->p - from != 21;
+    }
+    place_pext(e, T0, T1, DATA_OFF(mask_page));
+    if (write) {
+        emit_rm(e, OP_W | 0x89, T2, RSP, 8 + FRAME_SAVE2);
+        emit_data(e, OP_W | 0x8b, table = T2, DATA_OFF(write), 0);
+    }
+    emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
+    if (write)
+        emit_rm(e, OP_W | 0x8b, T2, RSP, 8 + FRAME_SAVE2);
+    EMIT(e, 0xe3, 1, 0xc3); /* jrcxz over the ret */
+    emit_rm(e, OP_W | 0x8b, T0, RSP, save);
+    emit_jmp_rx(e, miss);
+    return at;
+}
+
 bool dbt_thunks_make(struct dbt *t)
 {
     struct emit e = { .t = t, .p = t->rw + DBT_SITE_MIN, .end = t->rw + DBT_CODE };
@@ -315,6 +351,8 @@ bool dbt_thunks_make(struct dbt *t)
         k->callout_end[host] = thunk_callout_end(&e, host);
         k->miss[host] = thunk_miss(&e, host);
         k->vec_enter[host] = thunk_vec_enter(&e, host);
+        for (unsigned n = 0; n < 14; n++)
+            k->single[host][n / 7][n % 7] = thunk_single(&e, k->miss[host], n / 7, n % 7);
     }
     t->shared = t->used = (uint32_t)(e.p - t->rw);
     return !e.overflow;

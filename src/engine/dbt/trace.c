@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "engine/dbt/place.h"
 #include "engine/trace.h"
+#include "ram/ram.h"
 
 static const char *trace_name(const struct insn *i) { return ZydisMnemonicGetString((ZydisMnemonic)i->op); }
 
@@ -136,19 +137,22 @@ static void trace_host(const struct dbt *t, const struct cpu *cpu, const uint8_t
     }
 }
 
-void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *code, const uint8_t *start)
+void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *page, const uint8_t *start)
 {
-    uint64_t rip = cpu->r[R_RIP];
-    unsigned at = 0;
+    const struct xblock *xb = t->work;
+    uint64_t lin = cpu->r[R_RIP] & ~0xfffULL;
+    unsigned bytes = 0;
     if (!(t->trace & (ENGINE_TRACE_BLOCKS | ENGINE_TRACE_HOST)))
         return;
+    for (unsigned n = 0; n < xb->n; n++)
+        bytes += xb->x[n].i->len;
     log_msg(LOG_INFO, "trace: cpu %u: block %016" PRIx64 " at guest-physical %" PRIx64 ": %u instructions, %u bytes; %u bytes of host code",
-            cpu->index, rip, b->page->gpa | b->off, b->n, b->len, (unsigned)(t->work->e.p - start));
-    for (unsigned n = 0; n < b->n; at += b->insn[n].len, n++) {
+            cpu->index, lin + b->off, b->page->gpa | b->off, xb->n, bytes, (unsigned)(xb->e.p - start));
+    for (const struct xinsn *x = xb->x; x < xb->x + xb->n; x++) {
         char hex[48], text[128];
-        if (!trace_disassemble(code + at, b->len - at, rip + at, hex, text, sizeof(text)))
+        if (!trace_disassemble(page + x->off, PAGE_SIZE - x->off, lin + x->off, hex, text, sizeof(text)))
             return; /* somebody is writing to it */
-        trace_line(cpu, "guest", rip + at, hex, text, t->work->x[n].kind == X_CALL ? "; by its handler" : "");
+        trace_line(cpu, "guest", lin + x->off, hex, text, x->kind == X_CALL ? "; by its handler" : "");
     }
     if (t->trace & ENGINE_TRACE_HOST)
         trace_host(t, cpu, start);

@@ -133,12 +133,13 @@ static bool vec_encoding(struct xinsn *x, const struct decoded *d)
 bool x_classify_vec(struct xinsn *x, const struct decoded *d)
 {
     const struct stub *s = x->i->stub;
-    if (!s || d->z.raw.imm[1].size || s->c.flags & (HX_MMX | HX_X87) || s->c.packed || s->c.whole)
+    if (!s || d->z.raw.imm[1].size || s->c.flags & (HX_MMX | HX_X87) || s->c.packed || s->c.whole ||
+        (s->c.align && s->c.align + 1u != s->c.mem_size))
         return false;
     x->op = 0;
     if (!vec_need_bits(&s->c, &x->v.need) || !vec_operands(x, d) || !vec_encoding(x, d))
         return false;
-    x->v.align = s->c.align;
+    x->v.align = s->c.align != 0;
     x->v.quiet = s->c.mask_reg;
     x->size = s->c.mem_size;
     x->mem = !s->c.mem_size ? MEM_NONE : s->c.mem_write ? MEM_WRITE : MEM_READ;
@@ -227,7 +228,8 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
     const struct xvec *v = &x->v;
     bool sib = x->mem && m->ea != NO_REG;
     unsigned b = sib ? T0 : x->mem ? m->host : rm, index = sib ? m->ea : 0;
-    unsigned modrm = (reg & 7) << 3 | (sib ? 4 : (x->mem ? 0 : 0xc0) | (b & 7));
+    bool far = x->mem && !sib && m->disp; /* with a displacement of 32 bits: EVEX would scale a short one */
+    unsigned modrm = (reg & 7) << 3 | (sib ? 4 : (far ? 0x80 : x->mem ? 0 : 0xc0) | (b & 7));
     switch (v->enc) {
     case ENC_LEGACY:
         if (x->mem)
@@ -247,6 +249,8 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
     }
     if (sib && v->enc != ENC_LEGACY)
         emit_byte(e, (index & 7) << 3 | (b & 7));
+    if (far && v->enc != ENC_LEGACY)
+        emit_u32(e, (uint32_t)m->disp);
     emit_bytes(e, x->imm, x->imm_len);
 }
 
@@ -264,7 +268,7 @@ static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, co
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
             (op->mem.base != ZYDIS_REGISTER_RCX || (m->ea == NO_REG ? op->mem.index != ZYDIS_REGISTER_NONE
                                                                     : (unsigned)op->mem.index != ZYDIS_REGISTER_RAX + m->ea) ||
-             op->mem.disp.value || op->size / 8 != x->size))
+             op->mem.disp.value != (m->ea == NO_REG ? m->disp : 0) || op->size / 8 != x->size))
             return false;
         if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM)
             regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);

@@ -115,6 +115,8 @@ void cache_fini(struct interp *it);
 /* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (straddles a page, MMIO): use the step
  * path. May raise #PF. */
 struct block *cache_lookup(struct interp *it, struct cpu *cpu);
+/* The block at offset off of a page, if there is one. */
+const struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off);
 /* Guest-physical address of code at lin, like mmu_fetch(). */
 uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin);
 void cache_flushed(struct interp *it, const struct tlb_flush *f); /* cpu_ops.tlb_flushed */

@@ -1,0 +1,347 @@
+/* Accesses that go together: one check for all accesses of a block that reach a few bytes around the same address.
+ *
+ * Most blocks touch the same object or stack frame several times. Where the linear addresses differ by what is known at translation
+ * (the same registers, changed by constants only), the first access checks the whole range from the lowest byte to
+ * the highest one, and keeps the host's address of the lowest in the frame. The others are three host instructions: load that, leave
+ * if it is zero, do it. Zero means that the range as a whole cannot be touched directly (it crosses into another page, or the table
+ * has no entry for the strongest access of the group); then each access looks for itself, out of line, with all its own checks,
+ * so that nothing is translated, faults, or is marked dirty, before the access that does so comes.
+ *
+ * Nothing can take an address away between the check and the accesses: mappings and permissions change only in C code, and whatever
+ * comes back from there into translated code clears the frame's addresses (thunk.c). */
+#include "engine/dbt/place.h"
+
+#include <string.h>
+
+/* --- which go together --- */
+
+#define GROUP_SPAN  256
+#define VALUE_NONE  0u /* origin of absent registers */
+#define VALUE_RIP   1u
+
+/* What a register holds, as far as translation knows: something unknown plus delta. */
+struct value {
+    uint32_t origin;
+    int64_t delta;
+};
+
+/* A group while the block is looked through. */
+struct range {
+    uint32_t base, index; /* origins */
+    uint8_t scale, seg, ways;
+    bool open;
+    int64_t lo, hi;
+    unsigned first, last, count; /* accesses */
+};
+
+#define ACCESS_MAX (2 * XBLOCK_MAX)
+
+struct scan {
+    struct value r[16];
+    uint32_t origins;
+    unsigned nranges, naccesses;
+    struct range range[ACCESS_MAX];
+    struct {
+        struct xref *ref;
+        unsigned range;
+        int64_t at;
+    } access[ACCESS_MAX];
+};
+
+static struct value value_new(struct scan *s) { return (struct value){ .origin = ++s->origins }; }
+
+static void scan_changed(struct scan *s, unsigned reg) { s->r[reg] = value_new(s); }
+
+/* The register gets what `from` held, plus delta. */
+static void scan_derived(struct scan *s, unsigned reg, unsigned from, int64_t delta)
+{
+    s->r[reg] = (struct value){ s->r[from].origin, s->r[from].delta + delta };
+}
+
+static struct range *scan_range(struct scan *s, const struct range *want)
+{
+    for (unsigned n = s->nranges; n-- > 0;) {
+        struct range *g = &s->range[n];
+        if (!g->open || g->base != want->base || g->index != want->index || g->scale != want->scale || g->seg != want->seg)
+            continue;
+        int64_t lo = want->lo < g->lo ? want->lo : g->lo, hi = want->hi > g->hi ? want->hi : g->hi;
+        if (hi - lo <= GROUP_SPAN) {
+            g->lo = lo, g->hi = hi;
+            return g;
+        }
+    }
+    struct range *g = &s->range[s->nranges++];
+    *g = *want;
+    g->open = true;
+    g->first = s->naccesses;
+    return g;
+}
+
+/* want: the range of this one access. */
+static void scan_access(struct scan *s, struct xref *ref, const struct range *want)
+{
+    struct range *g = scan_range(s, want);
+    g->ways |= want->ways;
+    g->last = s->naccesses;
+    g->count++;
+    s->access[s->naccesses].ref = ref;
+    s->access[s->naccesses].range = (unsigned)(g - s->range);
+    s->access[s->naccesses++].at = want->lo;
+}
+
+static void scan_operand(struct scan *s, struct xinsn *x)
+{
+    const struct insn *i = x->i;
+    struct range want = { .seg = i->seg >= SEG_FS ? i->seg : 0, .ways = x->mem, .scale = i->scale };
+    struct value base = { VALUE_NONE, 0 }, index = { VALUE_NONE, 0 };
+    if (!x->mem || i->asz != 8 || (x->kind == X_VEC && x->v.quiet) || i->disp != (int32_t)i->disp || !x->size || x->size > 64 ||
+        (x->size & (x->size - 1)))
+        return;
+    if (i->base == R_RIP)
+        base = (struct value){ VALUE_RIP, x->off + i->len };
+    else if (i->base < 16)
+        base = s->r[i->base];
+    if (i->index < 16)
+        index = s->r[i->index];
+    else
+        want.scale = 0;
+    want.base = base.origin, want.index = index.origin;
+    want.lo = base.delta + (int64_t)((uint64_t)index.delta << want.scale) + i->disp;
+    want.hi = want.lo + x->size;
+    scan_access(s, &x->ref[REF_OPERAND], &want);
+}
+
+static void scan_stack(struct scan *s, struct xinsn *x, unsigned reg, int disp, unsigned ways)
+{
+    struct range want = { .base = s->r[reg].origin, .ways = (uint8_t)ways, .lo = s->r[reg].delta + disp };
+    want.hi = want.lo + 8;
+    scan_access(s, &x->ref[REF_STACK], &want);
+}
+
+/* ADD, SUB, INC, DEC with a constant, MOV between registers. False: something else. */
+static bool scan_known(struct scan *s, const struct xinsn *x)
+{
+    const struct insn *i = x->i;
+    if (i->osz != 8 || x->rm == NO_REG || x->mem)
+        return false;
+    switch (i->op) {
+    case ZYDIS_MNEMONIC_MOV:
+        if (i->form != FORM_RR)
+            return false;
+        scan_derived(s, i->r0 / 8, i->r1 / 8, 0);
+        return true;
+    case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_SUB:
+        if (i->form != FORM_RI)
+            return false;
+        scan_derived(s, x->rm, x->rm, i->op == ZYDIS_MNEMONIC_ADD ? (int64_t)i->imm : -(int64_t)i->imm);
+        return true;
+    case ZYDIS_MNEMONIC_INC: case ZYDIS_MNEMONIC_DEC:
+        scan_derived(s, x->rm, x->rm, i->op == ZYDIS_MNEMONIC_INC ? 1 : -1);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void scan_lea(struct scan *s, const struct xinsn *x)
+{
+    const struct insn *i = x->i;
+    if (i->osz == 8 && i->asz == 8 && i->base < 16 && i->index == R_ZERO)
+        scan_derived(s, x->reg, i->base, i->disp);
+    else
+        scan_changed(s, x->reg);
+}
+
+static void scan_written(struct scan *s, const struct xinsn *x)
+{
+    if (x->ext == NO_REG && x->reg != NO_REG && x->reg_write)
+        scan_changed(s, x->reg);
+    if (!x->mem && x->rm != NO_REG && x->rm_write)
+        scan_changed(s, x->rm);
+}
+
+static void scan_vec(struct scan *s, const struct xinsn *x)
+{
+    const struct xvec *v = &x->v;
+    if (v->reg_gpr && x->reg_write)
+        scan_changed(s, x->reg);
+    if (v->rm_gpr && x->rm_write)
+        scan_changed(s, x->rm);
+    if (v->vvvv_gpr && v->vvvv_write)
+        scan_changed(s, v->vvvv);
+    if (v->rcx_out)
+        scan_changed(s, RCX);
+}
+
+/* C code runs here: no address is good behind it, and no register known. */
+static void scan_barrier(struct scan *s)
+{
+    for (unsigned n = 0; n < s->nranges; n++)
+        s->range[n].open = false;
+    for (unsigned n = 0; n < 16; n++)
+        scan_changed(s, n);
+}
+
+static void scan_registers(struct scan *s, struct xinsn *x)
+{
+    switch (x->kind) {
+    case X_NOTHING: case X_CLI: case X_STI: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
+        break;
+    case X_GENERIC:
+        if (!scan_known(s, x))
+            scan_written(s, x);
+        break;
+    case X_LEA: scan_lea(s, x); break;
+    case X_MOV_IMM: case X_BSWAP: scan_changed(s, x->rm); break;
+    case X_VEC: scan_vec(s, x); break;
+    case X_CMPXCHG: scan_changed(s, RAX); break;
+    case X_MUL: case X_EXTEND:
+        scan_changed(s, RAX);
+        scan_changed(s, RDX);
+        break;
+    case X_PUSH: case X_PUSHF: case X_CALL_REL: case X_CALL_IND:
+        scan_stack(s, x, RSP, -8, MEM_WRITE);
+        scan_derived(s, RSP, RSP, -8);
+        break;
+    case X_POP:
+        scan_stack(s, x, RSP, 0, MEM_READ);
+        scan_derived(s, RSP, RSP, 8);
+        scan_changed(s, x->rm);
+        break;
+    case X_RET: scan_stack(s, x, RSP, 0, MEM_READ); break;
+    case X_LEAVE:
+        scan_stack(s, x, RBP, 0, MEM_READ);
+        scan_derived(s, RSP, RBP, 8);
+        scan_changed(s, RBP);
+        break;
+    default: scan_barrier(s); break; /* X_CALL; X_HIGH is rare */
+    }
+}
+
+/* Slots of the frame for the groups that are worth it. */
+static void scan_assign(struct scan *s, struct xblock *xb)
+{
+    unsigned busy[GROUP_SLOTS] = { 0 }; /* 1 + the last access that uses it */
+    uint8_t group[ACCESS_MAX];
+    xb->naccesses = s->naccesses;
+    xb->ngroups = 0;
+    for (unsigned n = 0; n < s->nranges; n++) {
+        const struct range *g = &s->range[n];
+        unsigned slot = 0;
+        while (slot < GROUP_SLOTS && busy[slot] > g->first)
+            slot++;
+        group[n] = NO_GROUP;
+        if (g->count < 2 || slot == GROUP_SLOTS || xb->ngroups == GROUP_MAX)
+            continue;
+        busy[slot] = g->last + 1;
+        group[n] = (uint8_t)xb->ngroups;
+        xb->group[xb->ngroups++] = (struct xgroup){ (uint8_t)slot, g->ways, (uint16_t)(g->hi - g->lo) };
+    }
+    for (unsigned n = 0; n < s->naccesses; n++) {
+        const struct range *g = &s->range[s->access[n].range];
+        struct xref *ref = s->access[n].ref;
+        ref->group = group[s->access[n].range];
+        ref->head = g->first == n;
+        ref->rel = (int16_t)(s->access[n].at - g->lo);
+    }
+}
+
+void group_find(struct xblock *xb)
+{
+    struct scan s;
+    s.origins = VALUE_RIP;
+    s.nranges = s.naccesses = 0;
+    for (unsigned n = 0; n < 16; n++)
+        scan_changed(&s, n);
+    for (unsigned n = 0; n < xb->n; n++) {
+        struct xinsn *x = &xb->x[n];
+        x->ref[REF_OPERAND].group = x->ref[REF_STACK].group = NO_GROUP;
+        if (x->kind != X_CALL && x->kind != X_HIGH)
+            scan_operand(&s, x);
+        scan_registers(&s, x);
+    }
+    scan_assign(&s, xb);
+}
+
+/* --- emission --- */
+
+#define SLOT(g) (FRAME_GROUP + 8 * (int)(g)->slot)
+
+/* T1 = linear address of the access, or of the group's lowest byte. */
+static void group_address(struct xblock *xb, const struct xinsn *x, const struct xstack *stack, int32_t shift)
+{
+    struct emit *e = &xb->e;
+    if (stack) {
+        emit_rm(e, OP_W | 0x8d, T1, place_of(stack->base), stack->disp + shift);
+        return;
+    }
+    place_linear_at(xb, x, shift);
+}
+
+/* The first one: T1 = the lowest byte's address, T0 = the host's. */
+static void group_head(struct xblock *xb, struct pending *p, const struct xgroup *g)
+{
+    struct emit *e = &xb->e;
+    group_address(xb, p->x, p->stack.base != NO_REG ? &p->stack : NULL, -p->ref->rel);
+    place_check_cross(xb, p, T1, g->span);
+    place_entry(xb, T1, g->ways);
+    place_jrcxz(xb, &p->from[0]);
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
+    emit_rm(e, OP_W | 0x89, T0, RSP, SLOT(g));
+}
+
+struct pending *group_access(struct xblock *xb, struct pending *p, struct xmem *m)
+{
+    const struct xgroup *g = &xb->group[p->ref->group];
+    if (p->ref->head) {
+        group_head(xb, p, g);
+    } else {
+        emit_rm(&xb->e, OP_W | 0x8b, T0, RSP, SLOT(g));
+        place_jrcxz(xb, &p->from[0]);
+    }
+    p->op = xb->e.p;
+    *m = (struct xmem){ .ea = NO_REG, .host = T0, .disp = p->ref->rel };
+    return p;
+}
+
+/* The range seems to cross into another page: does it? */
+static void group_pending_cross(struct xblock *xb, const struct pending *p, const struct xgroup *g)
+{
+    struct emit *e = &xb->e;
+    emit_here(e, p->from[1]);
+    place_pext(e, T0, T1, DATA_OFF(mask_page));
+    EMIT(e, 0x48, 0xf7, 0xd1); /* not rcx */
+    emit_rm(e, OP_W | 0x8d, T2, T1, g->span - 1);
+    place_pext(e, T2, T2, DATA_OFF(mask_page));
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 1);
+    uint8_t *cross = NULL;
+    place_jrcxnz(xb, &cross);
+    emit_jmp_back(e, p->checked);
+    emit_here(e, cross);
+}
+
+/* This access by itself. */
+void group_pending(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    const struct xgroup *g = &xb->group[p->ref->group];
+    if (p->from[1])
+        group_pending_cross(xb, p, g);
+    emit_here(e, p->from[0]);
+    if (p->ref->head) {
+        emit_rm(e, OP_W | 0xc7, 0, RSP, SLOT(g));
+        emit_u32(e, 0);
+        emit_rm(e, OP_W | 0x8d, T1, T1, p->ref->rel);
+    } else {
+        group_address(xb, p->x, p->stack.base != NO_REG ? &p->stack : NULL, 0);
+    }
+    emit_mov_imm64(e, T2, (uintptr_t)p->x->i);
+    emit_mov_imm32(e, T0, p->access);
+    unsigned log = place_log2(p->access >> 20 & 255);
+    emit_call_rx(e, xb->t->thunk.single[p->flags_host][(p->access >> 28 & MEM_WRITE) != 0][log]);
+    uint8_t *direct = emit_jmp(e);
+    place_handled(xb, p);
+    emit_here(e, direct);
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, -p->ref->rel);
+    emit_jmp_back(e, p->op);
+}
