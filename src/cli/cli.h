@@ -53,6 +53,8 @@ int cmd_rm(int argc, char **argv);
 void cmd_rm_help(void);
 int cmd_mem_set(int argc, char **argv);
 void cmd_mem_set_help(void);
+int cmd_api(int argc, char **argv);
+void cmd_api_help(void);
 int cmd_doctor(int argc, char **argv);
 void cmd_doctor_help(void);
 int cmd_image(int argc, char **argv);

@@ -35,6 +35,7 @@ const struct cli_verb cli_verbs[] = {
     { "rm", "Forget machines that do not run.", "vitro rm NAME ... [--force] [--json]", cmd_rm_help, cmd_rm },
     { "mem-set", "Ask a guest to live with less memory, or with more again.", "vitro mem-set NAME SIZE [--json]",
       cmd_mem_set_help, cmd_mem_set },
+    { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create|info|check|convert|resize|commit FILE ...", cmd_image_help, cmd_image },
     { "doctor", "Say what this host offers, and which engine 'auto' takes.", "vitro doctor [--json]",

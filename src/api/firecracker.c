@@ -1,0 +1,444 @@
+/* The Firecracker API's paths. See firecracker.h. Thread: the machine's, no lock held. */
+#include "api/firecracker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "engine/engine.h"
+#include "machine/host.h"
+#include "machine/vm.h"
+
+#define FC_KEY "fault_message"
+
+/* A request, as its handler gets it. */
+struct fc_call {
+    struct firecracker *f;
+    const char *method;
+    const char *id; /* behind the path: drives/ID */
+    json_t *body;   /* an object; NULL for GET */
+    struct api_reply *r;
+};
+
+static void fc_done(struct fc_call *k) { k->r->status = 204; }
+
+static void fc_fault(struct fc_call *k, const char *text) { api_reply_error(k->r, 400, FC_KEY, "%s", text); }
+
+/* Only before the start; says so if it is too late. */
+static bool fc_early(struct fc_call *k)
+{
+    if (k->f->vm)
+        fc_fault(k, "the requested operation is not supported after starting the microVM");
+    return !k->f->vm;
+}
+
+static bool fc_late(struct fc_call *k)
+{
+    if (!k->f->vm)
+        fc_fault(k, "the requested operation is not supported before starting the microVM");
+    return k->f->vm != NULL;
+}
+
+/* -- looking -- */
+
+static void fc_root(struct fc_call *k)
+{
+    const struct vm *vm = k->f->vm;
+
+    api_reply_json(k->r, 200, json_pack("{s:s, s:s, s:s, s:s}", "app_name", "vitro", "id", k->f->id, "state",
+                                        !vm ? "Not started" : vm->life.paused ? "Paused" : "Running", "vmm_version",
+                                        FC_VERSION));
+}
+
+static void fc_version(struct fc_call *k)
+{
+    api_reply_json(k->r, 200, json_pack("{s:s}", "firecracker_version", FC_VERSION));
+}
+
+static void fc_vm_config(struct fc_call *k)
+{
+    const struct firecracker *f = k->f;
+
+    api_reply_json(k->r, 200, json_pack("{s:O, s:O?, s:O, s:O, s:O?}", "machine-config", f->machine, "boot-source", f->boot,
+                                        "drives", f->drives, "network-interfaces", f->nets, "balloon", f->balloon));
+}
+
+/* -- configuring -- */
+
+static void fc_machine_config(struct fc_call *k)
+{
+    const json_t *cpus = json_object_get(k->body, "vcpu_count"), *mib = json_object_get(k->body, "mem_size_mib");
+
+    if (!strcmp(k->method, "GET")) {
+        json_incref(k->f->machine);
+        api_reply_json(k->r, 200, k->f->machine);
+        return;
+    }
+    if (!fc_early(k))
+        return;
+    if (!strcmp(k->method, "PUT") && (!cpus || !mib))
+        fc_fault(k, "machine-config needs vcpu_count and mem_size_mib");
+    else if ((cpus && !json_is_integer(cpus)) || (mib && !json_is_integer(mib)))
+        fc_fault(k, "vcpu_count and mem_size_mib are whole numbers");
+    else if (cpus && (json_integer_value(cpus) < 1 || json_integer_value(cpus) > MAX_VCPUS))
+        fc_fault(k, "vcpu_count is not between 1 and 64");
+    else if (mib && (json_integer_value(mib) < 2 || json_integer_value(mib) > (json_int_t)(CONFIG_MEMORY_MAX >> 20)))
+        fc_fault(k, "mem_size_mib is not between 2 and 1048576");
+    else if (json_object_update(k->f->machine, k->body) < 0)
+        fc_fault(k, "out of memory");
+    else
+        fc_done(k);
+}
+
+static void fc_keep(struct fc_call *k, json_t **place)
+{
+    json_decref(*place);
+    *place = json_incref(k->body);
+    fc_done(k);
+}
+
+static void fc_boot_source(struct fc_call *k)
+{
+    const char *path = json_string_value(json_object_get(k->body, "kernel_image_path"));
+
+    if (!fc_early(k))
+        return;
+    if (!path)
+        fc_fault(k, "boot-source needs kernel_image_path");
+    else if (access(path, R_OK) < 0)
+        api_reply_error(k->r, 400, FC_KEY, "the kernel file cannot be opened: %s: %s", path, strerror(errno));
+    else
+        fc_keep(k, &k->f->boot);
+}
+
+/* Put an object with its id into a list, in the place of an older one. */
+static void fc_put(struct fc_call *k, json_t *list, const char *key, size_t most)
+{
+    const char *id = json_string_value(json_object_get(k->body, key));
+    json_t *old;
+    size_t i;
+
+    if (!id || strcmp(id, k->id)) {
+        api_reply_error(k->r, 400, FC_KEY, "%s is missing, or is not the one of the path", key);
+        return;
+    }
+    json_array_foreach(list, i, old)
+    {
+        if (!strcmp(json_string_value(json_object_get(old, key)), id)) {
+            json_array_set(list, i, k->body);
+            fc_done(k);
+            return;
+        }
+    }
+    if (json_array_size(list) >= most || json_array_append(list, k->body) < 0)
+        fc_fault(k, "there are too many devices");
+    else
+        fc_done(k);
+}
+
+static void fc_drive_put(struct fc_call *k)
+{
+    if (!fc_early(k))
+        return;
+    if (json_is_object(json_object_get(k->body, "rate_limiter")))
+        fc_fault(k, "rate_limiter is not supported yet");
+    else if (!json_is_string(json_object_get(k->body, "path_on_host")))
+        fc_fault(k, "a drive needs path_on_host");
+    else
+        fc_put(k, k->f->drives, "drive_id", FC_DRIVES);
+}
+
+static void fc_net_put(struct fc_call *k)
+{
+    if (!fc_early(k))
+        return;
+    if (json_is_object(json_object_get(k->body, "rx_rate_limiter")) ||
+        json_is_object(json_object_get(k->body, "tx_rate_limiter")))
+        fc_fault(k, "rate limiters are not supported yet");
+    else
+        fc_put(k, k->f->nets, "iface_id", FC_NETS);
+}
+
+/* What the monitor says goes to that file. */
+static void fc_logger(struct fc_call *k)
+{
+    const char *path = json_string_value(json_object_get(k->body, "log_path"));
+    int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600) : -1;
+
+    if (!fc_early(k))
+        path = NULL;
+    else if (path && (fd < 0 || dup2(fd, STDERR_FILENO) < 0))
+        api_reply_error(k->r, 400, FC_KEY, "log_path '%.200s' cannot be opened: %s", path, strerror(errno));
+    else
+        fc_done(k);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void fc_metrics(struct fc_call *k)
+{
+    if (!fc_early(k))
+        return;
+    if (!json_is_string(json_object_get(k->body, "metrics_path")))
+        fc_fault(k, "metrics needs metrics_path");
+    else
+        fc_keep(k, &k->f->metrics);
+}
+
+/* Every machine has an entropy device. */
+static void fc_entropy(struct fc_call *k)
+{
+    if (fc_early(k))
+        fc_done(k);
+}
+
+static void fc_balloon(struct fc_call *k)
+{
+    const json_t *mib = json_object_get(k->body, "amount_mib");
+    struct vm *vm = k->f->vm;
+    uint64_t bytes = (uint64_t)json_integer_value(mib) << 20;
+
+    if (!strcmp(k->method, "GET")) {
+        if (k->f->balloon)
+            api_reply_json(k->r, 200, json_incref(k->f->balloon));
+        else
+            fc_fault(k, "there is no balloon");
+        return;
+    }
+    if (!json_is_integer(mib) || json_integer_value(mib) < 0 || json_integer_value(mib) > 1 << 20)
+        fc_fault(k, "a balloon needs amount_mib");
+    else if (!strcmp(k->method, "PUT") && fc_early(k))
+        fc_keep(k, &k->f->balloon);
+    else if (!strcmp(k->method, "PATCH") && fc_late(k)) {
+        if (bytes > vm->cfg->memory || vm_set_memory(vm, vm->cfg->memory - bytes) < 0)
+            fc_fault(k, "amount_mib is more than the machine has");
+        else
+            fc_keep(k, &k->f->balloon);
+    }
+}
+
+/* -- steering -- */
+
+/* A machine of what was said; its loop has the server from now on. */
+static int fc_start(struct firecracker *f, struct err *err)
+{
+    const struct engine_ops *ops;
+    char why[256];
+    int r = fc_configure(f, err);
+
+    if (r == 0)
+        r = host_pick_engine(f->cfg.engine, &ops, why, sizeof(why), err);
+    if (r == 0)
+        r = vm_create(&f->vm, &f->cfg, ops, err);
+    if (r < 0)
+        return r;
+    r = api_move(&f->control.server, &f->vm->loop);
+    if (r == 0)
+        r = control_adopt(&f->control, f->vm, err);
+    if (r == 0 && f->balloon)
+        vm_set_memory(f->vm, f->cfg.memory - ((uint64_t)json_integer_value(json_object_get(f->balloon, "amount_mib")) << 20));
+    return r;
+}
+
+static void fc_instance_start(struct fc_call *k)
+{
+    struct err err = { "" };
+
+    if (!fc_early(k))
+        return;
+    if (fc_start(k->f, &err) < 0)
+        fc_fault(k, err.text[0] ? err.text : "the machine cannot be started");
+    else
+        fc_done(k);
+}
+
+/* Scan codes of set 2: press and release. */
+static void fc_ctrl_alt_del(struct fc_call *k)
+{
+    static const uint8_t keys[] = { 0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14 };
+    struct vm *vm = k->f->vm;
+
+    if (!fc_late(k))
+        return;
+    loop_lock(&vm->loop);
+    i8042_key(&vm->i8042, keys, sizeof(keys));
+    loop_unlock(&vm->loop);
+    fc_done(k);
+}
+
+/* One line of JSON more in the file. */
+static void fc_flush_metrics(struct fc_call *k)
+{
+    const char *path = json_string_value(json_object_get(k->f->metrics, "metrics_path"));
+    json_t *stats = path && k->f->vm ? describe_stats(&k->f->control) : NULL;
+    FILE *out = stats ? fopen(path, "ae") : NULL;
+    bool good = out && json_dumpf(stats, out, JSON_COMPACT) == 0 && fputc('\n', out) != EOF;
+
+    if (out && fclose(out))
+        good = false;
+    json_decref(stats);
+    if (good)
+        fc_done(k);
+    else
+        fc_fault(k, "the metrics cannot be written: is there a metrics_path, and has the machine started?");
+}
+
+static void fc_actions(struct fc_call *k)
+{
+    const char *type = json_string_value(json_object_get(k->body, "action_type"));
+
+    if (type && !strcmp(type, "InstanceStart"))
+        fc_instance_start(k);
+    else if (type && !strcmp(type, "SendCtrlAltDel"))
+        fc_ctrl_alt_del(k);
+    else if (type && !strcmp(type, "FlushMetrics"))
+        fc_flush_metrics(k);
+    else
+        fc_fault(k, "action_type is none of InstanceStart, SendCtrlAltDel, FlushMetrics");
+}
+
+static void fc_vm_state(struct fc_call *k)
+{
+    const char *state = json_string_value(json_object_get(k->body, "state"));
+
+    if (!fc_late(k))
+        return;
+    if (!state || (strcmp(state, "Paused") && strcmp(state, "Resumed"))) {
+        fc_fault(k, "state is neither Paused nor Resumed");
+        return;
+    }
+    vm_set_paused(k->f->vm, !strcmp(state, "Paused"));
+    fc_done(k);
+}
+
+static const struct fc_route {
+    const char *path;    /* one that ends in '/' takes an id */
+    const char *methods; /* with spaces around */
+    void (*fn)(struct fc_call *k);
+} fc_routes[] = {
+    { "/", " GET ", fc_root },
+    { "/version", " GET ", fc_version },
+    { "/vm/config", " GET ", fc_vm_config },
+    { "/machine-config", " GET PUT PATCH ", fc_machine_config },
+    { "/boot-source", " PUT ", fc_boot_source },
+    { "/drives/", " PUT ", fc_drive_put },
+    { "/network-interfaces/", " PUT ", fc_net_put },
+    { "/logger", " PUT ", fc_logger },
+    { "/metrics", " PUT ", fc_metrics },
+    { "/entropy", " PUT ", fc_entropy },
+    { "/balloon", " GET PUT PATCH ", fc_balloon },
+    { "/actions", " PUT ", fc_actions },
+    { "/vm", " PATCH ", fc_vm_state },
+};
+
+static const struct fc_route *fc_find(const struct http_request *q, const char **id)
+{
+    char method[24];
+
+    snprintf(method, sizeof(method), " %.16s ", q->method);
+    for (size_t i = 0; i < ARRAY_LEN(fc_routes); i++) {
+        size_t len = strlen(fc_routes[i].path);
+        bool takes = len > 1 && fc_routes[i].path[len - 1] == '/';
+
+        *id = q->target + len;
+        if (strstr(fc_routes[i].methods, method) &&
+            (takes ? !strncmp(q->target, fc_routes[i].path, len) && **id : !strcmp(q->target, fc_routes[i].path)))
+            return &fc_routes[i];
+    }
+    return NULL;
+}
+
+static void fc_serve(void *opaque, const struct http_request *q, struct api_reply *r)
+{
+    struct firecracker *f = opaque;
+    struct fc_call k = { .f = f, .method = q->method, .r = r };
+    const struct fc_route *route = fc_find(q, &k.id);
+
+    if (!route) {
+        if (!f->vm || !control_route(&f->control, q, r))
+            api_reply_error(r, 400, FC_KEY, "Invalid request method and/or path: %s %s", q->method, q->target);
+        return;
+    }
+    if (strcmp(q->method, "GET")) {
+        k.body = q->len ? json_loadb(q->body, q->len, JSON_REJECT_DUPLICATES, NULL) : NULL;
+        if (!json_is_object(k.body)) {
+            fc_fault(&k, "the body is not a JSON object");
+            json_decref(k.body);
+            return;
+        }
+    }
+    route->fn(&k);
+    json_decref(k.body);
+}
+
+static void fc_wake(void *opaque)
+{
+    struct firecracker *f = opaque;
+
+    if (f->vm)
+        vm_request(f->vm, VM_REQ_HOOK);
+    else
+        loop_stop(&f->loop);
+}
+
+static size_t fc_type(void *opaque, const uint8_t *data, size_t len)
+{
+    struct firecracker *f = opaque;
+    return f->vm ? serial_type(vm_console_port(f->vm), data, len) : len;
+}
+
+static const struct api_ops fc_ops = { .serve = fc_serve, .wake = fc_wake, .type = fc_type, .error_key = FC_KEY };
+
+int fc_init(struct firecracker *f, const char *id, int listen_fd, struct err *err)
+{
+    int r;
+
+    memset(f, 0, sizeof(*f));
+    f->id = id;
+    control_init(&f->control);
+    snprintf(f->control.site.info.name, sizeof(f->control.site.info.name), "%s", id);
+    f->machine = json_pack("{s:i, s:i, s:b, s:b}", "vcpu_count", 1, "mem_size_mib", 128, "smt", 0, "track_dirty_pages", 0);
+    f->drives = json_array();
+    f->nets = json_array();
+    clock_init_host(&f->clock);
+    r = f->machine && f->drives && f->nets ? loop_init(&f->loop, &f->clock) : -ENOMEM;
+    if (r == 0)
+        return api_init(&f->control.server, &f->loop, listen_fd, &fc_ops, f, err);
+    close(listen_fd);
+    return err_set(err, -r, "cannot serve the API: %s", strerror(-r));
+}
+
+int fc_wait(struct firecracker *f, struct err *err)
+{
+    int r = 0;
+
+    while (r == 0 && !f->vm) {
+        r = loop_run(&f->loop);
+        if (r == 0)
+            api_serve(&f->control.server);
+    }
+    return r < 0 ? err_set(err, -r, "cannot serve the API: %s", strerror(-r)) : 0;
+}
+
+void fc_fini(struct firecracker *f)
+{
+    if (f->vm)
+        control_fini(&f->control, vm_status(f->vm), vm_end_name(f->vm->life.end));
+    else
+        control_fini(&f->control, 0, "");
+    vm_destroy(f->vm);
+    config_fini(&f->cfg);
+    loop_fini(&f->loop);
+    json_decref(f->machine);
+    json_decref(f->boot);
+    json_decref(f->balloon);
+    json_decref(f->metrics);
+    json_decref(f->drives);
+    json_decref(f->nets);
+}
