@@ -134,6 +134,7 @@ static void api_written(struct api_client *c)
         c->out = NULL;
         c->phase = API_VIEWING;
         api_deadline(c, false);
+        viewer_type(c); /* what came in one piece with the request */
         viewer_rewatch(c);
     } else if (c->last) {
         api_close(c);

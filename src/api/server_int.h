@@ -38,6 +38,8 @@ void api_close(struct api_client *c);
 /* viewer.c */
 void viewer_event(struct api_client *c, uint32_t events);
 void viewer_rewatch(struct api_client *c);
+/* Type what has come in. */
+void viewer_type(struct api_client *c);
 /* Send what the client takes, waiting until end at most. */
 void viewer_drain(struct api_client *c, uint64_t end);
 

@@ -36,7 +36,7 @@ static bool viewer_send(struct api_client *c)
     return true;
 }
 
-static void viewer_type(struct api_client *c)
+void viewer_type(struct api_client *c)
 {
     const struct api_server *s = c->server;
     size_t n = c->in_len;
