@@ -26,7 +26,8 @@ struct firecracker {
     struct loop loop; /* until the machine has one */
     const char *id;   /* borrowed */
     /* What was said: objects by the names that GET /vm/config gives them; drives and nets in the order of their first PUT. */
-    json_t *machine, *boot, *balloon, *metrics, *drives, *nets;
+    int metrics_fd; /* -1: none */
+    json_t *machine, *boot, *balloon, *drives, *nets;
     struct machine_config cfg;
     struct vm *vm; /* NULL: not started */
 };
