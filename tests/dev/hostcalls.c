@@ -1,0 +1,86 @@
+/* Host calls that fail on purpose (hostcalls.h). Any thread. */
+#include "hostcalls.h"
+
+#include <errno.h>
+#include <sys/types.h>
+
+struct hostcalls hostcalls;
+
+ssize_t __real_pread64(int fd, void *buf, size_t len, off_t off);
+ssize_t __real_pwrite64(int fd, const void *buf, size_t len, off_t off);
+int __real_fallocate64(int fd, int mode, off_t off, off_t len);
+int __real_ftruncate64(int fd, off_t len);
+
+ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off);
+ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off);
+int __wrap_fdatasync(int fd);
+int __wrap_fallocate64(int fd, int mode, off_t off, off_t len);
+int __wrap_ftruncate64(int fd, off_t len);
+
+void hostcalls_set(enum hostcall_fault fault, unsigned at, bool for_ever)
+{
+    hostcalls.fault = fault;
+    hostcalls.at = at;
+    hostcalls.for_ever = for_ever;
+    hostcalls.calls = hostcalls.failed = hostcalls.failed_data = 0;
+}
+
+/* Counts a call; true when it is one of those that are to fail. */
+static bool hostcalls_hit(void)
+{
+    unsigned n = atomic_fetch_add(&hostcalls.calls, 1) + 1;
+
+    return hostcalls.fault && (hostcalls.for_ever ? n >= hostcalls.at : n == hostcalls.at);
+}
+
+/* True: the call fails, with errno. */
+static bool hostcalls_error(bool hit, bool reads, bool data)
+{
+    if (!hit || (hostcalls.fault != HOSTCALL_EIO && (reads || hostcalls.fault != HOSTCALL_ENOSPC)))
+        return false;
+    hostcalls.failed++;
+    hostcalls.failed_data += data;
+    errno = hostcalls.fault == HOSTCALL_ENOSPC ? ENOSPC : EIO;
+    return true;
+}
+
+/* Never nothing: that would be the end of a file, not a short transfer. */
+static size_t hostcalls_cut(bool hit, enum hostcall_fault which, size_t len)
+{
+    if (!hit || hostcalls.fault != which || len < 2)
+        return len;
+    hostcalls.failed++;
+    return len / 2;
+}
+
+ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off)
+{
+    bool hit = hostcalls_hit();
+
+    if (hostcalls_error(hit, true, true))
+        return -1;
+    return __real_pread64(fd, buf, hostcalls_cut(hit, HOSTCALL_SHORT_READ, len), off);
+}
+
+ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off)
+{
+    bool hit = hostcalls_hit();
+
+    if (hostcalls_error(hit, false, true))
+        return -1;
+    return __real_pwrite64(fd, buf, hostcalls_cut(hit, HOSTCALL_SHORT_WRITE, len), off);
+}
+
+/* What is on the disk after a power cut is not seen here (tests/unit/test_qcow2.c does that): no real flush.
+ */
+int __wrap_fdatasync(int fd) { return hostcalls_error(hostcalls_hit(), false, true) ? -1 : 0; }
+
+int __wrap_fallocate64(int fd, int mode, off_t off, off_t len)
+{
+    return hostcalls_error(hostcalls_hit(), false, false) ? -1 : __real_fallocate64(fd, mode, off, len);
+}
+
+int __wrap_ftruncate64(int fd, off_t len)
+{
+    return hostcalls_error(hostcalls_hit(), false, false) ? -1 : __real_ftruncate64(fd, len);
+}
