@@ -37,6 +37,20 @@ int block_write(struct block *b, uint64_t off, const void *buf, size_t len)
     return r ? r : b->ops->write(b, off, buf, len);
 }
 
+int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    int r = block_check(b, off, len);
+
+    if (r == 0 && (!b->ops->read_now || atomic_load(&b->not_now)))
+        r = -EOPNOTSUPP;
+    if (r < 0)
+        return r;
+    r = b->ops->read_now(b, off, iov, n, len);
+    if (r == -EOPNOTSUPP)
+        atomic_store(&b->not_now, true);
+    return r;
+}
+
 /* One at a time: the host tells an error to one fdatasync only, and another that ends at the same time must
  * not report success. lock held. */
 static int block_flush_turn(struct block *b)

@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "base/loop.h"
 
@@ -37,6 +38,10 @@ struct block_ops {
     const char *format; /* "raw", "qcow2" ... */
     int (*read)(struct block *b, uint64_t off, void *buf, size_t len);
     int (*write)(struct block *b, uint64_t off, const void *buf, size_t len);
+    /* Read into iov (len bytes in all) if that needs no waiting, neither for a disk nor for a lock that is
+     * held during I/O: 0, -EAGAIN (use read; what iov holds is undefined), -EOPNOTSUPP (it never will), or
+     * -errno. May be NULL: never. */
+    int (*read_now)(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
     /* What was written before the call is durable when it returns 0. */
     int (*flush)(struct block *b);
     /* The contents do not matter any more; doing nothing is allowed. */
@@ -60,7 +65,8 @@ struct block {
     const struct block_ops *ops;
     uint64_t size; /* bytes, a multiple of BLOCK_SECTOR; does not change while the disk is open */
     bool ro;
-    _Atomic bool failed; /* a flush failed: see above */
+    _Atomic bool failed;  /* a flush failed: see above */
+    _Atomic bool not_now; /* read_now never works */
     struct block_turns turns;
 };
 
@@ -68,6 +74,8 @@ struct block {
  * -EROFS, -EIO after a failed flush, else what the form says. Any thread. */
 int block_read(struct block *b, uint64_t off, void *buf, size_t len);
 int block_write(struct block *b, uint64_t off, const void *buf, size_t len);
+/* As block_read(), but -EAGAIN or -EOPNOTSUPP when it would have to wait. */
+int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 int block_flush(struct block *b);
 int block_discard(struct block *b, uint64_t off, uint64_t len);
 int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
@@ -103,6 +111,9 @@ struct block_req {
      * [at, at+len) of the request: to fill the piece before it is written, to take it after it was read. On
      * an I/O thread, no lock held; anything but 0 ends the request with that error. */
     int (*move)(struct block_req *req, uint64_t at, void *piece, size_t len);
+    /* BLOCK_READ: read bytes [at, at+len) to where they go, without a buffer in between, by block_read_now().
+     * Threads as move. -EAGAIN and -EOPNOTSUPP: then by way of the buffer. May be NULL. */
+    int (*read_now)(struct block_req *req, uint64_t at, size_t len);
     /* Device lock held; on the loop's thread, an I/O thread, or in block_drain(). result is 0 or -errno. May
      * free the request and submit others. */
     void (*done)(struct block_req *req, int result);

@@ -134,6 +134,17 @@ int block_file_read(int fd, uint64_t off, void *buf, size_t len)
     return 0;
 }
 
+int block_file_read_now(int fd, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    ssize_t done = preadv2(fd, iov, (int)n, (off_t)off, RWF_NOWAIT);
+
+    if (done >= 0)
+        return (size_t)done == len ? 0 : -EAGAIN;
+    if (errno == ENOSYS || errno == EINVAL)
+        return -EOPNOTSUPP;
+    return errno == EINTR ? -EAGAIN : -errno;
+}
+
 int block_file_write(int fd, uint64_t off, const void *buf, size_t len)
 {
     const uint8_t *at = buf;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct err;
 
@@ -15,6 +16,10 @@ int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err);
 /* All of it or -errno; reading beyond the end is -EIO. Any thread. */
 int block_file_read(int fd, uint64_t off, void *buf, size_t len);
 int block_file_write(int fd, uint64_t off, const void *buf, size_t len);
+/* Read [off, off+len) into iov (len bytes) if the host can do that without waiting for a disk: 0; -EAGAIN
+ * when it cannot, or not all of it (what iov holds is undefined then); -EOPNOTSUPP when this file never can;
+ * or -errno. */
+int block_file_read_now(int fd, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 /* fdatasync(2). */
 int block_file_flush(int fd);
 /* Give space back: 0 also where the file system cannot. */

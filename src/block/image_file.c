@@ -41,6 +41,11 @@ static ssize_t posix_pwrite(struct imgfile *f, const void *buf, size_t len, uint
     return r < 0 ? -errno : r;
 }
 
+static int posix_read_now(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    return block_file_read_now(posix_fd(f), off, iov, n, len);
+}
+
 static int posix_flush(struct imgfile *f) { return block_file_flush(posix_fd(f)); }
 
 static int posix_truncate(struct imgfile *f, uint64_t size)
@@ -95,6 +100,7 @@ static void posix_close(struct imgfile *f)
 static const struct imgfile_ops posix_ops = {
     .pread = posix_pread,
     .pwrite = posix_pwrite,
+    .read_now = posix_read_now,
     .flush = posix_flush,
     .truncate = posix_truncate,
     .punch = posix_punch,
@@ -177,4 +183,11 @@ int imgfile_write(struct imgfile *f, uint64_t off, const void *buf, size_t len)
         len -= (size_t)n;
     }
     return 0;
+}
+
+int imgfile_read_now(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    if (!f->ops->read_now)
+        return -EOPNOTSUPP;
+    return range_outside(off, len, FILE_OFFMAX) ? -EFBIG : f->ops->read_now(f, off, iov, n, len);
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct err;
 struct imgfile;
@@ -19,6 +20,8 @@ struct imgfile;
 struct imgfile_ops {
     ssize_t (*pread)(struct imgfile *f, void *buf, size_t len, uint64_t off);
     ssize_t (*pwrite)(struct imgfile *f, const void *buf, size_t len, uint64_t off);
+    int (*read_now)(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n,
+                    size_t len);     /* see file.h; may be NULL */
     int (*flush)(struct imgfile *f); /* everything written is on stable storage afterwards */
     int (*truncate)(struct imgfile *f, uint64_t size);
     int (*punch)(struct imgfile *f, uint64_t off, uint64_t len); /* gives space back; reads as zeroes then */
@@ -45,5 +48,7 @@ void imgfile_close(struct imgfile *f);
 /* Read or write exactly len bytes at off: 0 or -errno. Bytes behind the end of the file read as zeroes. */
 int imgfile_read(struct imgfile *f, uint64_t off, void *buf, size_t len);
 int imgfile_write(struct imgfile *f, uint64_t off, const void *buf, size_t len);
+/* As block_file_read_now(), file.h. */
+int imgfile_read_now(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 
 #endif

@@ -75,6 +75,7 @@ static void open_close(struct block *b)
 static const struct block_ops qcow2_ops = {
     .format = "qcow2",
     .read = qcow2_read,
+    .read_now = qcow2_read_now,
     .write = qcow2_write,
     .flush = open_flush,
     .discard = qcow2_discard,

@@ -23,6 +23,11 @@ static int raw_read(struct block *b, uint64_t off, void *buf, size_t len)
     return block_file_read(raw_fd(b), off, buf, len);
 }
 
+static int raw_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    return block_file_read_now(raw_fd(b), off, iov, n, len);
+}
+
 static int raw_write(struct block *b, uint64_t off, const void *buf, size_t len)
 {
     return block_file_write(raw_fd(b), off, buf, len);
@@ -51,6 +56,7 @@ static void raw_close(struct block *b)
 static const struct block_ops raw_ops = {
     .format = "raw",
     .read = raw_read,
+    .read_now = raw_read_now,
     .write = raw_write,
     .flush = raw_flush,
     .discard = raw_discard,

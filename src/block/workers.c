@@ -24,6 +24,17 @@ static int block_io_flushed(struct block *b, const struct block_req *req, int r)
     return r == 0 && req->fua ? block_flush(b) : r;
 }
 
+/* A piece straight to where it goes if the host has it in memory, else through the thread's buffer. */
+static int block_io_read(struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t n)
+{
+    int r = req->read_now ? req->read_now(req, at, n) : -EOPNOTSUPP;
+
+    if (r != -EAGAIN && r != -EOPNOTSUPP)
+        return r;
+    r = block_read(b, req->off + at, buf, n);
+    return r == 0 ? req->move(req, at, buf, n) : r;
+}
+
 /* Data in pieces, through the thread's buffer. */
 static int block_io_move(struct block *b, struct block_req *req, uint8_t *buf)
 {
@@ -32,8 +43,7 @@ static int block_io_move(struct block *b, struct block_req *req, uint8_t *buf)
     for (uint64_t at = 0, n; r == 0 && at < req->len; at += n) {
         n = req->len - at < BLOCK_PIECE ? req->len - at : BLOCK_PIECE;
         if (req->op == BLOCK_READ) {
-            r = block_read(b, req->off + at, buf, n);
-            r = r == 0 ? req->move(req, at, buf, n) : r;
+            r = block_io_read(b, req, at, buf, n);
         } else {
             r = req->move(req, at, buf, n);
             r = r == 0 ? block_write(b, req->off + at, buf, n) : r;

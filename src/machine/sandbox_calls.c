@@ -105,7 +105,7 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(fdatasync, MAIN | VCPU | BLOCK | SHARE) },
     { CALL(preadv, MAIN | BLOCK | SHARE) },
     { CALL(pwritev, MAIN | BLOCK | SHARE) },
-    { CALL(preadv2, MAIN | BLOCK | SHARE) },
+    { CALL(preadv2, MAIN | VCPU | BLOCK | SHARE) }, /* a vCPU: small reads of a disk */
     { CALL(pwritev2, MAIN | BLOCK | SHARE) },
     { CALL(fallocate, MAIN | BLOCK | SHARE) },
     { CALL(ftruncate, MAIN | BLOCK | SHARE) },

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "base/bits.h"
+#include "ram/lend.h"
 
 /* The part of an access that lies in one slot. */
 struct ram_chunk {
@@ -259,8 +260,31 @@ int ram_load(struct ram *r, uint64_t gpa, const void *buf, uint64_t len)
 
 static void ram_tell_code_pages(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
 {
-    for (; off < end; off += PAGE_SIZE)
+    for (off = PAGE_BASE(off); off < end; off += PAGE_SIZE)
         ram_tell_code(r, s, atomic_load(&s->flags[off >> PAGE_SHIFT]), off, PAGE_SIZE);
+}
+
+/* As ram_write_page(), with the bytes changed by somebody else between these two. */
+void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
+{
+    struct ram_chunk c;
+
+    if (!ram_chunk_at(r, gpa, len, &c) || c.slot->readonly)
+        return NULL;
+    ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
+    *n = c.len;
+    return c.slot->hva + c.off;
+}
+
+void ram_lend_end(struct ram *r, uint64_t gpa, uint64_t len)
+{
+    struct ram_chunk c;
+
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&r->dirty_log))
+        ram_mark_dirty(r, gpa, len);
+    for (; len > 0 && ram_chunk_at(r, gpa, len, &c); gpa += c.len, len -= c.len)
+        ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
 }
 
 /* As ram_write_page(), for whole pages of one slot. */

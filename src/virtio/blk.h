@@ -35,7 +35,8 @@ struct virtio_blk {
     unsigned current; /* requests under way of this life, and of earlier ones */
     unsigned stale;
     struct virtio_blk_counts counts; /* not state */
-    uint64_t pushed; /* queues with chains to tell the driver about */
+    uint32_t at_once;                /* bytes that this kick may still read by itself */
+    uint64_t pushed;                 /* queues with chains to tell the driver about */
 };
 
 extern const struct device_ops virtio_blk_ops; /* type "virtio-blk" */

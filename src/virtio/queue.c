@@ -11,6 +11,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "ram/lend.h"
 
 enum { DESC_LEN = 16, RING_IDX = 2, RING_ENTRIES = 4, USED_ENTRY = 8, AVAIL_ENTRY = 2 };
 enum { AVAIL_NO_INTERRUPT = 1 };
@@ -113,6 +114,68 @@ size_t vq_chain_read(const struct vq_chain *c, uint32_t off, void *buf, size_t l
 size_t vq_chain_write(const struct vq_chain *c, uint32_t off, const void *buf, size_t len)
 {
     return vq_chain_copy(c, c->nread, c->nparts, off, (uint8_t *)(uintptr_t)buf, len, false);
+}
+
+/* Add memory to a vector: 0, or -ENOSPC. */
+static int vq_iov_add(struct iovec *iov, unsigned *n, unsigned max, void *hva, uint64_t len)
+{
+    struct iovec *last = *n ? &iov[*n - 1] : NULL;
+
+    if (last && (uint8_t *)last->iov_base + last->iov_len == hva) {
+        last->iov_len += len;
+        return 0;
+    }
+    if (*n == max)
+        return -ENOSPC;
+    iov[(*n)++] = (struct iovec){ .iov_base = hva, .iov_len = len };
+    return 0;
+}
+
+static int vq_lend_part(struct ram *ram, uint64_t gpa, uint64_t len, struct iovec *iov, unsigned *n,
+                        unsigned max)
+{
+    uint64_t here;
+    int r = 0;
+
+    for (; r == 0 && len > 0; gpa += here, len -= here) {
+        void *hva = ram_lend(ram, gpa, len, &here);
+
+        if (!hva)
+            return -EACCES;
+        r = vq_iov_add(iov, n, max, hva, here);
+    }
+    return r;
+}
+
+unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
+{
+    unsigned n = 0;
+
+    for (unsigned i = c->nread; i < c->nparts && len > 0; i++) {
+        const struct vq_part *p = &c->part[i];
+        uint32_t here = off < p->len ? p->len - off : 0;
+
+        here = here < len ? here : len;
+        if (here && vq_lend_part(c->ram, p->gpa + off, here, iov, &n, max) < 0)
+            return 0;
+        off -= off < p->len ? off : p->len;
+        len -= here;
+    }
+    return len ? 0 : n;
+}
+
+void vq_chain_lend_end(const struct vq_chain *c, uint32_t off, uint32_t len)
+{
+    for (unsigned i = c->nread; i < c->nparts && len > 0; i++) {
+        const struct vq_part *p = &c->part[i];
+        uint32_t here = off < p->len ? p->len - off : 0;
+
+        here = here < len ? here : len;
+        if (here)
+            ram_lend_end(c->ram, p->gpa + off, here);
+        off -= off < p->len ? off : p->len;
+        len -= here;
+    }
 }
 
 void vq_init(struct vq *q, struct ram *ram, uint16_t max_size, void (*on_broken)(void *opaque), void *opaque)
@@ -271,8 +334,8 @@ static void vq_split_push(struct vq *q, const struct vq_used *used, unsigned n)
     for (unsigned i = 0; i < n; i++, q->used_idx++) {
         st_le32(entry, used[i].id);
         st_le32(entry + 4, used[i].written);
-        ram_write(q->ram, q->device + RING_ENTRIES + USED_ENTRY * (uint64_t)(q->used_idx & (q->size - 1)), entry,
-                  sizeof(entry));
+        ram_write(q->ram, q->device + RING_ENTRIES + USED_ENTRY * (uint64_t)(q->used_idx & (q->size - 1)),
+                  entry, sizeof(entry));
     }
     atomic_thread_fence(memory_order_release); /* the index after the entries and the data */
     vq_put16(q, q->device + RING_IDX, q->used_idx);

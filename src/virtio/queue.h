@@ -39,6 +39,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "ram/ram.h"
 #include "state/state.h"
@@ -67,9 +68,9 @@ struct vq {
     /* Not state. */
     uint16_t max_size;
     uint32_t max_bytes; /* of a chain: VQ_MAX_BYTES, unless the device that moves no bytes says more */
-    uint16_t held;     /* chains that the device has: popped, not pushed */
-    bool quiet;        /* packed: the driver may have been told not to kick */
-    uint64_t features; /* what was negotiated */
+    uint16_t held;      /* chains that the device has: popped, not pushed */
+    bool quiet;         /* packed: the driver may have been told not to kick */
+    uint64_t features;  /* what was negotiated */
     struct ram *ram;
     void (*on_broken)(void *opaque);
     void *opaque;
@@ -124,6 +125,13 @@ bool vq_should_notify(struct vq *q);
  * many bytes were copied: less than len only where the chain ends. */
 size_t vq_chain_read(const struct vq_chain *c, uint32_t off, void *buf, size_t len);
 size_t vq_chain_write(const struct vq_chain *c, uint32_t off, const void *buf, size_t len);
+
+/* Let somebody else write to the writable bytes [off, off+len) of a chain: iov gets where they are,
+ * neighbours in one; vq_chain_lend_end() for the same bytes follows soon. Returns how many entries, or 0
+ * where that does not work (outside the chain, more than max entries, read-only memory): then use
+ * vq_chain_write(). */
+unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max);
+void vq_chain_lend_end(const struct vq_chain *c, uint32_t off, uint32_t len);
 
 /* --- between queue.c and packed.c --- */
 

@@ -3,16 +3,19 @@
 
 #include <errno.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct hostcalls hostcalls;
 
 ssize_t __real_pread64(int fd, void *buf, size_t len, off_t off);
 ssize_t __real_pwrite64(int fd, const void *buf, size_t len, off_t off);
+ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags);
 int __real_fallocate64(int fd, int mode, off_t off, off_t len);
 int __real_ftruncate64(int fd, off_t len);
 
 ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off);
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags);
 int __wrap_fdatasync(int fd);
 int __wrap_fallocate64(int fd, int mode, off_t off, off_t len);
 int __wrap_ftruncate64(int fd, off_t len);
@@ -60,6 +63,21 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off)
     if (hostcalls_error(hit, true, true))
         return -1;
     return __real_pread64(fd, buf, hostcalls_cut(hit, HOSTCALL_SHORT_READ, len), off);
+}
+
+/* Short: only what the first entry takes. */
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags)
+{
+    bool hit = hostcalls_hit();
+    struct iovec first;
+
+    if (hostcalls_error(hit, true, true))
+        return -1;
+    first = (struct iovec){ .iov_base = iov->iov_base,
+                            .iov_len = hostcalls_cut(hit, HOSTCALL_SHORT_READ, iov->iov_len) };
+    if (first.iov_len < iov->iov_len)
+        return __real_preadv64v2(fd, &first, 1, off, flags);
+    return __real_preadv64v2(fd, iov, n, off, flags);
 }
 
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off)
