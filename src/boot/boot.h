@@ -39,6 +39,9 @@ struct boot_image {
  * boot_image_close(). Returns 0, or -errno with err filled and img empty. */
 int boot_image_open(struct boot_image *img, const char *path, struct err *err);
 
+/* The same from an open file, which stays the caller's. */
+int boot_image_read(struct boot_image *img, int fd, const char *path, struct err *err);
+
 /* The same from len bytes at data, which are copied. name appears in messages. */
 int boot_image_from_memory(struct boot_image *img, const void *data, size_t len, const char *name,
                            struct err *err);
@@ -54,6 +57,10 @@ const char *boot_kind_name(enum boot_kind kind);
  * the file's role in messages ("initrd"). Returns 0 or -errno with err filled. */
 int boot_read_file(const char *path, const char *what, size_t max, uint8_t **data, size_t *len,
                    struct err *err);
+
+/* The same from an open file, which stays the caller's. */
+int boot_read_fd(int fd, const char *path, const char *what, size_t max, uint8_t **data, size_t *len,
+                 struct err *err);
 
 /* What the guest gets. Everything is borrowed for the call. */
 struct boot_config {

@@ -71,12 +71,14 @@ static int image_read_all(int fd, uint8_t *buf, size_t len)
     return 0;
 }
 
-/* Read from an open file. */
-static int image_read_fd(int fd, const char *path, const char *what, size_t max, uint8_t **data, size_t *len,
-                         struct err *err)
+int boot_read_fd(int fd, const char *path, const char *what, size_t max, uint8_t **data, size_t *len,
+                 struct err *err)
 {
     struct stat st;
     int rc;
+
+    *data = NULL;
+    *len = 0;
 
     if (fstat(fd, &st) < 0)
         return err_set(err, errno, "%s %s: %s", what, path, strerror(errno));
@@ -115,7 +117,7 @@ int boot_read_file(const char *path, const char *what, size_t max, uint8_t **dat
         return err_set(err, rc, "%s %s: cannot be opened: %s; check the path and its permissions", what, path,
                        strerror(rc));
     }
-    rc = image_read_fd(fd, path, what, max, data, len, err);
+    rc = boot_read_fd(fd, path, what, max, data, len, err);
     close(fd);
     return rc;
 }
@@ -199,6 +201,18 @@ int boot_image_open(struct boot_image *img, const char *path, struct err *err)
 
     memset(img, 0, sizeof(*img));
     rc = boot_read_file(path, "kernel", KERNEL_MAX, &img->data, &img->len, err);
+    if (rc < 0)
+        return rc;
+    image_set_name(img, path);
+    return image_adopt(img, err);
+}
+
+int boot_image_read(struct boot_image *img, int fd, const char *path, struct err *err)
+{
+    int rc;
+
+    memset(img, 0, sizeof(*img));
+    rc = boot_read_fd(fd, path, "kernel", KERNEL_MAX, &img->data, &img->len, err);
     if (rc < 0)
         return rc;
     image_set_name(img, path);

@@ -17,7 +17,7 @@ static void completion_values(void)
             printf("        --%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", k->key,
                    k->choices);
     }
-    puts("        --config) compopt -o default; COMPREPLY=(); return ;;");
+    puts("        --config|--restore|--save) compopt -o default; COMPREPLY=(); return ;;");
 }
 
 static void completion_bash(void)
@@ -36,7 +36,7 @@ static void completion_bash(void)
         if (k->kind != CONFIG_LATER)
             printf("--%s ", k->key);
     }
-    puts("--config --json --help' -- \"$cur\")) ;;");
+    puts("--config --restore --save --json --help' -- \"$cur\")) ;;");
     fputs("        help) COMPREPLY=($(compgen -W '", stdout);
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
         printf("%s ", v->name);

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/launch.h"
+#include "machine/sandbox.h"
 
 void cmd_run_help(void)
 {
@@ -20,6 +22,10 @@ void cmd_run_help(void)
         printf("  %-22s%s\n", left, k->help);
     }
     puts("  --config FILE         a JSON object with these options as keys; the command line wins\n"
+         "  --restore FILE[,OPT]  go on with a saved machine; options given here replace those it had; trust-disks,\n"
+         "                        stand, clone, whole: see vitro(1)\n"
+         "  --save FILE[,OPT]     where Ctrl-] S and SIGUSR1 save the machine; plain: large and quick to restore;\n"
+         "                        stop: end it then\n"
          "  --json                what vitro itself says on stderr is JSON, one object a line\n"
          "\n"
          "Ctrl-] then ? lists the console's keys; Ctrl-] q ends the machine.\n"
@@ -29,6 +35,18 @@ void cmd_run_help(void)
 }
 
 /* -- options -- */
+
+/* Options of vitro run that are not the machine's. */
+static const char *const run_own[] = { "config", "restore", "save" };
+
+static bool run_is_own(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(run_own); i++) {
+        if (!strcmp(name, run_own[i]))
+            return true;
+    }
+    return false;
+}
 
 static int run_unknown(const char *word, struct err *err)
 {
@@ -63,25 +81,29 @@ static int run_option(struct run_options *o, const char *name, const char *value
                       struct err *err)
 {
     const struct config_key *k = config_find(name);
-    bool config = !strcmp(name, "config");
+    bool own = run_is_own(name);
     int words = 1, r;
 
     if (!strcmp(name, "json")) {
         o->json = true;
         return value ? err_set(err, EINVAL, "option '--json' takes no value") : 1;
     }
-    if (!k && !config)
+    if (!k && !own)
         return run_unknown(name, err);
     if (k && k->kind != CONFIG_LATER && !k->arg && value)
         return err_set(err, EINVAL, "option '--%s' takes no value", name);
-    if ((config || (k->arg && k->kind != CONFIG_LATER)) && !value) {
+    if ((own || (k->arg && k->kind != CONFIG_LATER)) && !value) {
         if (!next)
-            return err_set(err, EINVAL, "option '--%s' needs a value: %s", name, config ? "FILE" : k->arg);
+            return err_set(err, EINVAL, "option '--%s' needs a value: %s", name, own ? "FILE" : k->arg);
         value = next;
         words = 2;
     }
-    if (config)
+    if (own && strcmp(name, "save"))
         return words; /* read before all others */
+    if (own) {
+        r = run_save_option(&o->save, value, err);
+        return r < 0 ? r : words;
+    }
     if (!strcmp(name, "serial"))
         run_forget_serials(o);
     r = config_set(&o->cfg, name, value, err);
@@ -130,11 +152,15 @@ int run_parse(struct run_options *o, int argc, char **argv, struct err *err)
 
     for (int i = 0; i < argc; i++)
         o->json |= !strcmp(argv[i], "--json");
-    r = run_config_files(o, argc, argv, err);
+    r = run_restore_open(&o->restore, &o->cfg, argc, argv, err);
+    if (r == 0)
+        r = run_config_files(o, argc, argv, err);
     if (r == 0)
         r = run_options(o, argc, argv, err);
     if (o->json && o->cfg.trace & TRACE_STATS)
         o->cfg.trace |= TRACE_JSON;
+    if (r == 0 && o->save.path && o->cfg.seccomp == SANDBOX_ON) /* it starts a process and opens files */
+        return err_set(err, ENOTSUP, "--save does not work inside the sandbox yet: add --seccomp off");
     return r < 0 ? r : config_check(&o->cfg, err);
 }
 
@@ -151,5 +177,7 @@ int cmd_run(int argc, char **argv)
     else
         status = launch(&o);
     config_fini(&o.cfg);
+    save_close(o.restore.file);
+    free(o.save.path);
     return status;
 }

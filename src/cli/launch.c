@@ -78,14 +78,14 @@ static void launch_say_end(const struct run_options *o, const struct vm *vm, dou
 
 /* A signalfd for the signals that end vitro or concern its terminal; what the caller ignores (nohup) stays
  * ignored. */
-static int launch_take_signals(void)
+static int launch_take_signals(bool save)
 {
-    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH };
+    static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH, SIGUSR1 };
     struct sigaction old;
     sigset_t set;
 
     sigemptyset(&set);
-    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(wanted) - !save; i++) {
         if (sigaction(wanted[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaddset(&set, wanted[i]);
     }
@@ -140,14 +140,14 @@ static int launch_claim(const struct run_options *o, struct control *c, struct e
 }
 
 /* The place is claimed; says errors only in err. Returns the exit status. */
-static int launch_machine(const struct run_options *o, struct control *c, const struct engine_ops *ops, const char *why,
+static int launch_machine(struct run_options *o, struct control *c, const struct engine_ops *ops, const char *why,
                           struct err *err)
 {
     double start = launch_seconds();
-    int status, sig, signals = launch_take_signals();
+    int status, sig, signals = launch_take_signals(o->save.path);
     struct vm *vm = NULL;
 
-    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || vm_create(&vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
+    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || run_restore_create(&o->restore, &vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
         c->site.info.keep = false; /* it never was: there is nothing to look at */
         control_fini(c, CLI_ERROR, "could not start");
         vm_destroy(vm);
@@ -157,7 +157,9 @@ static int launch_machine(const struct run_options *o, struct control *c, const 
     if (!o->cfg.detach)
         launch_say_engine(o, ops->name, why);
     launch_say_places(o, vm);
+    run_save_attach(&o->save, vm);
     vm_run(vm, signals);
+    run_save_finish(&o->save);
     launch_say_end(o, vm, launch_seconds() - start);
     status = vm_status(vm);
     sig = vm->life.end == VM_END_SIGNAL ? vm->life.signal : 0;
@@ -170,7 +172,7 @@ static int launch_machine(const struct run_options *o, struct control *c, const 
     return status;
 }
 
-static int launch_foreground(const struct run_options *o, const struct engine_ops *ops, const char *why)
+static int launch_foreground(struct run_options *o, const struct engine_ops *ops, const char *why)
 {
     struct err err = { "" };
     struct control c;
@@ -282,7 +284,7 @@ static int launch_failed(const struct run_options *o, const char *text)
     return cli_fail(o->json, &err);
 }
 
-static int launch_background(const struct run_options *o, const struct engine_ops *ops, const char *why)
+static int launch_background(struct run_options *o, const struct engine_ops *ops, const char *why)
 {
     char text[1024];
     int pipes[2];
@@ -310,7 +312,7 @@ static int launch_background(const struct run_options *o, const struct engine_op
     return launch_started(o, text, pid);
 }
 
-int launch(const struct run_options *o)
+int launch(struct run_options *o)
 {
     const struct engine_ops *ops;
     struct err err = { "" };

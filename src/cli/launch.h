@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "cli/run_save.h"
 #include "machine/config.h"
 
 struct err;
@@ -12,6 +13,8 @@ struct run_options {
     struct machine_config cfg;
     bool json;
     bool serial_given;
+    struct run_restore restore;
+    struct run_save save;
 };
 
 /* cmd_run.c: the words of a command line into o, whose cfg config_init() has made. --config files come first. 0, or -errno with
@@ -19,6 +22,6 @@ struct run_options {
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err);
 
 /* launch.c: run the machine, by cfg->detach in the background. Returns vitro's exit status, having told errors. */
-int launch(const struct run_options *o);
+int launch(struct run_options *o);
 
 #endif

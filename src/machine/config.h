@@ -159,6 +159,13 @@ int config_load_json(struct machine_config *c, const char *path, struct err *err
 int config_apply_json(struct machine_config *c, const struct json_t *root, struct err *err);
 struct json_t *config_to_json(const struct machine_config *c);
 
+/* The same from len bytes of text; name is for messages. */
+int config_load_text(struct machine_config *c, const char *text, size_t len, const char *name, struct err *err);
+
+/* Everything that was set, as such an object, with absolute paths: a machine like this one can be made from it in
+ * another folder. To be freed; NULL: no memory, or there is no current folder. */
+char *config_dump(const struct machine_config *c); /* config_dump.c */
+
 /* Check what belongs together once everything is set. 0, or -EINVAL with a sentence in err. */
 int config_check(const struct machine_config *c, struct err *err);
 

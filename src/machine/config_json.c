@@ -133,33 +133,36 @@ json_t *config_to_json(const struct machine_config *c)
     return NULL;
 }
 
-int config_load_json(struct machine_config *c, const char *path, struct err *err)
+int config_load_text(struct machine_config *c, const char *text, size_t len, const char *name, struct err *err)
 {
     json_error_t where;
-    json_t *root;
-    ssize_t len;
-    char *buf;
+    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     int r;
 
-    buf = malloc(CONFIG_FILE_MAX + 1);
+    if (!root)
+        return err_set(err, EINVAL, "the configuration '%s' is not JSON: line %d: %s", name, where.line, where.text);
+    r = config_apply_json(c, root, err);
+    if (r < 0)
+        err_prefix(err, "configuration '%s'", name);
+    json_decref(root);
+    return r;
+}
+
+int config_load_json(struct machine_config *c, const char *path, struct err *err)
+{
+    char *buf = malloc(CONFIG_FILE_MAX + 1);
+    ssize_t len;
+    int r;
+
     if (!buf)
         return err_set(err, ENOMEM, "out of memory");
     len = config_read_file(path, buf);
-    if (len < 0 || len > CONFIG_FILE_MAX) {
-        free(buf);
-        if (len < 0)
-            return err_set(err, (int)-len, "cannot read the configuration '%s': %s", path,
-                           strerror((int)-len));
-        return err_set(err, EFBIG, "the configuration '%s' is longer than 1 MiB", path);
-    }
-    root = json_loadb(buf, (size_t)len, JSON_REJECT_DUPLICATES, &where);
+    if (len < 0)
+        r = err_set(err, (int)-len, "cannot read the configuration '%s': %s", path, strerror((int)-len));
+    else if (len > CONFIG_FILE_MAX)
+        r = err_set(err, EFBIG, "the configuration '%s' is longer than 1 MiB", path);
+    else
+        r = config_load_text(c, buf, (size_t)len, path, err);
     free(buf);
-    if (!root)
-        return err_set(err, EINVAL, "the configuration '%s' is not JSON: line %d: %s", path, where.line,
-                       where.text);
-    r = config_apply_json(c, root, err);
-    if (r < 0)
-        err_prefix(err, "configuration '%s'", path);
-    json_decref(root);
     return r;
 }

@@ -93,6 +93,7 @@ static void console_help(void)
                                "  b       send a break on the serial line\n"
                                "  s       say how the machine is\n"
                                "  c       say what the CPUs counted so far\n"
+                               "  S       save the machine to the file of --save\n"
                                "  Ctrl-]  send Ctrl-] itself to the guest\n";
 
     fputs(text, stderr);
@@ -121,6 +122,9 @@ static void console_key(struct console *c, uint8_t key)
         break;
     case 'c':
         c->command(c->opaque, CONSOLE_COUNTERS);
+        break;
+    case 'S':
+        c->command(c->opaque, CONSOLE_SAVE);
         break;
     case 'd':
         fputs("\nvitro: detach is not supported yet\n", stderr);

@@ -23,6 +23,7 @@ enum console_command {
     CONSOLE_BREAK, /* a break condition on the serial line */
     CONSOLE_STATUS,
     CONSOLE_COUNTERS, /* of the CPUs */
+    CONSOLE_SAVE,
 };
 
 struct console {

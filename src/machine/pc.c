@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/log.h"
@@ -453,9 +454,32 @@ static void pc_set_elcr(struct vm *vm)
     bus_write_locked(&vm->io, 0x4d1, BIT(LAYOUT_GSI_SCI - 8) | BIT(10 - 8) | BIT(11 - 8), 1);
 }
 
+/* What a restored machine has not read so far. */
+static int pc_read_late(struct vm *vm, struct err *err)
+{
+    int r = 0;
+
+    if (vm->boot_fd[0] >= 0)
+        r = boot_image_read(&vm->kernel, vm->boot_fd[0], vm->cfg->kernel, err);
+    if (r == 0 && vm->boot_fd[1] >= 0)
+        r = boot_read_fd(vm->boot_fd[1], vm->cfg->initrd, "initrd", vm->cfg->memory, &vm->initrd, &vm->initrd_len,
+                         err);
+    for (unsigned n = 0; r == 0 && n < ARRAY_LEN(vm->boot_fd); n++) {
+        if (vm->boot_fd[n] >= 0)
+            close(vm->boot_fd[n]);
+        vm->boot_fd[n] = -1;
+    }
+    return r;
+}
+
 static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *err)
 {
-    struct boot_config cfg = {
+    struct boot_config cfg;
+    int r = pc_read_late(vm, err);
+
+    if (r < 0)
+        return r;
+    cfg = (struct boot_config){
         .kernel = &vm->kernel,
         .initrd = vm->initrd,
         .initrd_len = vm->initrd_len,
@@ -468,22 +492,28 @@ static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *e
     return boot_load(&vm->ram, &cfg, entry, err);
 }
 
+static void pc_reset_devices(struct vm *vm, const struct boot_entry *entry)
+{
+    loop_lock(&vm->loop);
+    for (unsigned n = 0; n < vm->ndevices; n++)
+        vm->device[n].ops->reset(vm->device[n].dev);
+    if (entry)
+        pc_set_elcr(vm);
+    for (unsigned n = 0; n < vm->nvcpus; n++)
+        pc_reset_cpu(vm->vcpu[n], entry);
+    loop_unlock(&vm->loop);
+    vm->engine.ops->invalidate(&vm->engine, 0, UINT64_MAX);
+}
+
+void pc_reset_blank(struct vm *vm) { pc_reset_devices(vm, NULL); }
+
 int pc_reset(struct vm *vm, struct err *err)
 {
     struct boot_entry entry;
     bool firmware = vm->cfg->firmware;
     int r = firmware ? pc_firmware_reset(vm, err) : pc_load_kernel(vm, &entry, err);
 
-    if (r < 0)
-        return r;
-    loop_lock(&vm->loop);
-    for (unsigned n = 0; n < vm->ndevices; n++)
-        vm->device[n].ops->reset(vm->device[n].dev);
-    if (!firmware)
-        pc_set_elcr(vm);
-    for (unsigned n = 0; n < vm->nvcpus; n++)
-        pc_reset_cpu(vm->vcpu[n], firmware ? NULL : &entry);
-    loop_unlock(&vm->loop);
-    vm->engine.ops->invalidate(&vm->engine, 0, UINT64_MAX);
-    return 0;
+    if (r == 0)
+        pc_reset_devices(vm, firmware ? NULL : &entry);
+    return r;
 }

@@ -69,6 +69,18 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_di
 
 unsigned pc_disk_slot(const struct vm *vm, unsigned n) { return vm->disk[n]->blk.vp.pci.devfn >> 3; }
 
+int pc_flush_disks(struct vm *vm, struct err *err)
+{
+    for (unsigned n = 0; n < vm->ndisks; n++) {
+        struct block *b = vm->disk[n]->block;
+        int r = b->ro ? 0 : block_flush(b);
+
+        if (r < 0)
+            return err_set(err, -r, "%s cannot be written: %s", vm->disk[n]->name, strerror(-r));
+    }
+    return 0;
+}
+
 /* Takes block over, also on failure. */
 static int pc_add_block(struct vm *vm, struct block *block, const struct config_disk *cfg, const char *kind,
                         struct err *err)

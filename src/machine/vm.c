@@ -2,6 +2,7 @@
 #include "machine/vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -71,6 +72,35 @@ void vm_request(struct vm *vm, uint32_t requests)
     loop_stop(&vm->loop);
 }
 
+void vm_call(struct vm *vm, struct vm_call *call)
+{
+    struct vm_call **at = &vm->life.calls;
+
+    call->next = NULL;
+    pthread_mutex_lock(&vm->life.lock);
+    while (*at)
+        at = &(*at)->next;
+    *at = call;
+    pthread_mutex_unlock(&vm->life.lock);
+    vm_request(vm, VM_REQ_CALL);
+}
+
+static void vm_serve_calls(struct vm *vm)
+{
+    struct vm_call *call;
+
+    pthread_mutex_lock(&vm->life.lock);
+    call = vm->life.calls;
+    vm->life.calls = NULL;
+    pthread_mutex_unlock(&vm->life.lock);
+    while (call) {
+        struct vm_call *next = call->next;
+
+        call->fn(call, vm);
+        call = next;
+    }
+}
+
 static void vm_status_line(struct vm *vm)
 {
     uint64_t insns = 0;
@@ -82,6 +112,14 @@ static void vm_status_line(struct vm *vm)
             " instructions, %" PRIu64 " resets\n",
             vm->cfg->name, vm->life.paused ? "is paused" : "runs", vm->nvcpus, vm->cfg->memory >> 20,
             (double)clock_ns(&vm->clock) / 1e9, insns, vm->life.resets);
+}
+
+static void vm_save_wanted(struct vm *vm)
+{
+    if (vm->on_save)
+        vm->on_save(vm, vm->save_opaque);
+    else
+        fputs("\nvitro: say with --save FILE where the machine is to be saved\n", stderr);
 }
 
 /* Console keys; device lock held. */
@@ -101,6 +139,9 @@ static void vm_on_console(void *opaque, enum console_command cmd)
         break;
     case CONSOLE_BREAK:
         uart_break(&vm->uart[0]);
+        break;
+    case CONSOLE_SAVE:
+        vm_save_wanted(vm);
         break;
     case CONSOLE_STATUS:
         vm_status_line(vm);
@@ -131,6 +172,9 @@ static void vm_on_signal(void *opaque, uint32_t events)
     case SIGCONT:
         if (vm->console.wanted)
             console_enter(&vm->console);
+        break;
+    case SIGUSR1:
+        vm_save_wanted(vm);
         break;
     case SIGWINCH:
         pc_console_resize(vm);
@@ -183,10 +227,27 @@ int vm_set_memory(struct vm *vm, uint64_t bytes)
 
 /* -- building -- */
 
-static int vm_read_files(struct vm *vm, struct err *err)
+/* A machine whose memory comes from elsewhere needs its kernel only when it is reset: the files are opened now, as they
+ * may be out of reach later, and read then. Firmware is given them at once. */
+static int vm_open_late(struct vm *vm, struct err *err)
+{
+    const char *path[2] = { vm->cfg->kernel, vm->cfg->initrd };
+
+    for (unsigned n = 0; n < ARRAY_LEN(path); n++) {
+        vm->boot_fd[n] = path[n] ? open(path[n], O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+        if (path[n] && vm->boot_fd[n] < 0)
+            return err_set(err, errno, "%s '%s', which the machine needs when it is reset, cannot be opened: %s",
+                           n ? "initrd" : "kernel", path[n], strerror(errno));
+    }
+    return 0;
+}
+
+static int vm_read_files(struct vm *vm, bool blank, struct err *err)
 {
     int r = pc_firmware_open(vm, err);
 
+    if (r == 0 && blank && !vm->cfg->firmware)
+        return vm_open_late(vm, err);
     if (r == 0 && vm->cfg->kernel)
         r = boot_image_open(&vm->kernel, vm->cfg->kernel, err);
     if (r < 0 || !vm->cfg->initrd)
@@ -246,9 +307,9 @@ static unsigned vm_engine_trace(unsigned trace)
            (trace & TRACE_EXITS ? ENGINE_TRACE_EXITS : 0) | (trace & TRACE_STATS ? ENGINE_TRACE_STATS : 0);
 }
 
-static int vm_build(struct vm *vm, const struct engine_ops *ops, struct err *err)
+static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, struct err *err)
 {
-    int r = vm_read_files(vm, err);
+    int r = vm_read_files(vm, blank, err);
 
     if (r == 0)
         r = pc_init_ram(vm, err); /* an engine wants to know the slots */
@@ -258,15 +319,17 @@ static int vm_build(struct vm *vm, const struct engine_ops *ops, struct err *err
         return r;
     vm->engine.trace = vm_engine_trace(vm->cfg->trace);
     r = pc_init(vm, err);
-    if (r == 0)
+    if (r == 0 && blank)
+        pc_reset_blank(vm);
+    else if (r == 0)
         r = pc_reset(vm, err);
     if (r == 0)
         r = vm_open_serials(vm, err); /* last: what it makes is seen from outside */
     return r;
 }
 
-int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
-              struct err *err)
+static int vm_make(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops, bool blank,
+                   struct err *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
     int r;
@@ -276,6 +339,7 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
         return err_set(err, ENOMEM, "out of memory");
     vm->cfg = cfg;
     vm->signals.fd = vm->deadline.fd = -1;
+    vm->boot_fd[0] = vm->boot_fd[1] = -1;
     pthread_mutex_init(&vm->life.lock, NULL);
     pthread_cond_init(&vm->life.go, NULL);
     pthread_cond_init(&vm->life.idle, NULL);
@@ -292,7 +356,7 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
     ram_init(&vm->ram);
     bus_init(&vm->io, "io", &vm->loop, 0x10000);
     bus_init(&vm->mmio, "mmio", &vm->loop, 0);
-    r = vm_build(vm, ops, err);
+    r = vm_build(vm, ops, blank, err);
     if (r == 0) {
         *out = vm;
         return 0;
@@ -303,10 +367,19 @@ int vm_create(struct vm **out, const struct machine_config *cfg, const struct en
     return r;
 }
 
+int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
+{
+    return vm_make(out, cfg, ops, false, err);
+}
+
 void vm_destroy(struct vm *vm)
 {
     if (!vm)
         return;
+    for (unsigned n = 0; n < ARRAY_LEN(vm->boot_fd); n++) {
+        if (vm->boot_fd[n] >= 0)
+            close(vm->boot_fd[n]);
+    }
     console_leave(&vm->console);
     pc_fini(vm);
     for (unsigned n = 0; n < VM_SERIALS; n++)
@@ -348,9 +421,8 @@ static void vm_each_device(struct vm *vm, bool pause)
 }
 
 /* Guest time stands while the machine does. */
-static void vm_pause(struct vm *vm)
+static void vm_freeze(struct vm *vm)
 {
-    vcpu_threads_halt(vm);
     loop_lock(&vm->loop);
     vm_each_device(vm, true);
     clock_stop(&vm->clock);
@@ -358,7 +430,25 @@ static void vm_pause(struct vm *vm)
     vm->life.paused = true;
 }
 
-static void vm_resume(struct vm *vm)
+void vm_pause(struct vm *vm)
+{
+    if (vm->life.paused)
+        return;
+    vcpu_threads_halt(vm);
+    vm_freeze(vm);
+}
+
+int vm_create_blank(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+                    struct err *err)
+{
+    int r = vm_make(out, cfg, ops, true, err);
+
+    if (r == 0)
+        vm_freeze(*out);
+    return r;
+}
+
+void vm_resume(struct vm *vm)
 {
     loop_lock(&vm->loop);
     clock_start(&vm->clock);
@@ -448,6 +538,8 @@ static void vm_serve(struct vm *vm)
         vm_toggle_pause(vm);
     if ((req & VM_REQ_HOOK) && vm->hook.serve)
         vm->hook.serve(vm->hook.opaque);
+    if (req & VM_REQ_CALL)
+        vm_serve_calls(vm);
 }
 
 static void vm_finish(struct vm *vm)
@@ -502,8 +594,10 @@ enum vm_end vm_run(struct vm *vm, int signals)
 
     if (r == 0 && vm->hook.started)
         vm->hook.started(vm->hook.opaque);
-    if (r == 0)
+    if (r == 0 && !vm->life.paused)
         vcpu_threads_go(vm);
+    else if (r == 0 && !vm->life.hold)
+        vm_resume(vm);
     while (r == 0 && vm->life.end == VM_RUNS) {
         r = loop_run(&vm->loop);
         vm_serve(vm);

@@ -73,6 +73,7 @@ enum {
     VM_REQ_SIGNAL = 128, /* life.signal says which */
     VM_REQ_PAUSE = 256,  /* pause, or go on if paused */
     VM_REQ_HOOK = 512,   /* call vm->hook.serve */
+    VM_REQ_CALL = 1024,   /* life.calls */
 };
 
 /* Why a machine ended. */
@@ -103,6 +104,13 @@ struct vm_port {
     unsigned number;
 };
 
+/* Something for the machine's thread to do between two runs of the loop, when no lock is held: fn may pause, save and
+ * resume the machine. Embed it; it must live until fn is called, and is not touched after that. */
+struct vm_call {
+    void (*fn)(struct vm_call *call, struct vm *vm);
+    struct vm_call *next;
+};
+
 struct vm_life {
     pthread_mutex_t lock; /* guards what follows; a leaf */
     pthread_cond_t go;    /* vCPUs wait here while the machine stands */
@@ -110,10 +118,12 @@ struct vm_life {
     bool run, quit;
     unsigned standing; /* vCPU threads that are not inside the engine */
     uint32_t requests;
+    struct vm_call *calls;
     uint32_t debug_value;
     int signal;
     /* the machine's thread only */
     bool paused;
+    bool hold; /* a machine that begins paused stays so */
     uint64_t resets;
     enum vm_end end;
 };
@@ -172,6 +182,10 @@ struct vm {
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
     unsigned ndevices;
 
+    /* What Ctrl-] s and SIGUSR1 do, on the machine's thread with the device lock held; may be NULL. */
+    void (*on_save)(struct vm *vm, void *opaque);
+    void *save_opaque;
+
     struct serial serial[VM_SERIALS];
     struct console console;
     struct loop_fd signals, deadline; /* signalfd and timerfd; -1: none */
@@ -179,6 +193,7 @@ struct vm {
     struct boot_image kernel;
     uint8_t *initrd; /* owned */
     size_t initrd_len;
+    int boot_fd[2]; /* kernel and initrd that are read when the machine is reset; -1: none, or read already */
 
     struct vm_life life;
     struct vm_hook hook; /* set before vm_run() */
@@ -189,6 +204,10 @@ struct vm {
  * left behind. */
 int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
               struct err *err);
+/* The same, but nothing is loaded into its memory: it waits, paused, for a saved state. vm_run() then lets it go on,
+ * unless life.hold is set. */
+int vm_create_blank(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+                    struct err *err);
 /* vm_run() has returned or was never called. NULL is allowed. */
 void vm_destroy(struct vm *vm);
 
@@ -218,6 +237,13 @@ struct serial *vm_console_port(struct vm *vm);
 
 /* Ask for something. Any thread, any lock held but life.lock. */
 void vm_request(struct vm *vm, uint32_t requests);
+/* Any thread, any lock held but life.lock. Calls that come after the machine's end are not made. */
+void vm_call(struct vm *vm, struct vm_call *call);
+
+/* Stop vCPUs, devices and guest time: nothing is under way then; and let them go on. The machine's thread, no lock
+ * held. Pausing what is paused does nothing. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
 
 /* vm_stats.c: what the CPUs counted so far. As lines that begin with head; as an object (the caller's), which has every counter as an
  * array by CPU; in the form that the configuration asks for on stderr. Any thread. */
@@ -233,6 +259,7 @@ int pc_init_ram(struct vm *vm, struct err *err);
 int pc_init(struct vm *vm, struct err *err);
 void pc_fini(struct vm *vm);
 int pc_reset(struct vm *vm, struct err *err);
+void pc_reset_blank(struct vm *vm); /* the same with nothing loaded */
 /* For pc_virtio.c: note a device for reset, pause and destroy; deliver an MSI-X message (opaque is the vm). */
 void pc_add_device(struct vm *vm, const struct device_ops *ops, void *dev, unsigned instance);
 void pc_deliver(void *opaque, const struct apic_msg *msg);
@@ -240,6 +267,8 @@ void pc_deliver(void *opaque, const struct apic_msg *msg);
 /* pc_virtio.c: what is on PCI slots; after the rest, and undone after it. */
 int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
+/* Everything that was written is in the disks' files, for whoever opens them next; nothing is under way. */
+int pc_flush_disks(struct vm *vm, struct err *err);
 unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
 
 /* pc_console.c: the virtio console; tell it how large the terminal is (device lock held). */

@@ -101,6 +101,19 @@ int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly)
     return 0;
 }
 
+int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
+{
+    struct ram_slot *s = &r->slot[slot];
+
+    if (slot >= r->nslots || PAGE_OFFSET(off))
+        return -EINVAL;
+    if (mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)off) ==
+        MAP_FAILED)
+        return -errno;
+    s->backed = true;
+    return 0;
+}
+
 struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa)
 {
     unsigned i;
@@ -287,13 +300,26 @@ void ram_lend_end(struct ram *r, uint64_t gpa, uint64_t len)
         ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
 }
 
+/* Dropping a private page of a file would bring the file's bytes back: memory of nobody takes its place, or zeroes if the
+ * host has no room for another mapping. */
+static int ram_drop(const struct ram_slot *s, uint64_t off, uint64_t len)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+
+    if (!s->backed)
+        return madvise(s->hva + off, len, MADV_DONTNEED) < 0 ? -errno : 0;
+    if (mmap(s->hva + off, len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+        memset(s->hva + off, 0, len);
+    return 0;
+}
+
 /* As ram_write_page(), for whole pages of one slot. */
 static int ram_discard_pages(struct ram *r, struct ram_slot *s, uint64_t off, uint64_t end)
 {
     int err;
 
     ram_tell_code_pages(r, s, off, end);
-    err = madvise(s->hva + off, end - off, MADV_DONTNEED) < 0 ? -errno : 0;
+    err = ram_drop(s, off, end - off);
     atomic_thread_fence(memory_order_seq_cst);
     ram_tell_code_pages(r, s, off, end);
     if (atomic_load(&r->dirty_log))

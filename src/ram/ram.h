@@ -33,6 +33,7 @@ struct ram_slot {
     uint8_t *hva;
     _Atomic uint8_t *flags; /* one byte a page */
     bool readonly;          /* ROM: guest writes are dropped */
+    bool backed;            /* untouched pages are a file's, see ram_map_file() */
 };
 
 struct ram {
@@ -51,6 +52,11 @@ void ram_fini(struct ram *r); /* unmaps every slot */
 /* Map size zeroed bytes at gpa. -EINVAL: not page-aligned, zero, or wraps; -EEXIST: overlap;
  * -ENOSPC: too many slots; -ENOMEM. */
 int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
+
+/* Put a file's bytes from off (page-aligned) on into the slot, copy on write: they are read when they are touched, and
+ * never written. The file may be closed, but must not become shorter. No vCPU runs; engines must be told
+ * (engine_ops.invalidate). 0 or -errno. */
+int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */
 struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa);

@@ -1,0 +1,38 @@
+/* vitro run --restore and --save: a machine from a file, and a running one into one. */
+#ifndef VITRO_CLI_RUN_SAVE_H
+#define VITRO_CLI_RUN_SAVE_H
+
+#include <stdbool.h>
+
+#include "machine/vm.h"
+#include "save/save.h"
+
+struct err;
+
+struct run_restore {
+    struct save_file *file; /* owned; NULL: no --restore */
+    struct save_how how;
+};
+
+/* Look for --restore among the words, and set what the machine was, but for what can be given several times and is given
+ * here. 0 or -errno with a sentence. */
+int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc, char **argv, struct err *err);
+/* vm_create(), from the file if there is one, which is closed. */
+int run_restore_create(struct run_restore *r, struct vm **out, const struct machine_config *cfg,
+                       const struct engine_ops *ops, struct err *err);
+
+/* --save FILE[,plain][,stop]: what Ctrl-] S and SIGUSR1 do. */
+struct run_save {
+    char *path; /* owned; NULL: no --save */
+    bool plain, stop;
+    bool busy;
+    struct vm_call call;
+    struct save_job job;
+};
+
+int run_save_option(struct run_save *s, const char *value, struct err *err);
+void run_save_attach(struct run_save *s, struct vm *vm);
+/* The machine has ended: wait for what is being written. */
+void run_save_finish(struct run_save *s);
+
+#endif

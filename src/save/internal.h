@@ -1,0 +1,38 @@
+/* Between the parts of src/save: memory to and from a file, state to and from a machine, what a file says about it. */
+#ifndef VITRO_SAVE_INTERNAL_H
+#define VITRO_SAVE_INTERNAL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "save/format.h"
+#include "save/save.h"
+#include "state/state.h"
+
+/* machine.c: everything but RAM of a machine that is paused; and into one that was made blank and has its RAM already. */
+int save_state_take(struct vm *vm, struct state_buf *out, struct err *err);
+int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
+
+/* about.c: what the machine is and which disks belong to it. NULL, with a sentence, if it cannot be saved. */
+char *save_about_make(struct vm *vm, struct err *err);
+/* The same, read and checked for form. NULL with a sentence. */
+json_t *save_about_parse(const uint8_t *text, size_t len, struct err *err);
+int save_about_config(const json_t *about, struct machine_config *c, const char *const *without, const char *name,
+                      struct err *err);
+/* Are the disks of c what they were then? 0, or -ESTALE with a sentence. */
+int save_about_disks(const json_t *about, const struct machine_config *c, struct err *err);
+uint64_t save_about_number(const json_t *about, const char *key);
+
+/* ram_out.c: write memory from h->ram_off on, then the table. Changes h. Nobody else changes the memory. */
+int save_ram_write(struct ram *ram, int fd, struct save_header *h, struct err *err);
+/* ram_in.c: table is the checked bytes of the table's part. The memory is not touched unless all of it could be. */
+int save_ram_check(const struct ram *ram, const struct save_header *h, const uint8_t *table, struct err *err);
+int save_ram_read(struct ram *ram, int fd, const struct save_header *h, const uint8_t *table, struct err *err);
+int save_ram_map(struct ram *ram, int fd, const struct save_header *h, struct err *err);
+
+/* Some threads for work on chunks. */
+#define SAVE_THREADS_MAX 4
+unsigned save_threads(void);
+
+#endif

@@ -1,0 +1,262 @@
+/* The described state of a whole machine: one section a device, a CPU and a local APIC, and one for what the board itself
+ * keeps.
+ *
+ * A machine that state is given to was just made blank and is thrown away if anything is refused, so sections are
+ * committed one by one. Every section must be for something that the machine has, and everything that it has must have its
+ * section.
+ *
+ * Thread: the machine's, no vCPU runs; takes the device lock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "machine/vm.h"
+#include "save/internal.h"
+#include "x86/mmu.h"
+
+#define SECTIONS (VM_MAX_DEVICES + 3 * MAX_VCPUS + 2)
+
+/* What belongs to no device. */
+struct save_board {
+    uint64_t clock_ns, resets;
+    uint8_t isa_sources[16];
+};
+
+/* INIT and start-up IPIs that a vCPU has not seen, the only attention that nothing else remembers. */
+struct save_vcpu {
+    uint32_t attention;
+};
+
+static const struct state_field board_fields[] = {
+    STATE_F64(struct save_board, clock_ns),
+    STATE_F64(struct save_board, resets),
+    STATE_F8(struct save_board, isa_sources),
+    STATE_END,
+};
+static const struct state_desc board_state = {
+    .name = "board", .version = 1, .size = sizeof(struct save_board), .fields = board_fields
+};
+
+static const struct state_field vcpu_fields[] = {
+    STATE_F32(struct save_vcpu, attention),
+    STATE_END,
+};
+static const struct state_desc vcpu_state = {
+    .name = "vcpu", .version = 1, .size = sizeof(struct save_vcpu), .fields = vcpu_fields
+};
+
+static const struct state_field leaf_fields[] = {
+    STATE_F32(struct cpuid_leaf, leaf), STATE_F32(struct cpuid_leaf, subleaf), STATE_F32(struct cpuid_leaf, eax),
+    STATE_F32(struct cpuid_leaf, ebx),  STATE_F32(struct cpuid_leaf, ecx),     STATE_F32(struct cpuid_leaf, edx),
+    STATE_END,
+};
+static const struct state_desc leaf_state = {
+    .name = "leaf", .version = 1, .size = sizeof(struct cpuid_leaf), .fields = leaf_fields
+};
+
+static const struct state_field cpuid_fields[] = {
+    STATE_FSTRUCT(struct cpuid_table, leaf, struct cpuid_leaf, leaf_state),
+    STATE_F32(struct cpuid_table, count),
+    STATE_F32(struct cpuid_table, cpus),
+    STATE_F32(struct cpuid_table, vendor),
+    STATE_F32(struct cpuid_table, feat),
+    STATE_F64(struct cpuid_table, xcr0_mask),
+    STATE_F8(struct cpuid_table, phys_bits),
+    STATE_F8(struct cpuid_table, lin_bits),
+    STATE_END,
+};
+static const struct state_desc cpuid_state = {
+    .name = "cpuid", .version = 1, .size = sizeof(struct cpuid_table), .fields = cpuid_fields
+};
+_Static_assert(sizeof(enum cpu_vendor) == 4 && sizeof(unsigned) == 4, "they are saved as 32 bits");
+
+struct section {
+    const struct state_desc *desc;
+    uint32_t instance;
+    void *obj;
+    const uint8_t *data; /* where it is in the file; NULL: not found yet */
+    size_t len;
+};
+
+struct section_list {
+    struct section s[SECTIONS];
+    unsigned count;
+    struct save_board board;
+    struct save_vcpu vcpu[MAX_VCPUS];
+    struct cpuid_table cpuid;
+};
+
+static void section_add(struct section_list *l, const struct state_desc *desc, unsigned instance, void *obj)
+{
+    l->s[l->count++] = (struct section){ .desc = desc, .instance = instance, .obj = obj };
+}
+
+/* All parts of a machine. NULL: no memory. */
+static struct section_list *section_list(struct vm *vm)
+{
+    struct section_list *l = calloc(1, sizeof(*l));
+
+    if (!l)
+        return NULL;
+    l->cpuid = vm->cpuid;
+    section_add(l, &board_state, 0, &l->board);
+    section_add(l, &cpuid_state, 0, &l->cpuid);
+    for (unsigned n = 0; n < vm->ndevices; n++)
+        section_add(l, vm->device[n].ops->state, vm->device[n].instance, vm->device[n].dev);
+    for (unsigned n = 0; n < vm->nvcpus; n++) {
+        section_add(l, &vcpu_state, n, &l->vcpu[n]);
+        section_add(l, &cpu_state_desc, n, &vm->vcpu[n]->vcpu.cpu);
+        section_add(l, lapic_ops.state, n, &vm->vcpu[n]->lapic);
+    }
+    return l;
+}
+
+int save_state_take(struct vm *vm, struct state_buf *out, struct err *err)
+{
+    struct section_list *l = section_list(vm);
+    int r = l ? 0 : -ENOMEM;
+
+    loop_lock(&vm->loop);
+    if (l) {
+        l->board.clock_ns = clock_ns(&vm->clock);
+        l->board.resets = vm->life.resets;
+        memcpy(l->board.isa_sources, vm->isa_sources, sizeof(vm->isa_sources));
+    }
+    for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
+        l->vcpu[n].attention = atomic_load(&vm->vcpu[n]->vcpu.cpu.attention) & (ATT_INIT | ATT_SIPI);
+    for (unsigned n = 0; r == 0 && n < l->count; n++) {
+        if (l->s[n].desc->check)
+            r = l->s[n].desc->check(l->s[n].obj, err); /* what could not be loaded is not saved */
+        if (r == 0)
+            r = state_save(out, l->s[n].desc, l->s[n].instance, l->s[n].obj);
+    }
+    loop_unlock(&vm->loop);
+    free(l);
+    return r == -ENOMEM ? err_set(err, ENOMEM, "out of memory for the machine's state") : r;
+}
+
+/* ---- loading ---- */
+
+static struct section *section_find(struct section_list *l, const struct state_section *s)
+{
+    for (unsigned n = 0; n < l->count; n++) {
+        if (l->s[n].instance == s->instance && !strcmp(l->s[n].desc->name, s->name))
+            return &l->s[n];
+    }
+    return NULL;
+}
+
+/* Find every section's place, so that each is looked at once. */
+static int section_index(struct section_list *l, const uint8_t *data, size_t len, struct err *err)
+{
+    struct state_section s;
+    size_t pos = 0, start = 0;
+    int r;
+
+    while ((r = state_next(data, len, &pos, &s, err)) > 0) {
+        struct section *here = section_find(l, &s);
+
+        if (!here)
+            return err_set(err, EINVAL, "it has a %s (number %u), which this machine has not: the options differ",
+                           s.name, s.instance);
+        if (here->data)
+            return err_set(err, EINVAL, "it holds %s %u twice", s.name, s.instance);
+        here->data = data + start;
+        here->len = pos - start;
+        start = pos;
+    }
+    for (unsigned n = 0; r == 0 && n < l->count; n++) {
+        if (!l->s[n].data)
+            return err_set(err, EINVAL, "it has no %s (number %u), which this machine has: the options differ",
+                           l->s[n].desc->name, l->s[n].instance);
+    }
+    return r;
+}
+
+/* Can this host show the guest the CPU that it has seen so far? Then it is what it sees from now on. */
+static int save_check_cpuid(struct vm *vm, const struct cpuid_table *t, struct err *err)
+{
+    const struct cpuid_table *have = &vm->cpuid;
+    uint32_t missing = 0;
+    unsigned word = 0;
+
+    for (unsigned n = 0; n < FEAT_WORDS && !missing; n++) {
+        missing = t->feat[n] & ~have->feat[n];
+        word = n;
+    }
+    if (missing || t->xcr0_mask & ~have->xcr0_mask)
+        return err_set(err, ENOTSUP,
+                       "the guest was shown CPU features that this host or --cpu does not give (word %u, bits %08x; XCR0 "
+                       "%llx): restore it on a host like the one that saved it, and run machines that shall move with "
+                       "--cpu x86-64-v2",
+                       word, missing, (unsigned long long)(t->xcr0_mask & ~have->xcr0_mask));
+    if (t->count > ARRAY_LEN(t->leaf) || t->cpus != have->cpus || t->phys_bits != have->phys_bits ||
+        t->lin_bits != have->lin_bits || t->vendor > VENDOR_AMD)
+        return err_set(err, EINVAL, "its CPUs are not those of this machine");
+    return 0;
+}
+
+static int save_check_cpu(const struct vm *vm, const struct cpu *cpu, struct err *err)
+{
+    uint64_t known = vm->cpuid.xcr0_mask;
+
+    if ((cpu->xcr0 | cpu->xss) & ~known)
+        return err_set(err, EINVAL, "vCPU %u has register sets that its CPUID does not show", cpu->index);
+    return 0;
+}
+
+/* Derived state of a vCPU. Interrupts are looked for again: what the engine knew about them is gone. */
+static void save_wake_cpu(struct vm_vcpu *v, uint32_t attention)
+{
+    struct cpu *cpu = &v->vcpu.cpu;
+
+    atomic_store(&cpu->attention, (attention & (ATT_INIT | ATT_SIPI)) | ATT_IRQ | ATT_STEP);
+    cpu_update_mode(cpu);
+    mmu_flush_all(cpu);
+}
+
+static int save_commit(struct vm *vm, struct section_list *l, struct err *err)
+{
+    int r = 0;
+
+    for (unsigned n = 0; r == 0 && n < l->count; n++)
+        r = state_load(l->s[n].data, l->s[n].len, l->s[n].desc, l->s[n].instance, l->s[n].obj, err);
+    if (r == 0)
+        r = save_check_cpuid(vm, &l->cpuid, err);
+    if (r < 0)
+        return r;
+    memcpy(l->cpuid.model, vm->cpuid.model, sizeof(l->cpuid.model));
+    vm->cpuid = l->cpuid;
+    for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
+        r = save_check_cpu(vm, &vm->vcpu[n]->vcpu.cpu, err);
+    for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
+        save_wake_cpu(vm->vcpu[n], l->vcpu[n].attention);
+    memcpy(vm->isa_sources, l->board.isa_sources, sizeof(vm->isa_sources));
+    vm->life.resets = l->board.resets;
+    return r;
+}
+
+int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *err)
+{
+    struct section_list *l = section_list(vm);
+    int r;
+
+    if (!l)
+        return err_set(err, ENOMEM, "out of memory for the machine's state");
+    loop_lock(&vm->loop);
+    r = section_index(l, data, len, err);
+    if (r == 0)
+        r = save_commit(vm, l, err);
+    if (r == 0)
+        clock_set_ns(&vm->clock, l->board.clock_ns);
+    for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
+        kvmpv_loaded(&vm->vcpu[n]->vcpu.cpu);
+    loop_unlock(&vm->loop);
+    if (r == 0)
+        vm->engine.ops->invalidate(&vm->engine, 0, UINT64_MAX);
+    free(l);
+    return r;
+}
