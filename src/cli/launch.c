@@ -210,7 +210,7 @@ static int launch_streams(struct control *c, struct err *err)
 }
 
 /* The child. Returns its exit status. */
-static int launch_child(const struct run_options *o, const struct engine_ops *ops, const char *why, int tell)
+static int launch_child(struct run_options *o, const struct engine_ops *ops, const char *why, int tell)
 {
     struct err err = { "" };
     struct control c;
