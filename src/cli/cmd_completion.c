@@ -11,7 +11,7 @@ void cmd_completion_help(void) { puts("Use it with:  source <(vitro completion b
 static void completion_values(void)
 {
     for (const struct config_key *k = config_keys; k->key; k++) {
-        if (k->kind == CONFIG_FILE)
+        if (k->arg && (!strncmp(k->arg, "FILE", 4) || !strncmp(k->arg, "DIR", 3) || k->kind == CONFIG_FILE))
             printf("        --%s) compopt -o default; COMPREPLY=(); return ;;\n", k->key);
         else if (k->kind != CONFIG_LATER && k->choices)
             printf("        --%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", k->key,

@@ -99,6 +99,8 @@ struct machine_config {
     struct config_share share[CONFIG_SHARES];
     unsigned shares;
     char *cdrom;
+    bool cdrom_virtio;   /* a virtio disk instead of a drive */
+    unsigned cdrom_boot; /* as config_disk.boot */
     char *cloud_init; /* USER-DATA[,META-DATA], see seed.c */
     struct config_net *net[CONFIG_NETS]; /* owned */
     unsigned nets;
@@ -173,8 +175,9 @@ int config_check(const struct machine_config *c, struct err *err);
 int config_set_share(struct machine_config *c, const char *value, struct err *err);
 void config_free_shares(struct machine_config *c);
 
-/* config_disk.c: --disk for the table, and what config_fini() does about it. */
+/* config_disk.c: --disk and --cdrom for the table, and what config_fini() does about it. */
 int config_set_disk(struct machine_config *c, const char *value, struct err *err);
+int config_set_cdrom(struct machine_config *c, const char *value, struct err *err);
 void config_free_disks(struct machine_config *c);
 
 /* config_console.c: the same for --virtio-console; what a port's back end may be called; no two ends on

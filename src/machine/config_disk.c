@@ -1,4 +1,4 @@
-/* --disk FILE[,OPTION]...: from text to struct config_disk.
+/* --disk FILE[,OPTION]... and --cdrom FILE[,OPTION]...: from text to the configuration. Of a disk:
  *
  *   format=raw|qcow2   default by the file's suffix
  *   ro, ephemeral      not both
@@ -6,7 +6,7 @@
  *   backing=FILE       use this one instead; again: for the next one down the chain
  *   serial=TEXT        what the guest sees as the serial number
  *   queues=N
- *   boot=N             firmware tries the lowest number first
+ *   boot=N             firmware tries the lowest number first (a CD too)
  *
  * The format is never found out from the image's contents: a guest that owns a raw disk could write the
  * header of another format into it, and with that the name of any file of the host. For the same reason a
@@ -85,12 +85,17 @@ static int config_disk_queues(struct config_disk *d, const char *value, struct e
     return 0;
 }
 
-static int config_disk_boot(struct config_disk *d, const char *value, struct err *err)
+static int config_boot_number(unsigned *out, const char *what, const char *path, const char *value, struct err *err)
 {
     if (*value < '1' || *value > '9' || value[1])
-        return err_set(err, EINVAL, "disk '%s': boot '%.64s' is not a number from 1 to 9", d->path, value);
-    d->boot = (unsigned)(*value - '0');
+        return err_set(err, EINVAL, "%s '%s': boot '%.64s' is not a number from 1 to 9", what, path, value);
+    *out = (unsigned)(*value - '0');
     return 0;
+}
+
+static int config_disk_boot(struct config_disk *d, const char *value, struct err *err)
+{
+    return config_boot_number(&d->boot, "disk", d->path, value, err);
 }
 
 static const struct {
@@ -182,4 +187,36 @@ void config_free_disks(struct machine_config *c)
     for (unsigned n = 0; n < c->disks; n++)
         config_disk_free(&c->disk[n]);
     c->disks = 0;
+}
+
+/* One option of --cdrom. */
+static int config_cdrom_word(struct machine_config *c, const char *word, struct err *err)
+{
+    if (!strncmp(word, "boot=", 5))
+        return config_boot_number(&c->cdrom_boot, "cdrom", c->cdrom, word + 5, err);
+    if (strcmp(word, "bus=ahci") && strcmp(word, "bus=virtio"))
+        return err_set(err, EINVAL, "cdrom '%s': '%.64s' is unknown: use bus=ahci, bus=virtio or boot=", c->cdrom, word);
+    c->cdrom_virtio = !strcmp(word, "bus=virtio");
+    return 0;
+}
+
+int config_set_cdrom(struct machine_config *c, const char *value, struct err *err)
+{
+    char *copy = strdup(value), *rest = copy, *word;
+    int r = 0;
+
+    if (!copy)
+        return err_set(err, ENOMEM, "out of memory");
+    word = strsep(&rest, ",");
+    if (!*word) {
+        free(copy);
+        return err_set(err, EINVAL, "cdrom '%.80s' names no file: use FILE[,OPTION]", value);
+    }
+    free(c->cdrom);
+    c->cdrom = copy; /* ends at the first comma */
+    c->cdrom_virtio = false;
+    c->cdrom_boot = 0;
+    while (r == 0 && (word = strsep(&rest, ",")))
+        r = config_cdrom_word(c, word, err);
+    return r;
 }

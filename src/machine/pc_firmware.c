@@ -231,25 +231,38 @@ static unsigned pc_boot_number(const struct vm *vm, unsigned n)
 {
     unsigned boot = n < vm->cfg->disks ? vm->cfg->disk[n].boot : 0;
 
+    if (n == vm->cfg->disks && vm->cfg->cdrom_virtio)
+        boot = vm->cfg->cdrom_boot;
     return boot ? boot : 10;
 }
 
+#define BOOT_LINE 64
+
 /* One line a disk, with the name that Open Firmware would give it: slots are in hexadecimal. */
+static size_t pc_boot_lines(const struct vm *vm, unsigned boot, char *text, size_t size)
+{
+    unsigned cd = vm->cfg->cdrom_boot ? vm->cfg->cdrom_boot : 10;
+    size_t len = 0;
+
+    for (unsigned n = 0; n < vm->ndisks; n++) {
+        if (pc_boot_number(vm, n) == boot)
+            len += (size_t)snprintf(text + len, size - len, "/pci@i0cf8/scsi@%x/disk@0,0\n", pc_disk_slot(vm, n));
+    }
+    if (vm->cd.block && cd == boot)
+        len += (size_t)snprintf(text + len, size - len, "/pci@i0cf8/pci8086,2922@%x/drive@0/disk@0\n",
+                                vm->cd.ahci.pci.devfn >> 3);
+    return len;
+}
+
 static int pc_fill_boot_order(struct vm *vm)
 {
-    char text[(CONFIG_DISKS + 3) * 40];
+    char text[(CONFIG_DISKS + 4) * BOOT_LINE];
     size_t len = 0;
 
     if (vm->cfg->kernel)
         len = (size_t)snprintf(text, sizeof(text), "/rom@" KERNEL_ROM "\n");
-
-    for (unsigned boot = 1; boot <= 10; boot++) {
-        for (unsigned n = 0; n < vm->ndisks; n++) {
-            if (pc_boot_number(vm, n) == boot)
-                len += (size_t)snprintf(text + len, sizeof(text) - len, "/pci@i0cf8/scsi@%x/disk@0,0\n",
-                                        pc_disk_slot(vm, n));
-        }
-    }
+    for (unsigned boot = 1; boot <= 10; boot++)
+        len += pc_boot_lines(vm, boot, text + len, sizeof(text) - len);
     return fw_cfg_set_file(&vm->firmware.fw_cfg, "bootorder", text, len ? (uint32_t)len + 1 : 0);
 }
 

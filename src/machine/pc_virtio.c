@@ -1,4 +1,4 @@
-/* The wiring of the `pc` machine's virtio devices: disks and the entropy device, on PCI slots from 1 on.
+/* The wiring of the `pc` machine's virtio devices and its CD drive: on PCI slots from 1 on.
  *
  * Threads: pc_init_virtio() and pc_fini_virtio() while no other thread knows the machine.
  */
@@ -108,6 +108,26 @@ static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char 
     return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);
 }
 
+/* In a drive, unless the guest has no driver for one. */
+static int pc_add_cdrom(struct vm *vm, struct err *err)
+{
+    struct config_disk cfg = { .path = vm->cfg->cdrom, .format = IMAGE_RAW, .ro = true };
+    int r;
+
+    if (vm->cfg->cdrom_virtio)
+        return pc_add_disk(vm, &cfg, "cdrom", err);
+    r = image_open(&vm->cd.block, cfg.path, &(struct image_opts){ .format = IMAGE_RAW, .ro = true }, err);
+    if (r < 0) {
+        err_prefix(err, "cdrom");
+        return r;
+    }
+    r = ahci_init(&vm->cd.ahci, vm->cd.block, &vm->loop, &vm->ram, "cdrom");
+    pc_add_device(vm, &ahci_ops, &vm->cd.ahci, 0);
+    if (r == 0)
+        r = pci_dev_plug(&vm->cd.ahci.pci, &vm->pci, -1);
+    return r < 0 ? err_set(err, -r, "cannot add the CD drive for '%s': %s", cfg.path, strerror(-r)) : 0;
+}
+
 static int pc_add_seed(struct vm *vm, struct err *err)
 {
     struct config_disk cfg = { .path = vm->cfg->cloud_init, .ro = true };
@@ -150,10 +170,8 @@ int pc_init_virtio(struct vm *vm, struct err *err)
     r = pc_init_console(vm, err);
     for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
         r = pc_add_disk(vm, &vm->cfg->disk[n], "disk", err);
-    if (r == 0 && vm->cfg->cdrom) {
-        struct config_disk cd = { .path = vm->cfg->cdrom, .format = IMAGE_RAW, .ro = true };
-        r = pc_add_disk(vm, &cd, "cdrom", err);
-    }
+    if (r == 0 && vm->cfg->cdrom)
+        r = pc_add_cdrom(vm, err);
     if (r == 0 && vm->cfg->cloud_init)
         r = pc_add_seed(vm, err);
     if (r == 0)
@@ -171,6 +189,8 @@ void pc_fini_virtio(struct vm *vm)
         block_close(d->block);
         free(d);
     }
+    block_close(vm->cd.block);
+    vm->cd.block = NULL;
 }
 
 const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n) { return &vm->disk[n]->blk; }

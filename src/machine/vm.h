@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "ata/ahci.h"
 #include "base/clock.h"
 #include "base/loop.h"
 #include "base/rand.h"
@@ -173,6 +174,10 @@ struct vm {
     struct vm_port port[CONFIG_CONSOLES];
     struct vm_disk *disk[CONFIG_DISKS + 2]; /* owned, see pc_virtio.c; behind them CD and seed */
     unsigned ndisks;
+    struct {
+        struct block *block; /* owned; NULL: there is no drive */
+        struct ahci ahci;
+    } cd;
     struct vm_net *net[CONFIG_NETS]; /* owned, see pc_net.c */
     unsigned nnets;
     struct vm_share *share[CONFIG_SHARES]; /* owned, see pc_share.c */
