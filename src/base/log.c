@@ -20,6 +20,7 @@
 #define LOG_GUEST_PER_SEC 100
 
 static _Atomic int log_level_now = LOG_WARN;
+static _Atomic bool log_terminal; /* stderr is one */
 
 /* Lines that guests caused in the current second of host time. */
 static struct {
@@ -35,6 +36,8 @@ static const char *const log_names[] = {
     [LOG_INFO] = "info",
     [LOG_DEBUG] = "debug",
 };
+
+void log_init(void) { atomic_store(&log_terminal, isatty(STDERR_FILENO)); }
 
 void log_set_level(enum log_level level) { atomic_store(&log_level_now, (int)level); }
 
@@ -67,7 +70,7 @@ static void log_line(enum log_level level, const char *fmt, va_list ap)
         if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = '?'; /* a guest's string must not drive the terminal */
     }
-    if (isatty(STDERR_FILENO))
+    if (atomic_load(&log_terminal))
         line[len++] = '\r'; /* the console may have put the terminal into raw mode */
     line[len++] = '\n';
     log_put(line, len);

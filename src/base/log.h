@@ -5,6 +5,9 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
+/* Once, early: look whether stderr is a terminal. A thread in a sandbox could not ask. */
+void log_init(void);
+
 /* Messages above this level are dropped. Default LOG_WARN. */
 void log_set_level(enum log_level level);
 

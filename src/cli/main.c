@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "cli/cli.h"
 
 const struct cli_verb cli_verbs[] = {
@@ -117,6 +118,7 @@ int main(int argc, char **argv)
     const struct cli_verb *v;
 
     main_fill_streams();
+    log_init();
     if (argc < 2)
         return cli_failf("what should be done? See 'vitro help'");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
