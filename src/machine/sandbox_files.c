@@ -193,7 +193,9 @@ static int sandbox_files_share(const struct sandbox_build *b, char *note, size_t
                                 "vitro itself keeps the share's threads inside");
             return 0;
         }
-        r = sandbox_files_path(b, GUARD_SHARE, s->path, s->ro ? LL_READ_FILE | LL_READ_DIR : all);
+        int fd = open(s->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0) /* else opening the share says what it is */
+            r = sandbox_files_add(b, GUARD_SHARE, fd, s->ro ? LL_READ_FILE | LL_READ_DIR : all);
     }
     return r;
 }

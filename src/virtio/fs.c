@@ -163,7 +163,7 @@ static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain 
     r->answer = 0;
     r->chain = *c;
     vq_chain_read(c, 0, r->buf, r->len);
-    share_work_submit(&f->work, &r->job);
+    share_work_submit(f->work, &r->job);
     f->current++;
     f->bytes += fs_size(c->read_len, c->write_len);
     return true;
@@ -249,7 +249,6 @@ int virtio_fs_init(struct virtio_fs *f, const struct virtio_fs_setup *setup)
     memcpy(f->config, setup->tag, tag);
     st_le32(f->config + VIRTIO_FS_TAG, setup->queues);
     timer_init(&f->again, setup->loop, fs_run_all, f);
-    f->work.event.fd = -1;
     struct virtio_setup transport = {
         .name = setup->name,
         .ops = &fs_virtio_ops,
@@ -266,7 +265,15 @@ int virtio_fs_init(struct virtio_fs *f, const struct virtio_fs_setup *setup)
         .deliver_opaque = setup->deliver_opaque,
     };
     r = virtio_pci_init(&f->vp, &transport);
-    return r ? r : share_work_init(&f->work, setup->loop, fs_batch_end, f);
+    if (r < 0)
+        return r;
+    f->work = calloc(1, sizeof(*f->work));
+    r = f->work ? share_work_init(f->work, setup->loop, fs_batch_end, f) : -ENOMEM;
+    if (r < 0) {
+        free(f->work);
+        f->work = NULL;
+    }
+    return r;
 }
 
 static void fs_reset(void *dev)
@@ -280,7 +287,7 @@ static void fs_pause(void *dev)
 {
     struct virtio_fs *f = dev;
 
-    share_work_drain(&f->work);
+    share_work_drain(f->work);
     timer_cancel(&f->again); /* fs_resume() looks at all queues */
     f->mounted = !f->ended && share_in_session(f->share);
 }
@@ -298,7 +305,10 @@ static void fs_destroy(void *dev)
     struct virtio_fs *f = dev;
 
     fs_end_life(f);
-    share_work_fini(&f->work);
+    if (f->work)
+        share_work_fini(f->work);
+    free(f->work);
+    f->work = NULL;
     for (unsigned i = 0; i < VIRTIO_FS_SPARE; i++)
         free(f->spare[i]);
     share_end_session(f->share);

@@ -20,7 +20,7 @@ struct virtio_fs_req;
 struct virtio_fs {
     struct virtio_pci vp;
     struct share *share; /* borrowed */
-    struct share_work work;
+    struct share_work *work; /* apart, since its threads live while the state is loaded over all of this */
     struct timer again; /* continues what a queue's budget cut short */
     uint8_t config[VIRTIO_FS_CONFIG_LEN];
     uint16_t queues;  /* with the one for urgent requests */
