@@ -177,7 +177,7 @@ static struct vm *restore(struct machine_config *cfg, const char *path, const st
 {
     struct err err = { "" };
     struct save_file *f;
-    struct vm *vm;
+    struct vm *vm = NULL;
 
     assert_int_equal(config_init(cfg), 0);
     if (save_open(&f, path, &err) < 0 || save_config(f, cfg, NULL, &err) < 0 ||
