@@ -286,7 +286,7 @@ int ahci_init(struct ahci *a, struct block *block, struct loop *loop, struct ram
     pci_dev_init(&a->pci, name, &ident, &ahci_pci_ops);
     r = pci_dev_add_bar(&a->pci, 5, PCI_BAR_MEM32, false, AHCI_BAR_LEN, &ahci_bus_ops, a);
     ahci_reset_hba(a);
-    return r ? r : block_io_init(&a->io, block, loop, ahci_io_done, a);
+    return r ? r : block_io_create(&a->io, block, loop, ahci_io_done, a);
 }
 
 static void ahci_reset(void *dev)
@@ -300,7 +300,7 @@ static void ahci_reset(void *dev)
 }
 
 /* Nothing is under way in a machine that stands. */
-static void ahci_pause(void *dev) { block_drain(&((struct ahci *)dev)->io); }
+static void ahci_pause(void *dev) { block_drain(((struct ahci *)dev)->io); }
 
 static void ahci_resume(void *dev)
 {
@@ -316,7 +316,7 @@ static void ahci_destroy(void *dev)
     struct ahci *a = dev;
 
     ahci_end_life(a);
-    block_io_fini(&a->io);
+    block_io_destroy(a->io);
     pthread_rwlock_destroy(&a->dma);
     pci_dev_unplug(&a->pci);
 }

@@ -33,7 +33,7 @@ struct ahci {
     /* surroundings, and what is never saved */
     struct ram *ram;
     struct block *block; /* borrowed */
-    struct block_io io;
+    struct block_io *io; /* apart, since its threads live while the state is loaded over all of this */
     const char *name;
     uint64_t life;        /* counts what ends commands: those of another life are dropped */
     pthread_rwlock_t dma; /* a leaf. Shared: an I/O thread copies to guest memory; alone: a new life */

@@ -217,7 +217,7 @@ static bool ahci_read_disc(struct ahci *a, struct ahci_req *r, const struct atap
     };
     a->port.tfd = ATA_BSY | ATA_DRDY;
     a->current++;
-    block_submit(&a->io, &r->req);
+    block_submit(a->io, &r->req);
     return true;
 }
 

@@ -144,10 +144,10 @@ struct block_io {
 
 /* block is borrowed and outlives io. batch_end(opaque): for work that is better done once for many
  * completions, like interrupts. 0 or -errno. */
-int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
-                  void (*batch_end)(void *opaque), void *opaque);
-/* Waits for what was submitted (done is called), then ends the threads. */
-void block_io_fini(struct block_io *io);
+int block_io_create(struct block_io **io, struct block *block, struct loop *loop,
+                    void (*batch_end)(void *opaque), void *opaque);
+/* Waits for what was submitted (done is called), then ends the threads. NULL: nothing. */
+void block_io_destroy(struct block_io *io);
 
 /* Start a request. Never blocks on the disk; device lock held. */
 void block_submit(struct block_io *io, struct block_req *req);

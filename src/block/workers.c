@@ -212,8 +212,10 @@ static void block_io_on_event(void *opaque, uint32_t events)
     block_io_report(io);
 }
 
-int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
-                  void (*batch_end)(void *opaque), void *opaque)
+static void block_io_fini(struct block_io *io);
+
+static int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
+                         void (*batch_end)(void *opaque), void *opaque)
 {
     int r;
 
@@ -238,6 +240,19 @@ int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
     return r;
 }
 
+int block_io_create(struct block_io **io, struct block *block, struct loop *loop,
+                    void (*batch_end)(void *opaque), void *opaque)
+{
+    int r;
+
+    *io = malloc(sizeof(**io));
+    r = *io ? block_io_init(*io, block, loop, batch_end, opaque) : -ENOMEM;
+    if (r < 0) {
+        free(*io);
+        *io = NULL;
+    }
+    return r;
+}
 
 void block_submit(struct block_io *io, struct block_req *req)
 {
@@ -269,7 +284,7 @@ void block_drain(struct block_io *io)
         block_io_report(io);
 }
 
-void block_io_fini(struct block_io *io)
+static void block_io_fini(struct block_io *io)
 {
     if (io->event.fd < 0)
         return;
@@ -285,4 +300,11 @@ void block_io_fini(struct block_io *io)
     io->event.fd = -1;
     pthread_mutex_destroy(&io->lock);
     pthread_cond_destroy(&io->finished);
+}
+
+void block_io_destroy(struct block_io *io)
+{
+    if (io)
+        block_io_fini(io);
+    free(io);
 }

@@ -197,7 +197,7 @@ static int blk_start(struct virtio_blk *b, unsigned queue, const struct vq_chain
     r->queue = (uint16_t)queue;
     r->chain = *c;
     b->current++;
-    block_submit(&b->io, &r->req);
+    block_submit(b->io, &r->req);
     return 0;
 }
 
@@ -421,7 +421,7 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
         .deliver_opaque = setup->deliver_opaque,
     };
     r = virtio_pci_init(&b->vp, &transport);
-    return r ? r : block_io_init(&b->io, b->block, setup->loop, blk_batch_end, b);
+    return r ? r : block_io_create(&b->io, b->block, setup->loop, blk_batch_end, b);
 }
 
 void virtio_blk_resized(struct virtio_blk *b)
@@ -442,7 +442,7 @@ static void blk_pause(void *dev)
 {
     struct virtio_blk *b = dev;
 
-    block_drain(&b->io);
+    block_drain(b->io);
     timer_cancel(&b->again); /* blk_resume() looks at all queues */
 }
 
@@ -459,7 +459,7 @@ static void blk_destroy(void *dev)
     struct virtio_blk *b = dev;
 
     blk_end_life(b);
-    block_io_fini(&b->io);
+    block_io_destroy(b->io);
     pthread_rwlock_destroy(&b->dma);
     pci_dev_unplug(&b->vp.pci);
 }

@@ -24,7 +24,7 @@ struct virtio_blk_counts {
 struct virtio_blk {
     struct virtio_pci vp;
     struct block *block; /* borrowed */
-    struct block_io io;
+    struct block_io *io; /* apart, since its threads live while the state is loaded over all of this */
     struct timer again; /* continues what a queue's budget cut short */
     uint8_t config[VIRTIO_BLK_CONFIG_LEN];
     char serial[VIRTIO_BLK_SERIAL];

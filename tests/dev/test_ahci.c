@@ -97,7 +97,7 @@ static int teardown(void **state)
 static void drain(void)
 {
     loop_lock(&f.rig.loop);
-    block_drain(&f.a.io);
+    block_drain(f.a.io);
     loop_unlock(&f.rig.loop);
 }
 

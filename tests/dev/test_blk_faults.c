@@ -191,7 +191,7 @@ static uint8_t request(uint32_t type, uint64_t sector, uint32_t len)
     vring_add(&f.ring, part, len ? 3 : 2);
     vd_kick(&f.rig, 0);
     loop_lock(&f.rig.loop);
-    block_drain(&f.blk.io);
+    block_drain(f.blk.io);
     loop_unlock(&f.rig.loop);
     ram_read(&f.ram, STATUS, &s, 1);
     assert_int_not_equal(s, NONE);

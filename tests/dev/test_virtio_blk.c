@@ -535,7 +535,7 @@ static void test_fuzz(void **state)
     loop_step(&f.rig.loop, 0);
     rig_fuzz(&f.rig, &f.rig.mmio, VD_BAR, 0x4000, 20000);
     loop_lock(&f.rig.loop);
-    block_drain(&f.blk.io);
+    block_drain(f.blk.io);
     loop_unlock(&f.rig.loop);
     rig_fuzz_state(&f.rig, &virtio_blk_ops, &f.blk, &f.rig.mmio, VD_BAR, 0x4000, 100);
 }

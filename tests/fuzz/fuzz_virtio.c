@@ -150,7 +150,7 @@ static void write_ram(struct bench *t, struct input *in)
 static void drain(struct bench *t)
 {
     loop_lock(&t->loop);
-    block_drain(&t->blk.io);
+    block_drain(t->blk.io);
     loop_unlock(&t->loop);
 }
 
