@@ -75,7 +75,8 @@ int state_desc_check(const struct state_desc *d, struct err *err);
 int state_save(struct state_buf *out, const struct state_desc *d, uint32_t instance, const void *obj);
 
 /* Find the section (d->name, instance) in [data, data+len), check everything, commit to obj. Fields that are
- * not described keep their value. -ENOENT: no such section; -EINVAL: damaged or refused, err says why. */
+ * not described keep their value, but obj is copied whole and back: nothing that other threads use (locks, queues of
+ * their work) may lie in it. -ENOENT: no such section; -EINVAL: damaged or refused, err says why. */
 int state_load(const uint8_t *data, size_t len, const struct state_desc *d, uint32_t instance, void *obj,
                struct err *err);
 

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Run the code under test on one hostile input. Returns 0; anything wrong calls fuzz_fail(), crashes or
  * hangs. Must not keep state from one input to the next. */
@@ -12,6 +13,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Write the n-th valid input (n = 0, 1 ...) to buf and return its length; 0 when there are no more.
  * Optional: without it the driver starts from the corpus files alone. */
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t size) __attribute__((weak));
+
+/* What is left of an input. */
+struct fuzz_input {
+    const uint8_t *at;
+    size_t left;
+};
+
+/* The next n bytes (at most 8) as a number; zeros at the end. */
+static inline uint64_t fuzz_take(struct fuzz_input *in, unsigned n)
+{
+    uint64_t v = 0;
+
+    if (n > in->left)
+        n = (unsigned)in->left;
+    memcpy(&v, in->at, n);
+    in->at += n;
+    in->left -= n;
+    return v;
+}
 
 /* A property does not hold: say which and abort, so that every kind of fuzzer keeps the input. */
 #define fuzz_fail(what) fuzz_fail_at(__FILE__, __LINE__, what)

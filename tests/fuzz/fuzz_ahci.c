@@ -31,23 +31,6 @@ struct bench {
     struct block block;
 };
 
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned n)
-{
-    uint64_t v = 0;
-
-    if (n > in->left)
-        n = (unsigned)in->left;
-    memcpy(&v, in->at, n);
-    in->at += n;
-    in->left -= n;
-    return v;
-}
-
 static int disc_read(struct block *b, uint64_t off, void *buf, size_t len)
 {
     FUZZ_CHECK(!range_outside(off, len, DISC_LEN));
@@ -79,18 +62,18 @@ static void start(struct bench *t)
 }
 
 /* A command with PRDs that the input describes in short. */
-static void command(struct bench *t, struct input *in, bool packet)
+static void command(struct bench *t, struct fuzz_input *in, bool packet)
 {
     uint8_t header[32] = { 5 }, table[0x80] = { 0x27, 0x80, 0xa0 }, prd[16] = { 0 };
-    unsigned how = (unsigned)take(in, 1), prds = how & 7;
+    unsigned how = (unsigned)fuzz_take(in, 1), prds = how & 7;
 
     if (packet) {
         for (unsigned n = 0; n < ATAPI_CDB; n++)
-            table[0x40 + n] = (uint8_t)take(in, 1);
+            table[0x40 + n] = (uint8_t)fuzz_take(in, 1);
     } else {
         table[1] = how & 8 ? 0x80 : 0;
-        table[2] = (uint8_t)take(in, 1);
-        table[15] = (uint8_t)take(in, 1);
+        table[2] = (uint8_t)fuzz_take(in, 1);
+        table[15] = (uint8_t)fuzz_take(in, 1);
     }
     table[3] = how >> 4 & 3;
     header[2] = (uint8_t)prds;
@@ -98,17 +81,17 @@ static void command(struct bench *t, struct input *in, bool packet)
     ram_write(&t->ram, LIST, header, sizeof(header));
     ram_write(&t->ram, TABLE, table, sizeof(table));
     for (unsigned n = 0; n < prds; n++) {
-        st_le64(prd, take(in, 2) << (how >> 6));
-        st_le32(prd + 12, (uint32_t)take(in, 2));
+        st_le64(prd, fuzz_take(in, 2) << (how >> 6));
+        st_le32(prd + 12, (uint32_t)fuzz_take(in, 2));
         ram_write(&t->ram, TABLE + 0x80 + 16 * n, prd, sizeof(prd));
     }
     put(t, 0x138, 1);
 }
 
-static void write_ram(struct bench *t, struct input *in)
+static void write_ram(struct bench *t, struct fuzz_input *in)
 {
-    uint16_t at = (uint16_t)take(in, 2);
-    size_t len = (size_t)take(in, 1);
+    uint16_t at = (uint16_t)fuzz_take(in, 2);
+    size_t len = (size_t)fuzz_take(in, 1);
 
     if (len > in->left)
         len = in->left;
@@ -130,15 +113,15 @@ static void machine(struct bench *t, unsigned op)
     loop_unlock(&t->loop);
 }
 
-static void run_record(struct bench *t, struct input *in)
+static void run_record(struct bench *t, struct fuzz_input *in)
 {
-    unsigned op = (unsigned)take(in, 1) % OP_COUNT;
+    unsigned op = (unsigned)fuzz_take(in, 1) % OP_COUNT;
     uint64_t off;
 
     switch (op) {
     case OP_REG:
-        off = take(in, 1) * 4;
-        put(t, off % 0x180, (uint32_t)take(in, 4));
+        off = fuzz_take(in, 1) * 4;
+        put(t, off % 0x180, (uint32_t)fuzz_take(in, 4));
         bus_read(&t->mmio, BAR + off % 0x180, 4);
         break;
     case OP_RAM:
@@ -155,8 +138,8 @@ static void run_record(struct bench *t, struct input *in)
         put(t, 0x118, 0x10);
         break;
     case OP_CONFIG:
-        off = take(in, 1);
-        pci_dev_config_write(&t->a.pci, (unsigned)off & 0xfc, (uint32_t)take(in, 4), 4);
+        off = fuzz_take(in, 1);
+        pci_dev_config_write(&t->a.pci, (unsigned)off & 0xfc, (uint32_t)fuzz_take(in, 4), 4);
         break;
     default:
         machine(t, op);
@@ -181,7 +164,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bench *t = calloc(1, sizeof(*t));
     struct irq_line none[4] = { { 0 } };
-    struct input in = { data, size < 2048 ? size : 2048 };
+    struct fuzz_input in = { data, size < 2048 ? size : 2048 };
 
     FUZZ_CHECK(t);
     clock_init_manual(&t->clock, 0);

@@ -13,14 +13,14 @@ struct bench {
 };
 
 /* u8: what; u32: a target */
-static void extra(void *opaque, struct vbench_input *in)
+static void extra(void *opaque, struct fuzz_input *in)
 {
     struct bench *t = opaque;
 
-    if (vbench_take(in, 1) & 1)
+    if (fuzz_take(in, 1) & 1)
         virtio_balloon_poll(&t->dev);
     else
-        virtio_balloon_set(&t->dev, vbench_take(in, 4) << 8);
+        virtio_balloon_set(&t->dev, fuzz_take(in, 4) << 8);
 }
 
 /* No chain is ever kept. */

@@ -46,11 +46,11 @@ static void end_rx_ready(void *opaque)
 static bool end_is_open(void *opaque) { return ((struct end *)opaque)->open; }
 
 /* The host's side: u8 port, u8 what. */
-static void extra(void *opaque, struct vbench_input *in)
+static void extra(void *opaque, struct fuzz_input *in)
 {
     struct bench *t = opaque;
-    unsigned n = (unsigned)vbench_take(in, 1) % VCON_PORTS;
-    uint8_t what = (uint8_t)vbench_take(in, 1);
+    unsigned n = (unsigned)fuzz_take(in, 1) % VCON_PORTS;
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
 
     t->call = 0;
     t->end[n].stuck = what & 1;

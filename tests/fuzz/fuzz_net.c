@@ -49,21 +49,21 @@ static void fetch(struct bench *t)
 }
 
 /* A frame from the network: its length and meta data, then bytes over a plausible TCP packet. */
-static void deliver(struct bench *t, struct vbench_input *in)
+static void deliver(struct bench *t, struct fuzz_input *in)
 {
     static const uint8_t tcp[54] = { 0x52, 0x54, 0, 1, 2, 3, 0x52, 0x54, 0, 4, 5, 6, 8,  0,  0x45, 0, 1, 0,
                                      0,    0,    0, 0, 64, 6, 0,    0,    10, 0, 2, 2, 10, 0,  2,    15, 0, 80,
                                      0,    99,   0, 0, 0,  1, 0,    0,    0,  2, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0 };
-    struct net_frame f = { .data = frame, .len = NET_FRAME_MIN + (uint32_t)vbench_take(in, 2) };
+    struct net_frame f = { .data = frame, .len = NET_FRAME_MIN + (uint32_t)fuzz_take(in, 2) };
 
-    f.meta.flags = (uint8_t)vbench_take(in, 1) & 3;
-    f.meta.gso_type = (uint8_t)vbench_take(in, 1);
-    f.meta.gso_size = (uint16_t)vbench_take(in, 2);
-    f.meta.csum_start = (uint16_t)vbench_take(in, 2);
-    f.meta.csum_offset = (uint16_t)vbench_take(in, 1);
+    f.meta.flags = (uint8_t)fuzz_take(in, 1) & 3;
+    f.meta.gso_type = (uint8_t)fuzz_take(in, 1);
+    f.meta.gso_size = (uint16_t)fuzz_take(in, 2);
+    f.meta.csum_start = (uint16_t)fuzz_take(in, 2);
+    f.meta.csum_offset = (uint16_t)fuzz_take(in, 1);
     memset(frame, 0, f.len < sizeof(frame) ? f.len : sizeof(frame));
     memcpy(frame, tcp, sizeof(tcp));
-    size_t at = vbench_take(in, 1), n = vbench_take(in, 1);
+    size_t at = fuzz_take(in, 1), n = fuzz_take(in, 1);
     if (n > in->left)
         n = in->left;
     memcpy(frame + at, in->at, n);
@@ -76,10 +76,10 @@ static void deliver(struct bench *t, struct vbench_input *in)
 }
 
 /* u8 what: the network's side. */
-static void extra(void *opaque, struct vbench_input *in)
+static void extra(void *opaque, struct fuzz_input *in)
 {
     struct bench *t = opaque;
-    uint8_t what = (uint8_t)vbench_take(in, 1);
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
 
     if (what & 8)
         virtio_net_announce(&t->dev);

@@ -38,9 +38,9 @@ static int source(struct rand_source *r, void *buf, size_t len)
     return 0;
 }
 
-static void extra(void *opaque, struct vbench_input *in)
+static void extra(void *opaque, struct fuzz_input *in)
 {
-    ((struct bench *)opaque)->dry = vbench_take(in, 1) & 1;
+    ((struct bench *)opaque)->dry = fuzz_take(in, 1) & 1;
 }
 
 static void check(void *opaque)

@@ -25,11 +25,6 @@
 #define SECRET "must-stay-out-of-reach"
 enum { MAX_RECORDS = 64, MAX_REPLY = 16384 };
 
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
 static struct {
     char base[64]; /* base/in is shared, base/out is not */
     struct share *s;
@@ -38,18 +33,6 @@ static struct {
     _Alignas(8) uint8_t req[8192];
     _Alignas(8) uint8_t reply[MAX_REPLY];
 } f;
-
-static uint64_t take(struct input *in, unsigned n)
-{
-    uint64_t v = 0;
-
-    if (n > in->left)
-        n = (unsigned)in->left;
-    memcpy(&v, in->at, n);
-    in->at += n;
-    in->left -= n;
-    return v;
-}
 
 static const char *at(const char *name)
 {
@@ -142,22 +125,22 @@ static void check_answer(uint32_t op, const struct fuse_in_header *in, size_t n,
 
 /* op; flags: bit 0 the header's length lies, bit 1 little room; node; n times 8 bytes of arguments, of which the first may be a known
  * handle or node; then a text with what follows (names, data). */
-static void send_record(struct input *in, uint32_t op)
+static void send_record(struct fuzz_input *in, uint32_t op)
 {
     struct fuse_in_header h = { .opcode = op, .unique = 77 };
-    uint8_t flags = (uint8_t)take(in, 1);
-    unsigned words = take(in, 1) % 14;
-    size_t len = sizeof(h), room = flags & 2 ? take(in, 1) * 4 : MAX_REPLY, text;
+    uint8_t flags = (uint8_t)fuzz_take(in, 1);
+    unsigned words = fuzz_take(in, 1) % 14;
+    size_t len = sizeof(h), room = flags & 2 ? fuzz_take(in, 1) * 4 : MAX_REPLY, text;
     bool first_is_node = op == FUSE_LINK || op == FUSE_RENAME || op == FUSE_RENAME2;
 
-    h.nodeid = known(f.node, take(in, 1));
+    h.nodeid = known(f.node, fuzz_take(in, 1));
     for (unsigned i = 0; i < words; i++, len += 8) {
-        uint64_t v = take(in, i ? 4 : 1);
+        uint64_t v = fuzz_take(in, i ? 4 : 1);
         if (i == 0)
             v = known(first_is_node ? f.node : f.fh, v);
         st_le64(f.req + len, v);
     }
-    text = take(in, 1);
+    text = fuzz_take(in, 1);
     if (text > in->left)
         text = in->left;
     memcpy(f.req + len, in->at, text);
@@ -227,7 +210,7 @@ static void check_secret(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct input in = { data, size };
+    struct fuzz_input in = { data, size };
     char shared[80];
     struct err err = { "" };
     unsigned nodes, handles;
@@ -236,7 +219,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     make_folder();
     snprintf(shared, sizeof(shared), "%s/in", f.base);
     struct share_options o = { .path = shared, .max_nodes = 16, .max_handles = 8 };
-    uint8_t how = (uint8_t)take(&in, 1);
+    uint8_t how = (uint8_t)fuzz_take(&in, 1);
     o.ro = how & 0x80;
     o.cache = (enum share_cache)(how % 3);
     FUZZ_CHECK(share_open(&f.s, &o, &err) == 0);
@@ -247,7 +230,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     f.fhs = 0;
     hello();
     for (unsigned n = 0; in.left && n < MAX_RECORDS; n++) {
-        uint8_t op = (uint8_t)take(&in, 1);
+        uint8_t op = (uint8_t)fuzz_take(&in, 1);
         if (op >= 0xf0)
             host_acts(op);
         else if (op != FUSE_SYNCFS && op != FUSE_FSYNC && op != FUSE_FSYNCDIR) /* of the whole disk of the host */

@@ -33,23 +33,6 @@ struct bench {
     unsigned messages;
 };
 
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned n)
-{
-    uint64_t v = 0;
-
-    if (n > in->left)
-        n = (unsigned)in->left;
-    memcpy(&v, in->at, n);
-    in->at += n;
-    in->left -= n;
-    return v;
-}
-
 static int disk_read(struct block *b, uint64_t off, void *buf, size_t len)
 {
     FUZZ_CHECK(!range_outside(off, len, DISK_LEN));
@@ -135,10 +118,10 @@ static void go(struct bench *t, uint8_t how)
     put(t, 0x14, 0xf, 1);
 }
 
-static void write_ram(struct bench *t, struct input *in)
+static void write_ram(struct bench *t, struct fuzz_input *in)
 {
-    uint16_t at = (uint16_t)take(in, 2);
-    size_t len = (size_t)take(in, 1);
+    uint16_t at = (uint16_t)fuzz_take(in, 2);
+    size_t len = (size_t)fuzz_take(in, 1);
 
     if (len > in->left)
         len = in->left;
@@ -162,21 +145,21 @@ static void pause_and_go_on(struct bench *t)
     loop_unlock(&t->loop);
 }
 
-static void run_record(struct bench *t, struct input *in)
+static void run_record(struct bench *t, struct fuzz_input *in)
 {
     uint64_t off;
 
-    switch (take(in, 1) % OP_COUNT) {
+    switch (fuzz_take(in, 1) % OP_COUNT) {
     case OP_REG:
-        off = take(in, 2);
-        bus_write(&t->mmio, BAR + off % 0x4000, take(in, 4), 1U << (off >> 14));
+        off = fuzz_take(in, 2);
+        bus_write(&t->mmio, BAR + off % 0x4000, fuzz_take(in, 4), 1U << (off >> 14));
         bus_read(&t->mmio, BAR + off % 0x4000, 1U << (off >> 14));
         break;
     case OP_RAM:
         write_ram(t, in);
         break;
     case OP_KICK:
-        put(t, 0x3000 + 4 * (take(in, 1) & 3), 0, 2);
+        put(t, 0x3000 + 4 * (fuzz_take(in, 1) & 3), 0, 2);
         break;
     case OP_DRAIN:
         drain(t);
@@ -188,14 +171,14 @@ static void run_record(struct bench *t, struct input *in)
         loop_unlock(&t->loop);
         break;
     case OP_CONFIG:
-        off = take(in, 1);
-        pci_dev_config_write(&t->blk.vp.pci, (unsigned)off & 0xfc, (uint32_t)take(in, 4), 4);
+        off = fuzz_take(in, 1);
+        pci_dev_config_write(&t->blk.vp.pci, (unsigned)off & 0xfc, (uint32_t)fuzz_take(in, 4), 4);
         break;
     case OP_PAUSE:
         pause_and_go_on(t);
         break;
     case OP_GO:
-        go(t, (uint8_t)take(in, 1));
+        go(t, (uint8_t)fuzz_take(in, 1));
         break;
     }
 }
@@ -231,7 +214,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bench *t = calloc(1, sizeof(*t));
     struct irq_line none[4] = { { 0 } };
-    struct input in = { data, size < 4096 ? size : 4096 };
+    struct fuzz_input in = { data, size < 4096 ? size : 4096 };
 
     FUZZ_CHECK(t);
     clock_init_manual(&t->clock, 0);

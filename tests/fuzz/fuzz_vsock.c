@@ -92,15 +92,15 @@ static void host_close(void *stream)
 }
 
 /* The host's side: u8 the mood, u8 what, u8 which. */
-static void extra(void *opaque, struct vbench_input *in)
+static void extra(void *opaque, struct fuzz_input *in)
 {
     struct bench *t = opaque;
     uint8_t what;
     struct stream *s;
 
-    t->mood = (uint8_t)vbench_take(in, 1);
-    what = (uint8_t)vbench_take(in, 1);
-    s = &t->stream[vbench_take(in, 1) % 8];
+    t->mood = (uint8_t)fuzz_take(in, 1);
+    what = (uint8_t)fuzz_take(in, 1);
+    s = &t->stream[fuzz_take(in, 1) % 8];
     if (what & 1 && s->used && (s->in || s->out))
         virtio_vsock_ready(&t->dev, s->conn, s->in, s->out);
     if (what & 2 && (s = take_stream())) {

@@ -17,18 +17,6 @@ enum { RING_AREA = 0x1800, RING_DRIVER = 0x800, RING_DEVICE = 0x1000, RING_MAX =
 
 _Static_assert(0x1000 + VBENCH_RINGS * RING_AREA <= VBENCH_DATA, "rings lie below the data");
 
-uint64_t vbench_take(struct vbench_input *in, unsigned n)
-{
-    uint64_t v = 0;
-
-    if (n > in->left)
-        n = (unsigned)in->left;
-    memcpy(&v, in->at, n);
-    in->at += n;
-    in->left -= n;
-    return v;
-}
-
 void vbench_deliver(void *opaque, const struct apic_msg *msg) { ((struct vbench *)opaque)->messages++; }
 
 struct vbench *vbench_open(void)
@@ -102,10 +90,10 @@ static void go(struct vbench *b, const struct vbench_target *t, uint8_t how, uin
     put(b, 0x14, 0xf, 1);
 }
 
-static void write_ram(struct vbench *b, struct vbench_input *in)
+static void write_ram(struct vbench *b, struct fuzz_input *in)
 {
-    uint64_t at = vbench_take(in, 2);
-    size_t len = (size_t)vbench_take(in, 1);
+    uint64_t at = fuzz_take(in, 2);
+    size_t len = (size_t)fuzz_take(in, 1);
 
     if (len > in->left)
         len = in->left;
@@ -114,17 +102,17 @@ static void write_ram(struct vbench *b, struct vbench_input *in)
     in->left -= len;
 }
 
-static void add_chain(struct vbench *b, struct vbench_input *in)
+static void add_chain(struct vbench *b, struct fuzz_input *in)
 {
-    struct vring *r = &b->ring[vbench_take(in, 1) % VBENCH_RINGS];
-    uint8_t how = (uint8_t)vbench_take(in, 1);
+    struct vring *r = &b->ring[fuzz_take(in, 1) % VBENCH_RINGS];
+    uint8_t how = (uint8_t)fuzz_take(in, 1);
     unsigned n = (how & 7) + 1u;
     struct vring_part part[8];
 
     for (unsigned i = 0; i < n; i++) {
-        uint64_t at = vbench_take(in, 2);
+        uint64_t at = fuzz_take(in, 2);
         part[i] =
-            (struct vring_part){ .gpa = at & ~1ULL, .len = (uint32_t)vbench_take(in, 2), .write = at & 1 };
+            (struct vring_part){ .gpa = at & ~1ULL, .len = (uint32_t)fuzz_take(in, 2), .write = at & 1 };
     }
     if (!r->size || n > r->size)
         return;
@@ -148,27 +136,27 @@ static void step(struct vbench *b, unsigned ms)
     loop_step(&b->loop, 0);
 }
 
-static void vbench_record(struct vbench *b, const struct vbench_target *t, struct vbench_input *in)
+static void vbench_record(struct vbench *b, const struct vbench_target *t, struct fuzz_input *in)
 {
     uint64_t off;
 
-    switch (vbench_take(in, 1) % VB_COUNT) {
+    switch (fuzz_take(in, 1) % VB_COUNT) {
     case VB_REG:
-        off = vbench_take(in, 2);
-        bus_write(&b->mmio, BAR + off % 0x4000, vbench_take(in, 4), 1U << (off >> 14) % 3);
+        off = fuzz_take(in, 2);
+        bus_write(&b->mmio, BAR + off % 0x4000, fuzz_take(in, 4), 1U << (off >> 14) % 3);
         bus_read(&b->mmio, BAR + off % 0x4000, 1U << (off >> 14) % 3);
         break;
     case VB_RAM:
         write_ram(b, in);
         break;
     case VB_KICK:
-        put(b, 0x3000 + 4 * (vbench_take(in, 1) & 63), 0, 2);
+        put(b, 0x3000 + 4 * (fuzz_take(in, 1) & 63), 0, 2);
         break;
     case VB_CHAIN:
         add_chain(b, in);
         break;
     case VB_STEP:
-        step(b, (unsigned)vbench_take(in, 1));
+        step(b, (unsigned)fuzz_take(in, 1));
         break;
     case VB_RESET:
         loop_lock(&b->loop);
@@ -176,15 +164,15 @@ static void vbench_record(struct vbench *b, const struct vbench_target *t, struc
         loop_unlock(&b->loop);
         break;
     case VB_CONFIG:
-        off = vbench_take(in, 1);
-        pci_dev_config_write(&t->vp->pci, (unsigned)off & 0xfc, (uint32_t)vbench_take(in, 4), 4);
+        off = fuzz_take(in, 1);
+        pci_dev_config_write(&t->vp->pci, (unsigned)off & 0xfc, (uint32_t)fuzz_take(in, 4), 4);
         break;
     case VB_PAUSE:
         pause_and_go_on(b, t);
         break;
     case VB_GO:
-        off = vbench_take(in, 1);
-        go(b, t, (uint8_t)off, (uint8_t)vbench_take(in, 1));
+        off = fuzz_take(in, 1);
+        go(b, t, (uint8_t)off, (uint8_t)fuzz_take(in, 1));
         break;
     case VB_EXTRA:
         loop_lock(&b->loop);
@@ -211,7 +199,7 @@ static void check_state(const struct vbench_target *t)
 
 void vbench_run(struct vbench *b, const struct vbench_target *t, const uint8_t *data, size_t size)
 {
-    struct vbench_input in = { data, size < INPUT_MAX ? size : INPUT_MAX };
+    struct fuzz_input in = { data, size < INPUT_MAX ? size : INPUT_MAX };
 
     FUZZ_CHECK(pci_dev_plug(&t->vp->pci, &b->host, 1) == 0);
     plug(t->vp);

@@ -20,6 +20,7 @@
 
 #include "../dev/vring.h"
 #include "base/loop.h"
+#include "fuzz.h"
 #include "virtio/pci.h"
 
 #define VBENCH_RAM   0x10000U
@@ -41,13 +42,6 @@ enum {
     VB_COUNT
 };
 
-struct vbench_input {
-    const uint8_t *at;
-    size_t left;
-};
-/* The next n bytes as a number; zeros at the end. */
-uint64_t vbench_take(struct vbench_input *in, unsigned n);
-
 struct vbench {
     struct clock clock;
     struct loop loop;
@@ -65,7 +59,7 @@ struct vbench_target {
     uint8_t queue[VBENCH_RINGS]; /* the queues that VB_GO sets up */
     unsigned queues;
     uint64_t features[4];                                 /* what VB_GO may accept */
-    void (*extra)(void *opaque, struct vbench_input *in); /* device lock held; may be NULL */
+    void (*extra)(void *opaque, struct fuzz_input *in); /* device lock held; may be NULL */
     void (*check)(void *opaque);                          /* after the pause; may be NULL */
     void *opaque;
 };
