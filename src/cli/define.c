@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "base/err.h"
-#include "cli/define_path.h"
 #include "machine/config.h"
 
 /* Make each folder of a path that is missing; those are the user's alone. */
@@ -106,7 +105,7 @@ int define_write(const struct machine_config *cfg, const char *name, bool force,
         return err_set(err, EEXIST, "there is a machine '%s' already: 'vitro rm %s' removes it, --force replaces it",
                        name, name);
     root = config_to_json(cfg);
-    r = root ? define_absolute(root) : -ENOMEM;
+    r = root ? config_absolute(root) : -ENOMEM;
     text = r == 0 ? json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     json_decref(root);
     if (r == 0 && !text)

@@ -164,6 +164,9 @@ struct json_t *config_to_json(const struct machine_config *c);
 /* The same from len bytes of text; name is for messages. */
 int config_load_text(struct machine_config *c, const char *text, size_t len, const char *name, struct err *err);
 
+/* Make every path in an object with the keys of `vitro run` absolute. 0 or -errno. */
+int config_absolute(struct json_t *root); /* config_dump.c */
+
 /* Everything that was set, as such an object, with absolute paths: a machine like this one can be made from it in
  * another folder. To be freed; NULL: no memory, or there is no current folder. */
 char *config_dump(const struct machine_config *c); /* config_dump.c */

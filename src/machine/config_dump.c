@@ -1,9 +1,11 @@
 /* A machine's options as the JSON that config_load_json() reads, with absolute paths: so it can be made again elsewhere, with
- * nothing that an option's parser forgot.
+ * nothing that an option's parser forgot. Which values hold paths, and where in them, is one table.
  *
- * Thread: whoever builds or saves the machine; no locks.
+ * Thread: whoever builds, defines or saves the machine; no locks.
  */
+#include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,86 +14,113 @@
 #include "base/bits.h"
 #include "machine/config.h"
 
-/* Where in a word of an option's value the name of a file begins; NULL: nowhere. first: the value's first word. */
-static const char *config_path_in(const char *key, const char *word, size_t len, bool first)
+static const struct config_paths {
+    const char *key;
+    bool all;            /* every piece between commas is a path, not only the first */
+    const char *words;   /* first pieces that are none, with spaces around */
+    const char *options; /* later pieces that hold one behind their '=', with spaces around */
+} config_path_keys[] = {
+    { "kernel", false, "", "" },
+    { "initrd", false, "", "" },
+    { "cdrom", false, "", "" },
+    { "cloud-init", true, "", "" },
+    { "firmware", false, " seabios ovmf ", " vars= " },
+    { "disk", false, "", " backing= " },
+    { "share", false, "", "" },
+    { "serial", false, " stdio none pty control ", "" },
+    { "virtio-console", false, " stdio none pty control ", "" },
+};
+
+/* Does a list of words with spaces around hold this one? */
+static bool config_path_in(const char *words, const char *word, size_t len)
 {
-    static const char *const marks[] = { "file:", "unix:", "vars=", "backing=" };
-    static const char files[] = " kernel initrd cdrom disk share cloud-init ";
-    char padded[40];
+    char padded[32];
 
-    for (size_t i = 0; i < ARRAY_LEN(marks); i++) {
-        size_t n = strlen(marks[i]);
-
-        if (len > n && !strncmp(word, marks[i], n) && strcmp(key, "cmdline") && strcmp(key, "name"))
-            return word + n;
-    }
-    if (!strcmp(key, "firmware"))
-        return first && strncmp(word, "seabios", len) && strncmp(word, "ovmf", len) ? word : NULL;
-    snprintf(padded, sizeof(padded), " %.32s ", key);
-    return strstr(files, padded) && (first || !strcmp(key, "cloud-init")) ? word : NULL;
+    if (len > sizeof(padded) - 3)
+        return false;
+    snprintf(padded, sizeof(padded), " %.*s ", (int)len, word);
+    return strstr(words, padded);
 }
 
-/* The value with each path in it absolute, to be freed; folder is where they are relative to. */
-static char *config_absolute(const char *key, const char *value, const char *folder)
+/* How many bytes stand before the path in a piece; SIZE_MAX: it holds none. */
+static size_t config_path_before(const struct config_paths *k, const char *piece, size_t len, bool first)
 {
-    bool split = !config_find(key) || config_find(key)->kind == CONFIG_PARSED || !strcmp(key, "cloud-init");
-    char *out = NULL;
+    const char *eq = memchr(piece, '=', len);
+
+    if (first && config_path_in(k->words, piece, len))
+        return SIZE_MAX;
+    if (first && (!strncmp(piece, "file:", 5) || !strncmp(piece, "unix:", 5)))
+        return 5;
+    if (first || k->all)
+        return 0;
+    if (eq && config_path_in(k->options, piece, (size_t)(eq - piece) + 1) && strncmp(eq, "=allow", 6))
+        return (size_t)(eq - piece) + 1;
+    return SIZE_MAX;
+}
+
+/* A value with its paths made absolute; NULL: out of memory. */
+static char *config_path_value(const struct config_paths *k, const char *value, const char *cwd)
+{
+    char *text = NULL;
     size_t size = 0;
-    FILE *f = open_memstream(&out, &size);
+    FILE *f = open_memstream(&text, &size);
+    bool bad;
 
     if (!f)
         return NULL;
-    for (const char *word = value;;) {
-        size_t len = split ? strcspn(word, ",") : strlen(word);
-        const char *path = config_path_in(key, word, len, word == value);
+    for (const char *p = value; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        size_t len = strcspn(p, ","), skip = config_path_before(k, p, len, p == value);
 
-        if (path && *path != '/')
-            fprintf(f, "%.*s%s/%.*s", (int)(path - word), word, folder, (int)(len - (size_t)(path - word)), path);
+        if (p != value)
+            fputc(',', f);
+        if (skip != SIZE_MAX && skip < len && p[skip] != '/')
+            fprintf(f, "%.*s%s/%.*s", (int)skip, p, cwd, (int)(len - skip), p + skip);
         else
-            fprintf(f, "%.*s", (int)len, word);
-        if (!word[len])
-            break;
-        fputc(word[len], f);
-        word += len + 1;
+            fprintf(f, "%.*s", (int)len, p);
     }
-    return fclose(f) == 0 ? out : NULL;
+    bad = ferror(f);
+    if (fclose(f) || bad) {
+        free(text);
+        return NULL;
+    }
+    return text;
 }
 
-/* A value of the object; an array's elements are replaced in place. */
-static int config_dump_value(json_t *root, const char *key, json_t *value, const char *folder)
+static json_t *config_path_item(const struct config_paths *k, const json_t *item, const char *cwd)
 {
-    size_t n = json_is_array(value) ? json_array_size(value) : 1;
-    int r = 0;
+    char *text = json_is_string(item) ? config_path_value(k, json_string_value(item), cwd) : NULL;
+    json_t *made = text ? json_string(text) : NULL;
 
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        const char *text = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
-        char *absolute = text ? config_absolute(key, text, folder) : NULL;
+    free(text);
+    return made;
+}
 
-        if (text && !absolute)
-            r = -1;
-        else if (text && json_is_array(value))
-            r = json_array_set_new(value, i, json_string(absolute));
-        else if (text)
-            r = json_object_set_new(root, key, json_string(absolute));
-        free(absolute);
+int config_absolute(json_t *root)
+{
+    char cwd[PATH_MAX];
+
+    if (!getcwd(cwd, sizeof(cwd)))
+        return -errno;
+    for (size_t n = 0; n < ARRAY_LEN(config_path_keys); n++) {
+        const struct config_paths *k = &config_path_keys[n];
+        json_t *v = json_object_get(root, k->key);
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && json_is_array(v) && i < json_array_size(v); i++)
+            r = json_array_set_new(v, i, config_path_item(k, json_array_get(v, i), cwd));
+        if (r == 0 && json_is_string(v))
+            r = json_object_set_new(root, k->key, config_path_item(k, v, cwd));
+        if (r < 0)
+            return -ENOMEM;
     }
-    return r;
+    return 0;
 }
 
 char *config_dump(const struct machine_config *c)
 {
-    json_t *root = config_to_json(c), *value;
-    char *folder = getcwd(NULL, 0), *out = NULL;
-    int r = root && folder ? 0 : -1;
+    json_t *root = config_to_json(c);
+    char *out = root && config_absolute(root) == 0 ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
-    for (const struct config_key *k = config_keys; r == 0 && k->key; k++) {
-        value = json_object_get(root, k->key);
-        if (value)
-            r = config_dump_value(root, k->key, value, folder);
-    }
-    if (r == 0)
-        out = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
-    free(folder);
     return out;
 }

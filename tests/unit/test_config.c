@@ -251,12 +251,44 @@ static void test_shares(void **state)
     config_fini(&c);
 }
 
+/* What is dumped makes the same machine from another folder: paths are absolute, and only paths. */
+static void test_dump(void **state)
+{
+    static const char *const set[][2] = { { "kernel", "k" }, { "firmware", "seabios,vars=v" }, { "serial", "file:log" }, { "serial", "none" },
+                                          { "disk", "d.qcow2,backing=allow,ro" }, { "disk", "/e.qcow2,backing=f" }, { "cloud-init", "u,m" },
+                                          { "share", "s,tag=t" } };
+    static const char *const want[] = { "@/k", "seabios,vars=@/v", "file:@/log", "none", "@/d.qcow2,backing=allow,ro", "/e.qcow2,backing=@/f",
+                                        "@/u,@/m", "@/s,tag=t" };
+    struct machine_config c;
+    struct err err = { "" };
+    char *folder = getcwd(NULL, 0), *text, quoted[8192];
+
+    assert_int_equal(config_init(&c), 0);
+    for (size_t i = 0; i < ARRAY_LEN(set); i++)
+        assert_int_equal(config_set(&c, set[i][0], set[i][1], &err), 0);
+    text = config_dump(&c);
+    assert_non_null(text);
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        size_t n = (size_t)snprintf(quoted, sizeof(quoted), "\"");
+
+        for (const char *p = want[i]; *p; p++)
+            n += (size_t)snprintf(quoted + n, sizeof(quoted) - n, *p == '@' ? "%s" : "%.1s", *p == '@' ? folder : p);
+        snprintf(quoted + n, sizeof(quoted) - n, "\"");
+        if (!strstr(text, quoted))
+            fail_msg("%s is not in %s", quoted, text);
+    }
+    free(text);
+    free(folder);
+    config_fini(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_consoles), cmocka_unit_test(test_sizes),       cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_set),      cmocka_unit_test(test_disks),       cmocka_unit_test(test_table),
         cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage), cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_dump),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
