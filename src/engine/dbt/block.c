@@ -56,11 +56,9 @@ static const struct block *trace_next(const struct xblock *xb, const struct bloc
         x->through = THROUGH_TAKEN;
         return x->kind == X_JMP && target < end ? NULL : trace_at(xb, b, target);
     case X_JCC:
-        if (target < end)
-            return NULL; /* a loop's end: most often taken, and then attention is looked at */
-        const struct block *fall = trace_at(xb, b, end), *taken = target < (int64_t)PAGE_SIZE ? trace_at(xb, b, target) : NULL;
-        if (target >= (int64_t)PAGE_SIZE)
-            return NULL;
+        if (target < end || target >= (int64_t)PAGE_SIZE)
+            return NULL; /* backward is a loop's end: most often taken, and then attention is looked at */
+        const struct block *fall = trace_at(xb, b, end), *taken = trace_at(xb, b, target);
         x->through = trace_taken(fall, taken) ? THROUGH_TAKEN : THROUGH_FALL;
         return x->through == THROUGH_TAKEN ? taken : fall;
     default:

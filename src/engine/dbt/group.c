@@ -267,22 +267,20 @@ void group_find(struct xblock *xb)
 
 #define SLOT(g) (FRAME_GROUP + 8 * (int)(g)->slot)
 
-/* T1 = linear address of the access, or of the group's lowest byte. */
-static void group_address(struct xblock *xb, const struct xinsn *x, const struct xstack *stack, int32_t shift)
+/* T1 = linear address of the access + shift. */
+static void group_address(struct xblock *xb, const struct pending *p, int32_t shift)
 {
-    struct emit *e = &xb->e;
-    if (stack) {
-        emit_rm(e, OP_W | 0x8d, T1, place_of(stack->base), stack->disp + shift);
-        return;
-    }
-    place_linear_at(xb, x, shift);
+    if (p->stack.base != NO_REG)
+        emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(p->stack.base), p->stack.disp + shift);
+    else
+        place_linear_at(xb, p->x, shift);
 }
 
 /* The first one: T1 = the lowest byte's address, T0 = the host's. */
 static void group_head(struct xblock *xb, struct pending *p, const struct xgroup *g)
 {
     struct emit *e = &xb->e;
-    group_address(xb, p->x, p->stack.base != NO_REG ? &p->stack : NULL, -p->ref->rel);
+    group_address(xb, p, -p->ref->rel);
     place_check_cross(xb, p, T1, g->span);
     place_entry(xb, T1, g->ways);
     place_jrcxz(xb, &p->from[0]);
@@ -333,7 +331,7 @@ void group_pending(struct xblock *xb, const struct pending *p)
         emit_u32(e, 0);
         emit_rm(e, OP_W | 0x8d, T1, T1, p->ref->rel);
     } else {
-        group_address(xb, p->x, p->stack.base != NO_REG ? &p->stack : NULL, 0);
+        group_address(xb, p, 0);
     }
     emit_mov_imm64(e, T2, (uintptr_t)p->x->i);
     emit_mov_imm32(e, T0, p->access);
