@@ -165,7 +165,8 @@ int site_listen(struct site *p, struct err *err)
     int r = 0, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/sock", p->dir);
-    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 32) < 0)
+    /* A client that does not wait (curl) is refused when the queue is full, so a burst on a busy host must fit. */
+    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, SOMAXCONN) < 0)
         r = -errno;
     if (r == 0)
         return fd;
