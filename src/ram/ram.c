@@ -42,6 +42,8 @@ void ram_fini(struct ram *r)
     ram_init(r);
 }
 
+#define LARGE_PAGE (2UL << 20)
+
 /* Memory that takes host pages only when touched, or NULL. */
 static void *ram_map(size_t size)
 {
@@ -66,9 +68,26 @@ static int ram_place(const struct ram *r, uint64_t gpa, uint64_t end)
     return (int)i;
 }
 
+/* The slot's memory in the host's large pages, as far as the slot's addresses allow: fewer faults, and the host's TLB, which
+ * translated code uses, reaches further. Advice: where the host does not follow it, nothing is lost. */
+static void *ram_map_large(uint64_t gpa, size_t size)
+{
+    uint8_t *p = ram_map(size + LARGE_PAGE);
+    size_t skip;
+
+    if (!p)
+        return NULL;
+    skip = (gpa - (uintptr_t)p) & (LARGE_PAGE - 1);
+    if (skip)
+        munmap(p, skip);
+    munmap(p + skip + size, LARGE_PAGE - skip);
+    madvise(p + skip, size, MADV_HUGEPAGE);
+    return p + skip;
+}
+
 static int ram_map_slot(struct ram_slot *s)
 {
-    s->hva = ram_map(s->size);
+    s->hva = s->size < LARGE_PAGE ? ram_map(s->size) : ram_map_large(s->gpa, s->size);
     if (!s->hva)
         return -ENOMEM;
     s->flags = ram_map(ram_flags_size(s));
