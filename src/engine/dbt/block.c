@@ -32,7 +32,7 @@ static bool block_branches(const struct xblock *xb, const struct xinsn *x)
 
 static const struct block *trace_at(const struct xblock *xb, const struct block *b, int64_t off)
 {
-    return off >= 0 && off < (int64_t)PAGE_SIZE ? cache_peek(xb->t->it, b->page, (unsigned)off) : NULL;
+    return x_linkable(xb, off) ? cache_peek(xb->t->it, b->page, (unsigned)off) : NULL;
 }
 
 /* Of the two ways that a conditional branch may go. */
@@ -56,7 +56,7 @@ static const struct block *trace_next(const struct xblock *xb, const struct bloc
         x->through = THROUGH_TAKEN;
         return x->kind == X_JMP && target < end ? NULL : trace_at(xb, b, target);
     case X_JCC:
-        if (target < end || target >= (int64_t)PAGE_SIZE)
+        if (target < end || !x_linkable(xb, target) || !x_linkable(xb, end))
             return NULL; /* backward is a loop's end: most often taken, and then attention is looked at */
         const struct block *fall = trace_at(xb, b, end), *taken = trace_at(xb, b, target);
         x->through = trace_taken(fall, taken) ? THROUGH_TAKEN : THROUGH_FALL;
@@ -74,13 +74,14 @@ static bool trace_has(const struct xblock *xb, unsigned off)
     return false;
 }
 
-/* Classify b, and up to max - 1 blocks that follow. False: b cannot be. page: its bytes. */
-static bool trace_collect(struct xblock *xb, const struct block *b, const uint8_t *page, unsigned max)
+/* Classify b, and up to max - 1 blocks that follow. False: b cannot be. */
+static bool trace_collect(struct xblock *xb, const struct block *b, unsigned max)
 {
+    const uint8_t *page = xb->page;
     xb->n = 0;
-    if (!x_classify(xb, b, page + b->off, b->off))
+    if (!x_classify(xb, b, b->cross ? cross_bytes(b) : page + b->off, b->off))
         return false;
-    for (unsigned k = 1; k < max; k++) {
+    for (unsigned k = 1; k < max && !b->cross; k++) {
         struct xinsn *last = &xb->x[xb->n - 1];
         const struct block *next = trace_next(xb, b, last);
         if (!next || xb->n + next->n > XBLOCK_MAX || trace_has(xb, next->off) || !x_classify(xb, next, page + next->off, next->off)) {
@@ -110,62 +111,71 @@ static void block_body(struct xblock *xb)
         x_emit(xb, last);
         x_emit_fall(xb, last->off + last->i->len);
     }
+    xb->hot_end = xb->e.p;
+    xb->e.p = xb->t->rw + xb->t->cold;
+    xb->e.end = xb->t->rw + DBT_CODE;
+    x_emit_handler(xb, last);
     place_emit_pending(xb);
 }
 
-static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu)
+static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu, const struct block *b)
 {
+    xb->code_page = b->page;
     xb->npending = xb->nmiss = xb->nshort = 0;
     xb->flags_host = true;
     xb->flags_mem = false;
     xb->vec_ok = 0;
     xb->t = t;
     xb->cpu = cpu;
-    xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_CODE };
+    xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_HOT };
 }
 
 /* Where it begins, or NULL. */
 static uint8_t *block_emit(struct xblock *xb, unsigned off)
 {
     uint32_t sites = xb->t->nsites;
+    uint8_t *first = xb->e.p;
     group_find(xb);
     place_stones(xb, xb->naccesses + 1);
     block_prologue(xb, off);
     uint8_t *start = xb->e.p;
     block_body(xb);
+    xb->start = first;
+    xb->entry = start;
     if (!xb->e.overflow)
         return start;
     xb->t->nsites = sites;
     return NULL;
 }
 
-static void block_count(struct xblock *xb, const uint8_t *start)
+static void block_count(const struct xblock *xb)
 {
     struct engine_stats *stats = xb->t->stats;
     stats->blocks++;
     stats->block_insns += xb->n;
-    stats->block_bytes += (size_t)(xb->e.p - start);
+    stats->block_bytes += xblock_bytes(xb);
     for (unsigned n = 0; n < xb->n; n++)
         stats->block_inline += xb->x[n].kind != X_CALL;
 }
 
 const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b)
 {
-    const uint8_t *page = ram_borrow(cpu->ram, b->page->gpa, PAGE_SIZE);
     struct xblock *xb = t->work;
     uint8_t *start = NULL;
-    for (unsigned max = TRACE_BLOCKS; page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
-        block_begin(xb, t, cpu);
-        if (!trace_collect(xb, b, page, max))
+    xb->page = ram_borrow(cpu->ram, b->page->gpa, PAGE_SIZE);
+    for (unsigned max = TRACE_BLOCKS; xb->page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
+        block_begin(xb, t, cpu, b);
+        if (!trace_collect(xb, b, max))
             return NULL;
         start = block_emit(xb, b->off);
     }
     if (!start)
         return NULL;
-    t->used = (uint32_t)(xb->e.p - t->rw);
-    block_count(xb, start);
+    block_count(xb);
     if (unlikely(t->trace))
-        dbt_trace_block(t, cpu, b, page, start);
+        dbt_trace_block(t, cpu, b);
+    t->used = (uint32_t)(xb->hot_end - t->rw);
+    t->cold = (uint32_t)(xb->e.p - t->rw);
     return emit_rx(&xb->e, start);
 }
 

@@ -57,13 +57,27 @@ static void branch_address(struct xblock *xb, unsigned dst, int64_t off)
     emit_rm(&xb->e, OP_W | 0x8d, dst, dst, (int32_t)off);
 }
 
-static bool branch_in_page(int64_t target) { return target >= 0 && target < (int64_t)PAGE_SIZE; }
+/* An instruction whose end is in the next page depends on what is mapped there. */
+bool x_linkable(const struct xblock *xb, int64_t off)
+{
+    uint8_t bytes[24] = { 0 };
+    struct insn_parts s;
+    if (off < 0 || off >= (int64_t)PAGE_SIZE)
+        return false;
+    if (off <= (int64_t)PAGE_SIZE - 15)
+        return true;
+    const struct block *b = cache_peek(xb->t->it, xb->code_page, (unsigned)off);
+    if (b)
+        return !b->cross;
+    memcpy(bytes, xb->page + off, PAGE_SIZE - (size_t)off);
+    return insn_split(bytes, &s) && off + s.head + s.disp + s.imm <= (int64_t)PAGE_SIZE;
+}
 
 /* Go to offset target, which may lie in another page; from: offset of the branch. */
 static void branch_to(struct xblock *xb, unsigned from, int64_t target)
 {
     struct emit *e = &xb->e;
-    if (!branch_in_page(target)) {
+    if (!x_linkable(xb, target)) {
         branch_address(xb, T1, target);
         branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
         branch_jump(xb);
@@ -81,7 +95,7 @@ static int64_t branch_target(const struct xinsn *x) { return (int64_t)x->off + x
 static void branch_jcc(struct xblock *xb, const struct xinsn *x)
 {
     int64_t target = branch_target(x), end = x->off + x->i->len;
-    bool taken = target > x->off && branch_in_page(target), fall = !taken && branch_in_page(end);
+    bool taken = target > x->off && x_linkable(xb, target), fall = !taken && x_linkable(xb, end);
     uint8_t *rel = emit_jcc(&xb->e, x->i->cc ^ fall);
     if (taken || fall) {
         branch_pend_leave(xb, (unsigned)(taken ? target : end), true)->from[0] = rel;
@@ -123,7 +137,7 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 static void branch_call_rel(struct xblock *xb, const struct xinsn *x)
 {
     int64_t target = branch_target(x);
-    if (!branch_in_page(target)) {
+    if (!x_linkable(xb, target)) {
         branch_address(xb, T1, target);
         branch_call_far(xb, x);
         return;
@@ -164,8 +178,7 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     branch_jump(xb);
 }
 
-/* Where the misses go: the handler, then the loop. */
-static void branch_handler(struct xblock *xb, const struct xinsn *x)
+void x_emit_handler(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     if (!xb->nmiss)
@@ -198,7 +211,6 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
     default: *branch_miss(xb) = emit_jmp(&xb->e); break;
     }
     place_island(xb, false);
-    branch_handler(xb, x);
 }
 
 void x_emit_through(struct xblock *xb, const struct xinsn *x)

@@ -82,12 +82,20 @@ void dbt_code_fini(struct dbt *t)
     t->site = NULL;
 }
 
+/* Pages of a part of the memfd, beyond what is in use again before long, go back to the host. */
+static void code_give_back(const struct dbt *t, uint32_t from, uint32_t end, uint32_t used)
+{
+    uint32_t keep = from + (end - from) / 4;
+    if (used > keep)
+        madvise(t->rw + keep, end - keep, MADV_REMOVE);
+}
+
 void dbt_code_clear(struct dbt *t)
 {
-    /* Pages of the memfd beyond what was in use lately go back to the host. */
-    if (t->used > DBT_CODE / 4)
-        madvise(t->rw + DBT_CODE / 4, DBT_CODE - DBT_CODE / 4, MADV_REMOVE);
+    code_give_back(t, 0, DBT_HOT, t->used);
+    code_give_back(t, DBT_HOT, DBT_CODE, t->cold);
     t->used = t->shared;
+    t->cold = DBT_HOT;
     t->nsites = 0;
     t->link.site = 0;
 }

@@ -14,8 +14,9 @@
 #include "engine/dbt/flat.h"
 #include "engine/interp/interp.h"
 
-#define DBT_CODE      (64u << 20) /* bytes of host code a vCPU */
-#define DBT_BLOCK_MAX (48u << 10) /* room that must be left to translate a block */
+#define DBT_CODE      (64u << 20) /* bytes of host code a vCPU: */
+#define DBT_HOT       (24u << 20) /* what usually runs; behind it what seldom does, so that neither caches nor the TLB hold it */
+#define DBT_BLOCK_MAX (48u << 10) /* room that must be left in both to translate a block */
 #ifndef DBT_THRESHOLD
 #define DBT_THRESHOLD 12u         /* runs of a block before it is translated, unless the engine says otherwise */
 #endif
@@ -80,7 +81,7 @@ struct dbt {
     struct interp *it;
     struct dbt_data *data; /* directly below rx */
     uint8_t *rw, *rx;      /* the same code memory twice */
-    uint32_t used, shared; /* bytes in use; by the shared pieces */
+    uint32_t used, cold, shared; /* where there is room in both parts; end of the shared pieces */
     struct xblock *work;   /* the block under translation */
     unsigned threshold;
     struct dbt_thunks thunk;
@@ -128,8 +129,8 @@ void dbt_trace_handler_end(struct cpu *cpu, const struct insn *i);
 void dbt_trace_left(struct dbt *t, struct cpu *cpu, uint32_t how);
 /* An access at lin that was not in the tables; addend 0: i's handler did it. */
 void dbt_trace_miss(struct dbt *t, struct cpu *cpu, const struct insn *i, uint64_t lin, uint32_t access, uint64_t addend);
-/* t->work was translated from b at RIP, into host code from start on. */
-void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *page, const uint8_t *start);
+/* t->work was translated from b at RIP. */
+void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b);
 
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */

@@ -270,9 +270,13 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
     const ZydisDecodedInstruction *z = &d->z;
     const struct insn *i = x->i;
     switch (i->op) {
-    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64: case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1:
-    case ZYDIS_MNEMONIC_PREFETCHT2: case ZYDIS_MNEMONIC_PREFETCHNTA: case ZYDIS_MNEMONIC_PREFETCHW:
+    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64:
         return X_NOTHING;
+    case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1: case ZYDIS_MNEMONIC_PREFETCHT2:
+    case ZYDIS_MNEMONIC_PREFETCHNTA: case ZYDIS_MNEMONIC_PREFETCHW:
+        x->op = 0x0f00u | z->opcode;
+        x->ext = z->raw.modrm.reg;
+        return X_PREFETCH;
     case ZYDIS_MNEMONIC_LEA:
         x->reg = (uint8_t)(z->raw.modrm.reg | z->raw.rex.R << 3);
         return X_LEA;

@@ -100,7 +100,7 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         b->count = DBT_NEVER;
         return NULL;
     }
-    if (DBT_CODE - t->used < DBT_BLOCK_MAX) {
+    if (DBT_HOT - t->used < DBT_BLOCK_MAX || DBT_CODE - t->cold < DBT_BLOCK_MAX) {
         cache_drop_all(t->it);
         *dropped = true;
         return NULL;
@@ -124,10 +124,10 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
         if (!host)
             return dropped; /* then look again */
     }
-    if (t->link.site && t->link.rip == rip)
+    if (t->link.site && t->link.rip == rip && !b->cross) /* that must be found through the linear mappings each time */
         dbt_code_link(t, t->link.site, host);
     t->link.site = 0;
-    flat_jump_add(&t->flat, rip, host - BLOCK_PROLOGUE, it->page_global);
+    flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, it->page_global);
     t->data->page = rip & ~0xfffULL;
     t->data->stale = 0;
     t->data->vec_live = 0;

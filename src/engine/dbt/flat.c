@@ -382,7 +382,7 @@ void flat_learn(struct flat *f, uint64_t lin, unsigned ways)
         flat_put(f, s, lin, e, ways);
 }
 
-void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global)
+void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global)
 {
     struct flat_set *s = flat_current_code(f);
     if (!s)
@@ -393,5 +393,6 @@ void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool globa
     s->njumps += s->njumps <= FLAT_LOG;
     s->jumps[slot] = (struct flat_jump){ 0 - rip, host };
     flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));
+    flat_bloom_add(s->jump_pages, (rip + len - 1) >> 12 & (FLAT_PAGES - 1));
     s->jump_local |= !global;
 }

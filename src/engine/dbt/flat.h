@@ -90,8 +90,8 @@ uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways);
 /* The access was done by other means: make it direct for the next time, if that can be told without translating anything. */
 void flat_learn(struct flat *f, uint64_t lin, unsigned ways);
 
-/* Note that linear address rip of the current mode continues at host. */
-void flat_jump_add(struct flat *f, uint64_t rip, const uint8_t *host, bool global);
+/* Note that the len bytes of code at linear address rip of the current mode continue at host. */
+void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global);
 
 /* The choke point: what of struct cpu_ops has the same names. */
 void flat_flushed(struct flat *f, const struct tlb_flush *what);

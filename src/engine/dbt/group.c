@@ -185,7 +185,7 @@ static void scan_barrier(struct scan *s)
 static void scan_registers(struct scan *s, struct xinsn *x)
 {
     switch (x->kind) {
-    case X_NOTHING: case X_CLI: case X_STI: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
+    case X_NOTHING: case X_PREFETCH: case X_CLI: case X_STI: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
         break;
     case X_GENERIC:
         if (!scan_known(s, x))

@@ -221,6 +221,19 @@ static void x_leave(struct xblock *xb, const struct xinsn *x)
     place_done(xb, p);
 }
 
+/* Of a page that the table does not know, nothing: no address of the guest's may reach the monitor's caches either. */
+static void x_prefetch(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    place_linear_at(xb, x, 0);
+    place_entry(xb, T1, MEM_READ);
+    EMIT(e, 0xe3, 0);
+    uint8_t *skip = e->p;
+    emit_rsib(e, x->op, x->ext, T0, T1, 0, 0);
+    if (!e->overflow)
+        skip[-1] = (uint8_t)(e->p - skip);
+}
+
 static void x_bswap(struct xblock *xb, const struct xinsn *x)
 {
     unsigned h = place_get(xb, x->rm, T2);
@@ -344,7 +357,7 @@ void x_emit(struct xblock *xb, const struct xinsn *x)
         [X_PUSH] = x_push,     [X_POP] = x_pop,         [X_LEAVE] = x_leave,     [X_EXTEND] = x_extend,
         [X_MUL] = x_mul,       [X_CMPXCHG] = x_cmpxchg, [X_BSWAP] = x_bswap,
         [X_VEC] = x_vec,       [X_HIGH] = x_high,       [X_CLI] = x_set_if,      [X_STI] = x_set_if,
-        [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,
+        [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,     [X_PREFETCH] = x_prefetch,
     };
     if (x->kind != X_NOTHING)
         by[x->kind](xb, x);

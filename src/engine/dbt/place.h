@@ -53,6 +53,7 @@ enum xkind {
     X_GENERIC, /* the instruction itself, registers and memory operand renamed */
     X_MOV_IMM, /* 64-bit immediate */
     X_LEA,
+    X_PREFETCH,
     X_PUSH,    /* 64-bit, register or immediate */
     X_POP,
     X_LEAVE,
@@ -173,9 +174,12 @@ struct xshort {
 };
 
 struct xblock {
-    struct emit e;
+    struct emit e; /* into the hot part, then into the cold one */
+    uint8_t *start, *entry, *hot_end; /* of the hot part: long branches in front, where it is entered */
     struct dbt *t;
     struct cpu *cpu;
+    const struct code_page *code_page;
+    const uint8_t *page; /* its bytes */
     unsigned n;
     struct xinsn x[XBLOCK_MAX];
     unsigned naccesses, ngroups;
@@ -191,6 +195,12 @@ struct xblock {
     uint8_t *miss[MISS_MAX]; /* rel32s that the last instruction's handler must do */
     unsigned nmiss;
 };
+
+/* Bytes of host code in both parts, once it is complete. */
+static inline size_t xblock_bytes(const struct xblock *xb)
+{
+    return (size_t)(xb->hot_end - xb->start) + (size_t)(xb->e.p - (xb->t->rw + xb->t->cold));
+}
 
 /* decode.c: classify, behind what is there already; false when code and decoded block disagree (somebody is writing to it). */
 bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, unsigned off);
@@ -262,9 +272,14 @@ bool x_classify_vec(struct xinsn *x, const struct decoded *d);
 void x_vec(struct xblock *xb, const struct xinsn *x);
 void x_mxcsr(struct xblock *xb, const struct xinsn *x);
 
-/* branch.c: the block's last instruction, if it ends it; else where control goes on. */
+/* branch.c */
+/* May a branch to offset off from the page go straight to the code that is there, whatever the linear address? */
+bool x_linkable(const struct xblock *xb, int64_t off);
+/* The block's last instruction, if it ends it; else where control goes on. */
 void x_emit_end(struct xblock *xb, const struct xinsn *x);
 void x_emit_fall(struct xblock *xb, unsigned next);
+/* Where branches of x that found nothing go: its handler, then the loop. */
+void x_emit_handler(struct xblock *xb, const struct xinsn *x);
 /* A branch behind which the translation goes on: x->through. */
 void x_emit_through(struct xblock *xb, const struct xinsn *x);
 

@@ -355,5 +355,6 @@ bool dbt_thunks_make(struct dbt *t)
             k->single[host][n / 7][n % 7] = thunk_single(&e, k->miss[host], n / 7, n % 7);
     }
     t->shared = t->used = (uint32_t)(e.p - t->rw);
+    t->cold = DBT_HOT;
     return !e.overflow;
 }

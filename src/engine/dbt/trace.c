@@ -121,13 +121,13 @@ static void trace_line(const struct cpu *cpu, const char *what, uint64_t at, con
     log_msg(LOG_INFO, "trace: cpu %u:   %s %016" PRIx64 ": %-24s %s%s", cpu->index, what, at, hex, text, note);
 }
 
-static void trace_host(const struct dbt *t, const struct cpu *cpu, const uint8_t *start)
+static void trace_host(const struct dbt *t, const struct cpu *cpu, const uint8_t *start, const uint8_t *end)
 {
     const struct emit *e = &t->work->e;
-    for (const uint8_t *p = start; p < e->p;) {
+    for (const uint8_t *p = start; p < end;) {
         char hex[48], text[128];
         uint64_t at = (uintptr_t)emit_rx(e, p);
-        unsigned n = trace_disassemble(p, (size_t)(e->p - p), at, hex, text, sizeof(text));
+        unsigned n = trace_disassemble(p, (size_t)(end - p), at, hex, text, sizeof(text));
         if (!n) {
             trace_line(cpu, "host", at, "", "(no instruction)", "");
             return;
@@ -137,7 +137,7 @@ static void trace_host(const struct dbt *t, const struct cpu *cpu, const uint8_t
     }
 }
 
-void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *page, const uint8_t *start)
+void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b)
 {
     const struct xblock *xb = t->work;
     uint64_t lin = cpu->r[R_RIP] & ~0xfffULL;
@@ -147,13 +147,16 @@ void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct bl
     for (unsigned n = 0; n < xb->n; n++)
         bytes += xb->x[n].i->len;
     log_msg(LOG_INFO, "trace: cpu %u: block %016" PRIx64 " at guest-physical %" PRIx64 ": %u instructions, %u bytes; %u bytes of host code",
-            cpu->index, lin + b->off, b->page->gpa | b->off, xb->n, bytes, (unsigned)(xb->e.p - start));
+            cpu->index, lin + b->off, b->page->gpa | b->off, xb->n, bytes, (unsigned)xblock_bytes(xb));
     for (const struct xinsn *x = xb->x; x < xb->x + xb->n; x++) {
         char hex[48], text[128];
-        if (!trace_disassemble(page + x->off, PAGE_SIZE - x->off, lin + x->off, hex, text, sizeof(text)))
+        const uint8_t *code = b->cross ? cross_bytes(b) : xb->page + x->off;
+        if (!trace_disassemble(code, b->cross ? 15 : PAGE_SIZE - x->off, lin + x->off, hex, text, sizeof(text)))
             return; /* somebody is writing to it */
         trace_line(cpu, "guest", lin + x->off, hex, text, x->kind == X_CALL ? "; by its handler" : "");
     }
-    if (t->trace & ENGINE_TRACE_HOST)
-        trace_host(t, cpu, start);
+    if (!(t->trace & ENGINE_TRACE_HOST))
+        return;
+    trace_host(t, cpu, xb->entry, xb->hot_end);
+    trace_host(t, cpu, t->rw + t->cold, xb->e.p);
 }

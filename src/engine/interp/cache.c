@@ -98,6 +98,7 @@ void cache_drop_all(struct interp *it)
     memset(it->hash, 0, sizeof(it->hash));
     memset(it->blocks, 0, sizeof(it->blocks));
     memset(it->step, 0, sizeof(it->step));
+    memset(it->cross_bloom, 0, sizeof(it->cross_bloom));
     /* Keep what was touched lately mapped; the tail goes back to the host. */
     if (it->arena_used > INTERP_ARENA / 4)
         madvise(it->arena + INTERP_ARENA / 4, INTERP_ARENA - INTERP_ARENA / 4, MADV_DONTNEED);
@@ -209,8 +210,7 @@ static uint64_t cache_granule_mask(unsigned off, unsigned len)
     return (~0ULL >> (63 - (last - first))) << first;
 }
 
-/* Bytes [gpa, gpa+len) of one page are about to be decoded. */
-static void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
+void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
 {
     uint8_t *fine;
     uint64_t *g = cache_granules(v->engine, gpa, &fine);
@@ -253,6 +253,7 @@ static void cache_invalidate_page(struct interp *it, uint64_t gpa)
             it->translator->stale(it);
         it->vcpu->stats.invalidated++;
     }
+    cross_written(it, gpa);
 }
 
 /* One page's share of cache_code_write(). */
@@ -319,8 +320,6 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
     return true;
 }
 
-#define BLOCK_BYTES(n) (sizeof(struct block) + (n) * (sizeof(struct insn) + sizeof(uint32_t)))
-
 static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_page *page, unsigned off)
 {
     unsigned room = PAGE_SIZE - off;
@@ -331,8 +330,12 @@ static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_
         cache_drop_all(it);
         return NULL;
     }
-    if (b->n == 0)
-        return NULL;
+    size_t size = BLOCK_BYTES(b->n);
+    if (b->n == 0) {
+        if (!cross_make(it, cpu, page, off, b))
+            return NULL;
+        size = cross_size();
+    }
     if (b->epoch != it->forms->epoch) /* forgotten in the middle: none of the numbers is good */
         b->epoch = it->forms->epoch - 1;
     uint32_t *slot = &it->blocks[block_slot(page, off)];
@@ -341,7 +344,7 @@ static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_
     b->next = *slot;
     b->next_in_page = page->blocks;
     *slot = page->blocks = unit;
-    return cache_alloc(it, BLOCK_BYTES(b->n));
+    return cache_alloc(it, size);
 }
 
 static struct code_page *cache_fill_itlb(struct interp *it, struct cpu *cpu, uint64_t lin, uint64_t key)
@@ -398,6 +401,8 @@ struct block *cache_lookup(struct interp *it, struct cpu *cpu)
     struct block *b = cache_find(it, page, off);
     if (unlikely(!b))
         b = cache_make(it, cpu, page, off);
+    else if (unlikely(b->cross) && !cross_good(it, cpu, b))
+        return NULL;
     if (unlikely(cpu->code_size != 8) && b && cpu->r[R_RIP] + b->len - 1 > cpu->seg[SEG_CS].limit)
         return NULL;
     return b;

@@ -22,8 +22,11 @@ struct block {
     uint16_t off;        /* in the page */
     uint16_t len;        /* bytes of guest code */
     uint16_t n;
+    bool cross;          /* one instruction, whose end is in the next linear page: see cross.c */
     struct insn insn[];  /* n of them, then the numbers of their forms */
 };
+
+#define BLOCK_BYTES(n) (sizeof(struct block) + (n) * (sizeof(struct insn) + sizeof(uint32_t)))
 
 /* Numbers of the forms (form.h) of b's instructions, 0: none; good while b->epoch is the forms'. */
 static inline const uint32_t *block_forms(const struct block *b) { return (const uint32_t *)(b->insn + b->n); }
@@ -45,6 +48,7 @@ static inline unsigned block_slot(const struct code_page *p, unsigned off) { ret
 #define ITLB_SIZE  512
 #define PAGE_HASH  4096
 #define STEP_CACHE 1024
+#define CROSS_BLOOM 16
 
 struct itlb_entry {
     uint64_t key; /* linear page | code size and privilege (cache.c); TLB_INVALID: empty */
@@ -87,6 +91,8 @@ struct interp {
     struct code_page *hash[PAGE_HASH];
     uint32_t blocks[BLOCK_HASH]; /* arena units; 0: empty */
     struct step_entry step[STEP_CACHE];
+    uint64_t cross_bloom[CROSS_BLOOM]; /* hashed pages that hold the end of a crossing instruction */
+    uint32_t cross_epoch;              /* those of another one are void */
     uint8_t *arena; /* code pages and blocks; emptied as a whole */
     size_t arena_used;
     struct forms *forms;
@@ -112,7 +118,7 @@ struct interp_shared {
 /* cache.c */
 int cache_init(struct interp *it);
 void cache_fini(struct interp *it);
-/* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (straddles a page, MMIO): use the step
+/* The block at cpu's CS:RIP; decodes it if needed. NULL: not to be cached (MMIO, wrong encodings ...): use the step
  * path. May raise #PF. */
 struct block *cache_lookup(struct interp *it, struct cpu *cpu);
 /* The block at offset off of a page, if there is one. */
@@ -125,6 +131,8 @@ void cache_drop_all(struct interp *it);
 void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len); /* cpu_ops.code_write */
 /* ram.code_write: from a thread that is not a vCPU. */
 void cache_code_write_async(void *engine, uint64_t gpa, uint64_t len);
+/* Bytes [gpa, gpa+len) of one page are about to be decoded. */
+void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len);
 int cache_shared_init(struct engine *e);
 int cache_shared_map(struct engine *e); /* once all RAM slots exist; may be called again */
 void cache_shared_fini(struct engine *e);
@@ -138,6 +146,16 @@ static inline uint64_t interp_lin_rip(const struct cpu *cpu)
     uint64_t lin = cpu->lin_base[SEG_CS] + cpu->r[R_RIP];
     return cpu->code_size == 8 ? lin : (uint32_t)lin;
 }
+
+/* cross.c */
+/* Decode the instruction at RIP, at offset off of page, into b, which has cross_size() bytes. False: it does not cross into the next
+ * page, or cannot be kept. May raise #PF. */
+bool cross_make(struct interp *it, struct cpu *cpu, const struct code_page *page, unsigned off, struct block *b);
+size_t cross_size(void);
+/* Is b, at RIP, still what is there? Else it is read again; false: it must not be used. May raise #PF. */
+bool cross_good(struct interp *it, struct cpu *cpu, struct block *b);
+const uint8_t *cross_bytes(const struct block *b); /* all of its bytes */
+void cross_written(struct interp *it, uint64_t gpa); /* that page's code was overwritten */
 
 /* bind.c */
 void bind_init(struct interp_shared *s);

@@ -1,6 +1,6 @@
-/* One instruction at a time: single step, breakpoints, shadows, code that straddles two pages or is not in
- * RAM, and fetches that fault. Instructions are cached by linear address and bytes, so that a loop with a
- * page-straddling instruction does not decode it again each time. */
+/* One instruction at a time: single step, breakpoints, shadows, code that is not in RAM, 16- and 32-bit code that straddles two
+ * pages, and fetches that fault. Instructions are cached by linear address and bytes, so that a loop with such an instruction
+ * does not decode it again each time. */
 #include <string.h>
 
 #include "engine/interp/interp.h"
