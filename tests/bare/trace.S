@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest whose exits can be counted: 1000 times CPUID in a loop, 500 loads of a register of the HPET, 300 page faults of one
- * hot load, 20 overwritten immediates in hot code. trace_check compares with what `vitro run --trace` tells of it.
+ * hot load, 20 overwritten immediates in hot code; and a hot loop with BMI instructions and one across two pages, which no handler does. trace_check compares with what `vitro run --trace` tells of it.
  * Manual: SDM 3A 4.7, 11.6.
  */
 #include "rt.h"
@@ -62,6 +62,30 @@ hot_cpuid:
     dec %r12d
     jnz 6b
     EXPECT "overwritten immediates", %r13, $50*20*21/2
+
+    mov $1000, %ebp
+    mov $rt_buf, %ebx
+    xor %r13d, %r13d
+    jmp hot_bmi
+
+    .balign 4096
+    .skip 4096 - 80
+hot_bmi:
+    mov $3, %edx
+    mulx (%rbx), %rax, %r14
+    mulx %r13, %rcx, %r15
+    bzhi %rdx, %rax, %rcx
+    blsmsk %r15, %r11
+    sarx %rdx, %r11, %r10
+    andn (%rbx), %r10, %rsi
+    pext %rdx, %rsi, %rdi
+    prefetcht0 64(%rbx)
+    .balign 16, 0x90
+    .skip 16 - 2, 0x90
+    add $0x12345, %r13d /* two bytes of it here, the rest in the next page */
+    dec %ebp
+    jnz hot_bmi
+    EXPECT "rounds of an instruction across two pages", %r13, $0x12345*1000
     DONE
 
     .balign 64

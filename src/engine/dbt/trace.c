@@ -146,8 +146,9 @@ void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct bl
         return;
     for (unsigned n = 0; n < xb->n; n++)
         bytes += xb->x[n].i->len;
-    log_msg(LOG_INFO, "trace: cpu %u: block %016" PRIx64 " at guest-physical %" PRIx64 ": %u instructions, %u bytes; %u bytes of host code",
-            cpu->index, lin + b->off, b->page->gpa | b->off, xb->n, bytes, (unsigned)xblock_bytes(xb));
+    log_msg(LOG_INFO, "trace: cpu %u: block %016" PRIx64 " at guest-physical %" PRIx64
+            ": %u instructions, %u bytes; %u bytes of host code, %u that seldom run", cpu->index, lin + b->off, b->page->gpa | b->off, xb->n,
+            bytes, (unsigned)(xb->hot_end - xb->entry), (unsigned)(xb->e.p - (t->rw + t->cold)));
     for (const struct xinsn *x = xb->x; x < xb->x + xb->n; x++) {
         char hex[48], text[128];
         const uint8_t *code = b->cross ? cross_bytes(b) : xb->page + x->off;

@@ -15,11 +15,12 @@
 /* Bits of dbt_data.vec that an instruction of this class needs; false: not of a known kind. */
 static bool vec_need_bits(const struct hx_class *c, uint8_t *need)
 {
+    uint32_t mask = c->cr0_mask & ~(c->cr0_want & CR0_PE); /* that is so in 64-bit code */
     *need = 0;
-    if (!c->cr0_mask && !c->cr4_need && !c->xcr0_need)
-        return true;
-    uint32_t cr0 = c->xcr0_need ? CR0_PE | CR0_TS : CR0_EM | CR0_TS, cr4 = c->xcr0_need ? CR4_OSXSAVE : CR4_OSFXSR;
-    if ((c->cr0_mask & ~cr0) || (c->cr0_want & ~(uint32_t)CR0_PE) || (c->cr4_need & ~cr4))
+    if (!mask && !c->cr4_need && !c->xcr0_need)
+        return true; /* BMI among others */
+    uint32_t cr0 = c->xcr0_need ? CR0_TS : CR0_EM | CR0_TS, cr4 = c->xcr0_need ? CR4_OSXSAVE : CR4_OSFXSR;
+    if ((mask & ~cr0) || (c->cr0_want & ~(uint32_t)CR0_PE) || (c->cr4_need & ~cr4))
         return false;
     *need = !c->xcr0_need ? VEC_SSE : c->xcr0_need & XCR0_AVX512 ? VEC_AVX512 : VEC_AVX;
     return !(c->xcr0_need & ~(uint32_t)(XCR0_SSE | XCR0_AVX | XCR0_AVX512));
