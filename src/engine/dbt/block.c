@@ -99,12 +99,16 @@ static bool trace_collect(struct xblock *xb, const struct block *b, unsigned max
 static void block_body(struct xblock *xb)
 {
     const struct xinsn *last = &xb->x[xb->n - 1];
-    for (const struct xinsn *x = xb->x; x < last; x++) {
+    for (const struct xinsn *x = xb->x; x < last && !xb->e.overflow; x++) {
+        emit_room(&xb->e);
         if (x->through != THROUGH_NOT && block_branches(xb, x))
             x_emit_through(xb, x);
         else
             x_emit(xb, x);
     }
+    emit_room(&xb->e);
+    if (xb->e.overflow)
+        return;
     if (block_branches(xb, last)) {
         x_emit_end(xb, last);
     } else {

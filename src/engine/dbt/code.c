@@ -66,6 +66,7 @@ bool dbt_code_init(struct dbt *t)
     if (!ok || !t->site)
         return false;
     code_masks(t->data);
+    t->filled[1] = DBT_HOT;
     return true;
 }
 
@@ -83,21 +84,44 @@ void dbt_code_fini(struct dbt *t)
 }
 
 /* Pages of a part of the memfd, beyond what is in use again before long, go back to the host. */
-static void code_give_back(const struct dbt *t, uint32_t from, uint32_t end, uint32_t used)
+static void code_give_back(const struct dbt *t, uint32_t from, uint32_t end, uint32_t used, uint32_t *filled)
 {
     uint32_t keep = from + (end - from) / 4;
     if (used > keep)
         madvise(t->rw + keep, end - keep, MADV_REMOVE);
+    if (*filled > keep)
+        *filled = keep;
 }
 
 void dbt_code_clear(struct dbt *t)
 {
-    code_give_back(t, 0, DBT_HOT, t->used);
-    code_give_back(t, DBT_HOT, DBT_CODE, t->cold);
+    code_give_back(t, 0, DBT_HOT, t->used, &t->filled[0]);
+    code_give_back(t, DBT_HOT, DBT_CODE, t->cold, &t->filled[1]);
     t->used = t->shared;
     t->cold = DBT_HOT;
     t->nsites = 0;
     t->link.site = 0;
+}
+
+#define CODE_AHEAD (256u << 10)
+
+/* [*filled, used + room) of a part that ends at end gets its host pages, in both views. */
+static void code_fill(const struct dbt *t, uint32_t *filled, uint32_t used, uint32_t end)
+{
+#ifdef MADV_POPULATE_WRITE
+    if (used + DBT_BLOCK_MAX <= *filled)
+        return;
+    uint32_t from = *filled, to = ALIGN_UP(used + DBT_BLOCK_MAX, CODE_AHEAD);
+    *filled = to = to < end ? to : end;
+    madvise(t->rw + from, to - from, MADV_POPULATE_WRITE);
+    madvise((void *)(uintptr_t)(t->rx + from), to - from, MADV_POPULATE_READ);
+#endif
+}
+
+void dbt_code_ahead(struct dbt *t)
+{
+    code_fill(t, &t->filled[0], t->used, DBT_HOT);
+    code_fill(t, &t->filled[1], t->cold, DBT_CODE);
 }
 
 void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host)

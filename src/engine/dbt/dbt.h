@@ -82,6 +82,7 @@ struct dbt {
     struct dbt_data *data; /* directly below rx */
     uint8_t *rw, *rx;      /* the same code memory twice */
     uint32_t used, cold, shared; /* where there is room in both parts; end of the shared pieces */
+    uint32_t filled[2];    /* up to where both parts have host pages */
     struct xblock *work;   /* the block under translation */
     unsigned threshold;
     struct dbt_thunks thunk;
@@ -105,6 +106,8 @@ bool dbt_code_init(struct dbt *t);
 void dbt_code_fini(struct dbt *t);
 /* Every block is void: start again behind the shared pieces. */
 void dbt_code_clear(struct dbt *t);
+/* Room for the next block has host pages, many at once: a fault for each costs more than translating what fits into it. */
+void dbt_code_ahead(struct dbt *t);
 /* Write the displacement at offset site so that it reaches host. */
 void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host);
 /* The host instruction in [at, end) may fault; then go on at offset to. at never descends. False: no room. */

@@ -3,22 +3,6 @@
 
 #include <string.h>
 
-void emit_byte(struct emit *e, unsigned b)
-{
-    if (e->p < e->end)
-        *e->p++ = (uint8_t)b;
-    else
-        e->overflow = true;
-}
-
-void emit_bytes(struct emit *e, const void *src, unsigned n)
-{
-    for (unsigned k = 0; k < n; k++)
-        emit_byte(e, ((const uint8_t *)src)[k]);
-}
-
-void emit_u32(struct emit *e, uint32_t v) { emit_bytes(e, &v, 4); }
-
 static void emit_opcode(struct emit *e, uint32_t op, unsigned reg, unsigned index, unsigned base)
 {
     unsigned rex = (op & OP_W ? 8 : 0) | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
@@ -143,6 +127,6 @@ void emit_jmp_rx(struct emit *e, const uint8_t *rx) { emit_rel_rx(e, 0xe9, rx); 
 
 void emit_align(struct emit *e, unsigned n)
 {
-    while ((uintptr_t)e->p % n && !e->overflow)
+    while ((uintptr_t)e->p % n)
         emit_byte(e, 0xcc);
 }

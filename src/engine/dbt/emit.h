@@ -6,6 +6,7 @@
 #define VITRO_DBT_EMIT_H
 
 #include <stddef.h>
+#include <string.h>
 
 #include "engine/dbt/dbt.h"
 
@@ -14,6 +15,10 @@ struct emit {
     uint8_t *p, *end; /* in the writable view */
     bool overflow;
 };
+
+/* What is written for one guest instruction, or one way out of it, is shorter; so it is enough to ask emit_room() before each. */
+#define EMIT_SLACK 2048
+static inline void emit_room(struct emit *e) { e->overflow |= e->end - e->p < EMIT_SLACK; }
 
 #define CPU_OFF(field) ((uint32_t)offsetof(struct cpu, field))
 #define CPU_REG(n) (CPU_OFF(r) + 8u * (n))
@@ -26,9 +31,13 @@ struct emit {
 #define OP_F3    0x08000000u
 #define OP_F2    0x10000000u
 
-void emit_byte(struct emit *e, unsigned b);
-void emit_bytes(struct emit *e, const void *src, unsigned n);
-void emit_u32(struct emit *e, uint32_t v);
+static inline void emit_byte(struct emit *e, unsigned b) { *e->p++ = (uint8_t)b; }
+static inline void emit_bytes(struct emit *e, const void *src, unsigned n)
+{
+    memcpy(e->p, src, n);
+    e->p += n;
+}
+static inline void emit_u32(struct emit *e, uint32_t v) { emit_bytes(e, &v, 4); }
 #define EMIT(e, ...) emit_bytes(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 /* reg and rm registers. */

@@ -105,6 +105,7 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         *dropped = true;
         return NULL;
     }
+    dbt_code_ahead(t);
     b->host = dbt_translate(t, cpu, b);
     if (!b->host) {
         b->count = DBT_NEVER;

@@ -409,6 +409,7 @@ void place_emit_pending(struct xblock *xb)
     place_island(xb, false);
     for (unsigned n = 0; n < xb->npending && !e->overflow; n++) {
         const struct pending *p = &xb->pending[n];
+        emit_room(e);
         switch (p->kind) {
         case PEND_MISS: place_pending_miss(xb, p); break;
         case PEND_LEAVE: place_pending_leave(xb, p); break;

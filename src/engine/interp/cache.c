@@ -28,6 +28,7 @@ int cache_init(struct interp *it)
     if (p == MAP_FAILED)
         return -1;
     it->arena = p;
+    madvise(p, INTERP_ARENA, MADV_HUGEPAGE);
     it->forms = forms_create();
     if (!it->forms)
         return -1;
