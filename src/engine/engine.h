@@ -50,6 +50,7 @@ enum vcpu_exit {
     X(left_target, "left: the target of a branch is not in the table of its address space")                            \
     X(left_attention, "left: somebody wanted the vCPU's attention")                                                    \
     X(left_handler, "left: a handler ended the block")                                                                 \
+    X(continued, "times that a handler ended a block, and translated code went on without the loop")                   \
     X(left_access, "left: a branch whose memory access its handler did")                                               \
     X(left_stale, "left: code was overwritten")                                                                        \
     X(misses, "memory accesses of translated code that were not in the flat tables")                                   \

@@ -124,6 +124,9 @@ size_t dbt_work_size(void); /* of dbt.work */
 #define BLOCK_PROLOGUE 14
 const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b);
 
+/* engine.c: run the handler of i, which ends its block. Where translated code goes on then, with T1 = RIP; NULL: in the loop. */
+const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i);
+
 /* trace.c: what --trace asks for; never in the way of code that is not traced. */
 /* The handler of i, in the middle of its block and at its end: thunks call these instead if there is something to tell or to count. */
 void dbt_trace_handler(struct cpu *cpu, const struct insn *i);

@@ -114,6 +114,33 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
     return b->host;
 }
 
+/* What translated code assumes of the CPU from here on. No vector registers are in the host's. */
+static void dbt_entering(struct dbt *t, const struct cpu *cpu)
+{
+    const struct interp *it = t->it;
+    t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
+    t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
+    dbt_select(t);
+}
+
+const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
+{
+    const struct interp *it = cpu->engine;
+    struct dbt *t = it->translator_data;
+    if (unlikely(t->trace))
+        dbt_trace_handler_end(cpu, i);
+    else
+        i->fn(cpu, i);
+    if (t->data->stale || cpu->code_size != 8 || interp_special(it, cpu))
+        return NULL;
+    const uint8_t *host = flat_jump_find(&t->flat, cpu->r[R_RIP]);
+    if (!host)
+        return NULL;
+    dbt_entering(t, cpu);
+    t->stats->continued++;
+    return host;
+}
+
 static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
@@ -133,9 +160,7 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     t->data->stale = 0;
     t->data->vec_live = 0;
     memset(&t->data->vec_ok[1], 0, sizeof(t->data->vec_ok) - sizeof(t->data->vec_ok[0]));
-    t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
-    t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
-    dbt_select(t);
+    dbt_entering(t, cpu);
     it->current = NULL;
     t->stats->entered++;
     uint64_t (*enter)(const uint8_t *) = (uint64_t (*)(const uint8_t *))(uintptr_t)t->thunk.enter;

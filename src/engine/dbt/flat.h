@@ -93,6 +93,9 @@ void flat_learn(struct flat *f, uint64_t lin, unsigned ways);
 /* Note that the len bytes of code at linear address rip of the current mode continue at host. */
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global);
 
+/* Where rip of the current mode continues, or NULL. */
+const uint8_t *flat_jump_find(struct flat *f, uint64_t rip);
+
 /* The choke point: what of struct cpu_ops has the same names. */
 void flat_flushed(struct flat *f, const struct tlb_flush *what);
 void flat_switched(struct flat *f);

@@ -204,7 +204,7 @@ static const uint8_t *thunk_leave(struct emit *e)
 
 /* --- calls --- */
 
-/* The handler of instruction T2, whose offset in the page is T0. */
+/* The handler of instruction T2, whose offset in the page is T0. done: the block ends here; RAX says where to go on then. */
 static void thunk_handler(struct emit *e, bool host, int shift, bool done)
 {
     thunk_store_all(e, host, shift);
@@ -218,8 +218,10 @@ static void thunk_handler(struct emit *e, bool host, int shift, bool done)
     emit_cpu(e, OP_W | 0x89, T2, CPU_OFF(insn));
     emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
     emit_rr(e, OP_W | 0x89, T2, RSI);
-    if (e->t->trace & (ENGINE_TRACE_EXITS | ENGINE_TRACE_STATS))
-        thunk_call_c(e, (const void *)(uintptr_t)(done ? dbt_trace_handler_end : dbt_trace_handler));
+    if (done)
+        thunk_call_c(e, (const void *)(uintptr_t)dbt_handler_end);
+    else if (e->t->trace & (ENGINE_TRACE_EXITS | ENGINE_TRACE_STATS))
+        thunk_call_c(e, (const void *)(uintptr_t)dbt_trace_handler);
     else
         emit_rm(e, 0xff, 2, T2, offsetof(struct insn, fn));
 }
@@ -253,6 +255,13 @@ static const uint8_t *thunk_callout_end(struct emit *e, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
     thunk_handler(e, host, 0, true);
+    EMIT(e, 0x48, 0x85, 0xc0); /* test rax */
+    uint8_t *leave = emit_jcc(e, 4);
+    emit_data(e, OP_W | 0x89, RAX, DATA_OFF(target), 0);
+    thunk_load_all(e, 0);
+    emit_cpu(e, OP_W | 0x8b, T1, CPU_REG(R_RIP));
+    emit_data(e, 0xff, 4, DATA_OFF(target), 0); /* jmp */
+    emit_here(e, leave);
     emit_mov_imm32(e, RAX, LEFT_HANDLER);
     thunk_epilogue(e);
     return at;

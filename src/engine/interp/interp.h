@@ -164,6 +164,14 @@ bool bind_insn(struct interp *it, struct insn *i, const struct decoded *d);
 /* True if the block must end after i. */
 bool bind_ends_block(const struct interp *it, const struct insn *i);
 
+/* Conditions under which the next instruction needs more than the block loop. */
+static inline bool interp_special(const struct interp *it, const struct cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->attention, memory_order_relaxed) || cpu->activity != CPU_RUNNING ||
+           cpu->shadow || cpu->step || cpu->data_bp || (cpu->rflags & (FL_TF | FL_RF)) ||
+           (it->irq_hold && (cpu->rflags & FL_IF)) || (cpu->nmi_pending && !cpu->nmi_blocked);
+}
+
 /* loop.c: code of the running block was overwritten: leave it after this instruction. */
 void interp_stale_current(struct interp *it);
 

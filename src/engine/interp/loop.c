@@ -43,14 +43,6 @@ static void interp_run_block(struct cpu *cpu, const struct block *b)
     cpu->insns += b->n;
 }
 
-/* Conditions under which the next instruction needs more than the block loop. */
-static inline bool interp_special(const struct interp *it, const struct cpu *cpu)
-{
-    return atomic_load_explicit(&cpu->attention, memory_order_relaxed) || cpu->activity != CPU_RUNNING ||
-           cpu->shadow || cpu->step || cpu->data_bp || (cpu->rflags & (FL_TF | FL_RF)) ||
-           (it->irq_hold && (cpu->rflags & FL_IF)) || (cpu->nmi_pending && !cpu->nmi_blocked);
-}
-
 static void interp_run_blocks(struct interp *it, struct cpu *cpu)
 {
     while (likely(!interp_special(it, cpu))) {
