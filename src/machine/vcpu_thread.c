@@ -6,11 +6,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "machine/vm.h"
+
+#define VCPU_NAP_MAX 100000 /* us */
 
 /* -- what a CPU does outside itself -- */
 
@@ -178,6 +181,22 @@ static bool vcpu_thread_may_run(struct vm_life *life)
     return run;
 }
 
+/* Somebody wants this vCPU to be slower: it sleeps once for each kick. */
+static void vcpu_thread_nap(struct vm_life *life)
+{
+    unsigned us = atomic_load(&life->nap_us);
+    struct timespec t = { .tv_nsec = (long)(us < VCPU_NAP_MAX ? us : VCPU_NAP_MAX) * 1000 };
+
+    if (us)
+        nanosleep(&t, NULL);
+}
+
+static enum vcpu_exit vcpu_thread_run(struct vm_vcpu *v)
+{
+    vcpu_thread_nap(&v->vm->life);
+    return v->vm->engine.ops->run(&v->vcpu);
+}
+
 static void *vcpu_thread_main(void *arg)
 {
     struct vm_vcpu *v = arg;
@@ -188,7 +207,7 @@ static void *vcpu_thread_main(void *arg)
         enum vcpu_exit why = EXIT_KICK;
 
         while (why == EXIT_KICK && vcpu_thread_may_run(&vm->life))
-            why = vm->engine.ops->run(&v->vcpu);
+            why = vcpu_thread_run(v);
         if (why != EXIT_SHUTDOWN)
             continue;
         if (vm->cfg->trace & TRACE_EXITS)

@@ -122,6 +122,7 @@ struct vm_life {
     struct vm_call *calls;
     uint32_t debug_value;
     int signal;
+    _Atomic unsigned nap_us; /* see vm_slow_down() */
     /* the machine's thread only */
     bool paused;
     bool hold; /* a machine that begins paused stays so */
@@ -249,6 +250,19 @@ void vm_call(struct vm *vm, struct vm_call *call);
  * held. Pausing what is paused does nothing. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+
+/* vm_dirty.c: note which pages are written, by vCPUs and devices, or stop that. The machine's thread, no lock held. */
+void vm_dirty_log(struct vm *vm, bool on);
+/* Where the pages of each slot are told, as ram_dirty_collect() wants it. */
+struct vm_dirty {
+    uint8_t *bitmap[RAM_MAX_SLOTS];
+    size_t size[RAM_MAX_SLOTS];
+};
+/* What was written since the last time. Whoever copies the pages afterwards has them as they are now, or as they are later, and
+ * then they are told again. Returns how many, or -errno. The machine's thread, no lock held. */
+int64_t vm_dirty_collect(struct vm *vm, const struct vm_dirty *d);
+/* Each vCPU sleeps for so many microseconds (at most 100,000) now; 0: not any more. Any thread, any lock but life.lock. */
+void vm_slow_down(struct vm *vm, unsigned us);
 
 /* vm_stats.c: what the CPUs counted so far. As lines that begin with head; as an object (the caller's), which has every counter as an
  * array by CPU; in the form that the configuration asks for on stderr. Any thread. */
