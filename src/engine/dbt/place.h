@@ -122,7 +122,7 @@ struct xinsn {
     struct xvec v;
 };
 
-/* Where the memory operand is: [T0 + ea], or, ea being NO_REG, [host + disp]. */
+/* Where the memory operand is: [T0 + ea + disp], or, ea being NO_REG, [host + disp]. */
 struct xmem {
     unsigned ea, host;
     int32_t disp;
@@ -158,6 +158,7 @@ struct pending {
     const struct xinsn *x;
     const struct xref *ref; /* PEND_MISS of a group, or NULL */
     struct xstack stack;
+    int8_t near;            /* PEND_MISS: the access is at ea + this, and shares ea's check */
     bool faults;            /* a fault of the host there is for the handler: alignment */
 };
 

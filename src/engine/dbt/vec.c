@@ -229,8 +229,8 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
     const struct xvec *v = &x->v;
     bool sib = x->mem && m->ea != NO_REG;
     unsigned b = sib ? T0 : x->mem ? m->host : rm, index = sib ? m->ea : 0;
-    bool far = x->mem && !sib && m->disp; /* with a displacement of 32 bits: EVEX would scale a short one */
-    unsigned modrm = (reg & 7) << 3 | (sib ? 4 : (far ? 0x80 : x->mem ? 0 : 0xc0) | (b & 7));
+    bool far = x->mem && m->disp; /* with a displacement of 32 bits: EVEX would scale a short one */
+    unsigned modrm = (far ? 0x80 : x->mem ? 0 : 0xc0) | (reg & 7) << 3 | (sib ? 4 : b & 7);
     switch (v->enc) {
     case ENC_LEGACY:
         if (x->mem)
@@ -269,7 +269,7 @@ static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, co
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
             (op->mem.base != ZYDIS_REGISTER_RCX || (m->ea == NO_REG ? op->mem.index != ZYDIS_REGISTER_NONE
                                                                     : (unsigned)op->mem.index != ZYDIS_REGISTER_RAX + m->ea) ||
-             op->mem.disp.value != (m->ea == NO_REG ? m->disp : 0) || op->size / 8 != x->size))
+             op->mem.disp.value != m->disp || op->size / 8 != x->size))
             return false;
         if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM)
             regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);
