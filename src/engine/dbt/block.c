@@ -30,6 +30,8 @@ static bool block_branches(const struct xblock *xb, const struct xinsn *x)
 
 #define TRACE_BLOCKS 4 /* what may follow each other in one translation; more makes cold code longer than hot code faster */
 
+#define TRACE_LOOP   40 /* instructions of a loop that is repeated */
+
 static const struct block *trace_at(const struct xblock *xb, const struct block *b, int64_t off)
 {
     return x_linkable(xb, off) ? cache_peek(xb->t->it, b->page, (unsigned)off) : NULL;
@@ -43,8 +45,20 @@ static bool trace_taken(const struct block *fall, const struct block *taken)
     return !fall->host && fall->count < taken->count / 2;
 }
 
+/* The end of a loop that begins where the translation does: another round of it, so that rounds share the checks of groups. Attention
+ * is looked at after the last one, and at the end of other loops. */
+static const struct block *trace_again(struct xblock *xb, struct xinsn *x, int64_t target)
+{
+    unsigned body = xb->round ? xb->round : xb->n;
+    if (target != xb->x[0].off || body > TRACE_LOOP / 2 || xb->n + body > TRACE_LOOP)
+        return NULL;
+    xb->round = body;
+    x->through = THROUGH_TAKEN;
+    return xb->first;
+}
+
 /* The block that control goes on in behind x, the last instruction of b, as far as one translation may hold both. */
-static const struct block *trace_next(const struct xblock *xb, const struct block *b, struct xinsn *x)
+static const struct block *trace_next(struct xblock *xb, const struct block *b, struct xinsn *x)
 {
     int64_t end = x->off + x->i->len, target = end + (int64_t)x->i->imm;
     if (!block_branches(xb, x)) {
@@ -56,8 +70,10 @@ static const struct block *trace_next(const struct xblock *xb, const struct bloc
         x->through = THROUGH_TAKEN;
         return x->kind == X_JMP && target < end ? NULL : trace_at(xb, b, target);
     case X_JCC:
-        if (target < end || !x_linkable(xb, target) || !x_linkable(xb, end))
-            return NULL; /* backward is a loop's end: most often taken, and then attention is looked at */
+        if (!x_linkable(xb, target) || !x_linkable(xb, end))
+            return NULL;
+        if (target < end)
+            return trace_again(xb, x, target);
         const struct block *fall = trace_at(xb, b, end), *taken = trace_at(xb, b, target);
         x->through = trace_taken(fall, taken) ? THROUGH_TAKEN : THROUGH_FALL;
         return x->through == THROUGH_TAKEN ? taken : fall;
@@ -78,13 +94,14 @@ static bool trace_has(const struct xblock *xb, unsigned off)
 static bool trace_collect(struct xblock *xb, const struct block *b, unsigned max)
 {
     const uint8_t *page = xb->page;
-    xb->n = 0;
+    xb->n = xb->round = 0;
+    xb->first = b;
     if (!x_classify(xb, b, b->cross ? cross_bytes(b) : page + b->off, b->off))
         return false;
-    for (unsigned k = 1; k < max && !b->cross; k++) {
+    for (unsigned k = 1; (k < max || (max > 1 && xb->round)) && !b->cross; k++) {
         struct xinsn *last = &xb->x[xb->n - 1];
         const struct block *next = trace_next(xb, b, last);
-        if (!next || xb->n + next->n > XBLOCK_MAX || trace_has(xb, next->off) || !x_classify(xb, next, page + next->off, next->off)) {
+        if (!next || xb->n + next->n > XBLOCK_MAX || (!xb->round && trace_has(xb, next->off)) || !x_classify(xb, next, page + next->off, next->off)) {
             last->through = THROUGH_NOT;
             break;
         }

@@ -183,6 +183,8 @@ struct xblock {
     const uint8_t *page; /* its bytes */
     unsigned n;
     struct xinsn x[XBLOCK_MAX];
+    const struct block *first;
+    unsigned round; /* instructions of the loop that is repeated, or 0 */
     unsigned naccesses, ngroups;
     struct xgroup group[GROUP_MAX];
     bool flags_host, flags_mem;
