@@ -179,13 +179,14 @@ static void block_count(const struct xblock *xb)
         stats->block_inline += xb->x[n].kind != X_CALL;
 }
 
-const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b)
+const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, bool plain)
 {
     struct xblock *xb = t->work;
     uint8_t *start = NULL;
     xb->page = ram_borrow(cpu->ram, b->page->gpa, PAGE_SIZE);
-    for (unsigned max = TRACE_BLOCKS; xb->page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
+    for (unsigned max = plain ? 1 : TRACE_BLOCKS; xb->page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
         block_begin(xb, t, cpu, b);
+        xb->plain = plain || b->cross;
         if (!trace_collect(xb, b, max))
             return NULL;
         start = block_emit(xb, b->off);

@@ -47,8 +47,9 @@ struct dbt_data {
 };
 
 /* What thunk.enter returns: why the loop has control again; or, from DBT_SITE_MIN on, LEFT_LINK: where the branch is that wants
- * to be linked. Raised exceptions do not come back this way. */
+ * to be linked, with DBT_SITE_PLAIN to code without groups. Raised exceptions do not come back this way. */
 enum dbt_left { LEFT_ATTENTION, LEFT_TARGET, LEFT_ACCESS, LEFT_HANDLER, LEFT_STALE, LEFT_LINK, DBT_SITE_MIN = 64 };
+#define DBT_SITE_PLAIN 0x80000000u
 
 /* Entry points of the shared pieces, in the executable view. Those with two forms: [1] has the guest's flags in the host's,
  * [0] in the frame. */
@@ -66,9 +67,10 @@ struct dbt_thunks {
     const uint8_t *leave_at;       /* jumped to; T1: RIP */
 };
 
-/* T0 of an access: offset of the instruction in its page, segment, size, ways. */
-#define DBT_ACCESS(off, seg, size, ways) \
-    ((uint32_t)(off) | (uint32_t)(seg) << 16 | (uint32_t)(size) << 20 | (uint32_t)(ways) << 28)
+/* T0 of an access: offset of the instruction in its page, size, ways. GROUP: a group's whole range, which only may be looked up
+ * where that has no effect: comes back 5 bytes further on if it cannot be. */
+#define DBT_ACCESS(off, size, ways) ((uint32_t)(off) | (uint32_t)(size) << 20 | (uint32_t)(ways) << 28)
+#define DBT_ACCESS_GROUP 0x10000u
 
 /* A host instruction that may fault (SIGFPE: division; SIGSEGV: non-canonical address), and where to go on then. */
 struct dbt_site {
@@ -91,6 +93,7 @@ struct dbt {
     uint32_t nsites;
     struct {
         uint32_t site; /* offset of a rel32 to be set once the block at rip has code; 0: none */
+        bool plain;    /* to block.plain */
         uint64_t rip;
     } link;
     unsigned trace; /* ENGINE_TRACE_*, decided before the shared pieces are made */
@@ -118,11 +121,11 @@ const uint8_t *dbt_code_fault(const struct dbt *t, uintptr_t pc);
 /* thunk.c: write the shared pieces. False: no room. */
 bool dbt_thunks_make(struct dbt *t);
 
-/* block.c: translate b, and what most often follows it. NULL: not possible (any more). Else where it is entered
+/* block.c: translate b, and what most often follows it; plain: b only, and each access with a check of its own. NULL: not possible (any more). Else where it is entered
  * with data.page set; BLOCK_PROLOGUE bytes before that is the entry with T1 = the linear address of its first instruction. */
 size_t dbt_work_size(void); /* of dbt.work */
 #define BLOCK_PROLOGUE 14
-const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b);
+const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, bool plain);
 
 /* engine.c: run the handler of i, which ends its block. Where translated code goes on then, with T1 = RIP; NULL: in the loop. */
 const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i);

@@ -90,9 +90,15 @@ static void dbt_drop(struct interp *it)
 }
 
 /* Host code of b, made if it is time. NULL: not yet, or never; or *dropped: every block is gone, b too. */
-static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block *b, bool *dropped)
+static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block *b, bool plain, bool *dropped)
 {
     *dropped = false;
+    if (plain && b->plain)
+        return b->plain;
+    if (!plain && b->host)
+        return b->host;
+    if (plain)
+        b->count = b->count < t->threshold ? t->threshold : b->count;
     if (b->count == DBT_NEVER || ++b->count < t->threshold)
         return NULL;
     const struct code_page *page = t->it->page;
@@ -106,7 +112,9 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         return NULL;
     }
     dbt_code_ahead(t);
-    b->host = dbt_translate(t, cpu, b);
+    if (plain)
+        return b->plain = dbt_translate(t, cpu, b, true);
+    b->host = dbt_translate(t, cpu, b, false);
     if (!b->host) {
         b->count = DBT_NEVER;
         t->stats->block_limit++;
@@ -144,18 +152,16 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
 static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
-    const uint8_t *host = b->host;
     uint64_t rip = cpu->r[R_RIP];
-    if (!host) {
-        bool dropped;
-        host = dbt_host_code(t, cpu, b, &dropped);
-        if (!host)
-            return dropped; /* then look again */
-    }
-    if (t->link.site && t->link.rip == rip && !b->cross) /* that must be found through the linear mappings each time */
+    bool dropped, linked = t->link.site && t->link.rip == rip, plain = linked && t->link.plain;
+    const uint8_t *host = dbt_host_code(t, cpu, b, plain, &dropped);
+    if (!host)
+        return dropped; /* then look again */
+    if (linked && !b->cross) /* that must be found through the linear mappings each time */
         dbt_code_link(t, t->link.site, host);
     t->link.site = 0;
-    flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, it->page_global);
+    if (!plain)
+        flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, it->page_global);
     t->data->page = rip & ~0xfffULL;
     t->data->stale = 0;
     t->data->vec_live = 0;
@@ -167,7 +173,8 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     uint32_t site = (uint32_t)enter(host);
     dbt_trace_left(t, cpu, site);
     if (site >= DBT_SITE_MIN && !t->data->stale) {
-        t->link.site = site;
+        t->link.site = site & ~DBT_SITE_PLAIN;
+        t->link.plain = site & DBT_SITE_PLAIN;
         t->link.rip = cpu->r[R_RIP];
     }
     return true;

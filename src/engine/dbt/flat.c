@@ -123,6 +123,7 @@ static void flat_set_empty(struct flat *f, struct flat_set *s)
 {
     if (!s->read)
         return;
+    f->lost = true;
     flat_set_forget_jumps(s);
     if (s->nregions > FLAT_REGIONS / 2) {
         madvise(s->read, FLAT_BYTES, MADV_DONTNEED);
@@ -143,6 +144,7 @@ static void flat_set_empty_local(struct flat *f, struct flat_set *s)
     uint32_t kept = 0;
     if (!s->read)
         return;
+    f->lost = true;
     if (s->jump_local)
         flat_set_forget_jumps(s);
     bool any = false;
@@ -200,6 +202,7 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
     uint64_t page = lin >> 12 & (FLAT_PAGES - 1), count = size >> 12;
     if (!s->read)
         return;
+    f->lost = true;
     if (count > s->nnodes / 2 + 1) {
         flat_set_empty(f, s);
         return;
@@ -268,6 +271,7 @@ static void flat_set_protect(struct flat_set *s, uint64_t gpa)
 
 void flat_protect(struct flat *f, uint64_t gpa)
 {
+    f->lost = true;
     for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
         flat_set_protect(&f->set[n], gpa);
     flat_stats(f)->flat_protected++;
@@ -371,6 +375,14 @@ uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways)
         return 0;
     const struct tlb_entry *e = tlb_get(cpu, cpu->mmu_idx, lin, ways);
     return flat_put(f, s, lin, e, ways);
+}
+
+uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways)
+{
+    struct cpu *cpu = f->cpu;
+    struct flat_set *s = flat_current(f);
+    const struct tlb_entry *e = &cpu->tlbs[cpu->mmu_idx][(lin >> 12) & (TLB_SIZE - 1)];
+    return s && cpu_canonical(cpu, lin) ? flat_put(f, s, lin, e, ways) : 0;
 }
 
 void flat_learn(struct flat *f, uint64_t lin, unsigned ways)

@@ -71,6 +71,7 @@ struct flat {
     const uint64_t *nothing; /* a table without entries */
     bool nothing_shared;     /* it belongs to another vCPU's */
     struct flat_jump *no_jumps; /* nothing is found in it */
+    bool lost;           /* set whenever an entry may have gone: whoever keeps an addend elsewhere looks at it */
 };
 
 /* Reserve. False: no memory or address space. max_users: user sets; -1: no sets at all, everything takes the
@@ -86,6 +87,9 @@ struct flat_set *flat_current_code(struct flat *f);
 /* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access
  * raises in translation. Returns the addend if it may go directly from now on; 0: the slow path must do it. */
 uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways);
+
+/* The same, but without translating anything, raising anything, or marking a page accessed or dirty. */
+uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways);
 
 /* The access was done by other means: make it direct for the next time, if that can be told without translating anything. */
 void flat_learn(struct flat *f, uint64_t lin, unsigned ways);

@@ -2,13 +2,15 @@
  *
  * Most blocks touch the same object or stack frame several times. Where the linear addresses differ by what is known at translation
  * (the same registers, changed by constants only), the first access checks the whole range from the lowest byte to
- * the highest one, and keeps the host's address of the lowest in the frame. The others are three host instructions: load that, leave
- * if it is zero, do it. Zero means that the range as a whole cannot be touched directly (it crosses into another page, or the table
- * has no entry for the strongest access of the group); then each access looks for itself, out of line, with all its own checks,
- * so that nothing is translated, faults, or is marked dirty, before the access that does so comes.
+ * the highest one, and keeps the host's address of the lowest in the frame. The others have no check: they load that, and do it.
  *
- * Nothing can take an address away between the check and the accesses: mappings and permissions change only in C code, and whatever
- * comes back from there into translated code clears the frame's addresses (thunk.c). */
+ * If the range as a whole cannot be touched directly (it crosses into another page, or the table has no entry for the strongest access
+ * of the group and the TLB of mem.h does not know one either), the block goes on from that instruction in code without groups
+ * (block.plain), where each access looks for itself, so that nothing is translated, faults, or is marked dirty, before the access that does
+ * so comes.
+ *
+ * Nothing can take an address away between the check and the accesses: mappings and permissions change only in C code, and when
+ * that has happened (flat.lost), it does not come back into the middle of a translation (thunk_access()). */
 #include "engine/dbt/place.h"
 
 #include <string.h>
@@ -231,7 +233,7 @@ static void scan_assign(struct scan *s, struct xblock *xb)
         while (slot < GROUP_SLOTS && busy[slot] > g->first)
             slot++;
         group[n] = NO_GROUP;
-        if (g->count < 2 || slot == GROUP_SLOTS || xb->ngroups == GROUP_MAX)
+        if (xb->plain || g->count < 2 || slot == GROUP_SLOTS || xb->ngroups == GROUP_MAX)
             continue;
         busy[slot] = g->last + 1;
         group[n] = (uint8_t)xb->ngroups;
@@ -284,6 +286,7 @@ static void group_head(struct xblock *xb, struct pending *p, const struct xgroup
     place_check_cross(xb, p, T1, g->span);
     place_entry(xb, T1, g->ways);
     place_jrcxz(xb, &p->from[0]);
+    p->found = e->p;
     emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
     emit_rm(e, OP_W | 0x89, T0, RSP, SLOT(g));
 }
@@ -291,55 +294,55 @@ static void group_head(struct xblock *xb, struct pending *p, const struct xgroup
 struct pending *group_access(struct xblock *xb, struct pending *p, struct xmem *m)
 {
     const struct xgroup *g = &xb->group[p->ref->group];
-    if (p->ref->head) {
+    if (p->ref->head)
         group_head(xb, p, g);
-    } else {
+    else
         emit_rm(&xb->e, OP_W | 0x8b, T0, RSP, SLOT(g));
-        place_jrcxz(xb, &p->from[0]);
-    }
     p->op = xb->e.p;
     *m = (struct xmem){ .ea = NO_REG, .host = T0, .disp = p->ref->rel };
     return p;
 }
 
-/* The range seems to cross into another page: does it? */
-static void group_pending_cross(struct xblock *xb, const struct pending *p, const struct xgroup *g)
+/* The range seems to cross into another page: does it? Returns the branch if so. */
+static uint8_t *group_pending_cross(struct xblock *xb, const struct pending *p, const struct xgroup *g)
 {
     struct emit *e = &xb->e;
+    uint8_t *cross = NULL;
     emit_here(e, p->from[1]);
     place_pext(e, T0, T1, DATA_OFF(mask_page));
     EMIT(e, 0x48, 0xf7, 0xd1); /* not rcx */
     emit_rm(e, OP_W | 0x8d, T2, T1, g->span - 1);
     place_pext(e, T2, T2, DATA_OFF(mask_page));
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 1);
-    uint8_t *cross = NULL;
     place_jrcxnz(xb, &cross);
     emit_jmp_back(e, p->checked);
-    emit_here(e, cross);
+    return cross;
 }
 
-/* This access by itself. */
+/* To code without groups, from this instruction on: linked when it is there. */
+static void group_leave(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    if (!p->flags_host)
+        place_flags_load(e);
+    uint8_t *site = emit_jmp(e);
+    emit_here(e, site);
+    emit_mov_imm32(e, T1, p->x->off);
+    emit_mov_imm32(e, T0, (uint32_t)(site - xb->t->rw) | DBT_SITE_PLAIN);
+    emit_jmp_rx(e, xb->t->thunk.leave_to);
+}
+
 void group_pending(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     const struct xgroup *g = &xb->group[p->ref->group];
-    if (p->from[1])
-        group_pending_cross(xb, p, g);
+    uint8_t *cross = p->from[1] ? group_pending_cross(xb, p, g) : NULL;
     emit_here(e, p->from[0]);
-    if (p->ref->head) {
-        emit_rm(e, OP_W | 0xc7, 0, RSP, SLOT(g));
-        emit_u32(e, 0);
-        emit_rm(e, OP_W | 0x8d, T1, T1, p->ref->rel);
-    } else {
-        group_address(xb, p, 0);
-    }
     emit_mov_imm64(e, T2, (uintptr_t)p->x->i);
-    emit_mov_imm32(e, T0, p->access);
-    unsigned log = place_log2(p->access >> 20 & 255);
-    emit_call_rx(e, xb->t->thunk.single[p->flags_host][(p->access >> 28 & MEM_WRITE) != 0][log]);
-    uint8_t *direct = emit_jmp(e);
-    place_handled(xb, p);
-    emit_here(e, direct);
-    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, -p->ref->rel);
-    emit_jmp_back(e, p->op);
+    emit_mov_imm32(e, T0, DBT_ACCESS(p->x->off, 0, g->ways) | DBT_ACCESS_GROUP);
+    emit_call_rx(e, xb->t->thunk.miss[p->flags_host]);
+    emit_jmp_back(e, p->found);
+    if (cross)
+        emit_here(e, cross);
+    group_leave(xb, p);
 }

@@ -25,7 +25,7 @@ void flags_save(struct xblock *xb)
     xb->flags_mem = true;
 }
 
-static void flags_from_frame(struct emit *e)
+void place_flags_load(struct emit *e)
 {
     emit_rr(e, OP_W | 0x89, RAX, T2);
     emit_rm(e, 0x0fb7, RAX, RSP, FRAME_FLAGS);
@@ -37,7 +37,7 @@ void flags_load(struct xblock *xb)
 {
     if (xb->flags_host)
         return;
-    flags_from_frame(&xb->e);
+    place_flags_load(&xb->e);
     xb->flags_host = true;
 }
 
@@ -220,11 +220,10 @@ void place_entry(struct xblock *xb, unsigned ea, unsigned ways)
     emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
 }
 
-static struct pending *place_pend_access(struct xblock *xb, const struct xinsn *x, const struct xref *ref, unsigned seg, unsigned size,
-                                         unsigned ways)
+static struct pending *place_pend_access(struct xblock *xb, const struct xinsn *x, const struct xref *ref, unsigned size, unsigned ways)
 {
     struct pending *p = place_pend(xb, PEND_MISS, x);
-    p->access = DBT_ACCESS(x->off, seg, size, ways);
+    p->access = DBT_ACCESS(x->off, size, ways);
     p->ref = ref->group == NO_GROUP ? NULL : ref;
     p->stack.base = NO_REG;
     return p;
@@ -273,7 +272,7 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
 {
     bool aligned = x->kind == X_VEC && x->v.align, quiet = x->kind == X_VEC && x->v.quiet;
     unsigned ways = x->mem | (quiet ? MEM_QUIET : 0) | (aligned ? MEM_ALIGNED : 0);
-    struct pending *p = place_pend_access(xb, x, &x->ref[REF_OPERAND], x->i->seg, x->size, ways);
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_OPERAND], x->size, ways);
     p->faults = p->ref || aligned;
     if (p->ref)
         return group_access(xb, p, m);
@@ -284,7 +283,7 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
 
 struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m)
 {
-    struct pending *p = place_pend_access(xb, x, &x->ref[REF_STACK], SEG_SS, 8, ways);
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_STACK], 8, ways);
     p->stack = (struct xstack){ (uint8_t)base, (int8_t)disp };
     p->faults = p->ref != NULL;
     if (p->ref)
@@ -347,7 +346,7 @@ void place_handled(struct xblock *xb, const struct pending *p)
         return;
     }
     if (p->end_host && !p->flags_host)
-        flags_from_frame(e);
+        place_flags_load(e);
     emit_jmp_back(e, p->end);
 }
 
@@ -410,12 +409,14 @@ static void place_pending_near(struct xblock *xb, const struct pending *p)
 
 static void place_pending_miss(struct xblock *xb, const struct pending *p)
 {
-    if (p->ref)
-        group_pending(xb, p);
-    else if (p->near)
+    if (p->ref) {
+        if (p->ref->head)
+            group_pending(xb, p);
+    } else if (p->near) {
         place_pending_near(xb, p);
-    else
+    } else {
         place_pending_single(xb, p);
+    }
     if (p->faults) {
         place_site(xb, p->op, p->end);
         place_to_handler(xb, p);

@@ -157,6 +157,7 @@ struct pending {
     uint32_t access;
     const struct xinsn *x;
     const struct xref *ref; /* PEND_MISS of a group, or NULL */
+    uint8_t *found;         /* PEND_MISS of a group's first: where to go on with its addend */
     struct xstack stack;
     int8_t near;            /* PEND_MISS: the access is at ea + this, and shares ea's check */
     bool faults;            /* a fault of the host there is for the handler: alignment */
@@ -184,6 +185,7 @@ struct xblock {
     unsigned n;
     struct xinsn x[XBLOCK_MAX];
     const struct block *first;
+    bool plain; /* no groups */
     unsigned round; /* instructions of the loop that is repeated, or 0 */
     unsigned naccesses, ngroups;
     struct xgroup group[GROUP_MAX];
@@ -228,6 +230,8 @@ void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 /* Parts of an access at the linear address in ea: to p->from[1] when size bytes may cross into another page; T0 = the table's entry. */
 void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size);
 void place_entry(struct xblock *xb, unsigned ea, unsigned ways);
+/* The host's flags from the frame's. */
+void place_flags_load(struct emit *e);
 /* Behind the call of a thunk that did the instruction: go on behind it, or leave. */
 void place_handled(struct xblock *xb, const struct pending *p);
 /* The smallest k with 1 << k >= size. */
@@ -256,7 +260,7 @@ void place_emit_pending(struct xblock *xb);
 void group_find(struct xblock *xb); /* fill in xb->group and each ref */
 /* The access of p, whose ref is set. */
 struct pending *group_access(struct xblock *xb, struct pending *p, struct xmem *m);
-void group_pending(struct xblock *xb, const struct pending *p);
+void group_pending(struct xblock *xb, const struct pending *p); /* of the first one */
 
 /* insn.c: any instruction that does not end a block. */
 void x_emit(struct xblock *xb, const struct xinsn *x);

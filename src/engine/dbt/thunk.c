@@ -38,9 +38,6 @@ static void thunk_load_all(struct emit *e, int shift)
         if (h == RAX)
             emit_rm(e, OP_W | 0x89, h, RSP, shift + place_slot(n));
     }
-    emit_mov_imm32(e, RAX, 0);
-    for (int n = 0; n < GROUP_SLOTS; n++) /* whatever they held, C code may have made it wrong */
-        emit_rm(e, OP_W | 0x89, RAX, RSP, shift + FRAME_GROUP + 8 * n);
     emit_data(e, OP_W | 0x8b, TBASE, DATA_OFF(read), 0);
     emit_cpu(e, 0x8b, RAX, CPU_OFF(aflags));
     emit_rm(e, 0x89, RAX, RSP, shift + FRAME_FLAGS);
@@ -270,14 +267,8 @@ static const uint8_t *thunk_callout_end(struct emit *e, bool host)
 /* --- accesses that miss --- */
 
 /* Fill the table and return the addend, or do the instruction and return 0. */
-static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, const struct insn *i)
+static uint64_t thunk_fill(struct dbt *t, struct cpu *cpu, uint64_t lin, uint32_t access, const struct insn *i)
 {
-    const struct interp *it = cpu->engine;
-    struct dbt *t = it->translator_data;
-    cpu->start_rip = t->data->page + (access & 0xfff);
-    cpu->r[R_RIP] = cpu->start_rip + i->len;
-    cpu->insn = i;
-    t->stats->misses++;
     unsigned ways = access >> 28, size = access >> 20 & 255;
     bool handler = ways & MEM_QUIET || (ways & MEM_ALIGNED && lin & (size - 1)); /* alignment is checked first */
     uint64_t addend = handler ? 0 : flat_fill(&t->flat, lin, size, ways & (MEM_READ | MEM_WRITE));
@@ -290,6 +281,30 @@ static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, con
     if (ways & MEM_QUIET)
         flat_learn(&t->flat, lin, ways & (MEM_READ | MEM_WRITE));
     return 0;
+}
+
+/* The frame may hold addresses that groups have found before. If any of them may be wrong now, code is left here. */
+static uint64_t thunk_access(struct cpu *cpu, uint64_t lin, uint32_t access, const struct insn *i)
+{
+    const struct interp *it = cpu->engine;
+    struct dbt *t = it->translator_data;
+    uint64_t addend;
+    t->flat.lost = false;
+    cpu->start_rip = t->data->page + (access & 0xfff);
+    cpu->r[R_RIP] = cpu->start_rip + i->len;
+    cpu->insn = i;
+    if (access & DBT_ACCESS_GROUP) {
+        addend = flat_peek(&t->flat, lin, access >> 28);
+        cpu->r[R_RIP] = cpu->start_rip; /* nothing was done */
+    } else {
+        t->stats->misses++;
+        addend = thunk_fill(t, cpu, lin, access, i);
+        if (addend)
+            cpu->r[R_RIP] = cpu->start_rip;
+    }
+    if (unlikely(t->flat.lost))
+        t->data->stale = 1;
+    return addend;
 }
 
 static const uint8_t *thunk_miss(struct emit *e, bool host)

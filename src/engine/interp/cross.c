@@ -57,7 +57,7 @@ static bool cross_decode(struct interp *it, const struct code_page *page, unsign
     if (form_decode(it, tail->bytes, 15, b->insn, &form, &full) != DECODE_OK || full || b->insn->len <= first)
         return false;
     b->epoch = it->forms->epoch;
-    b->host = NULL;
+    b->host = b->plain = NULL;
     b->len = b->insn->len;
     b->n = 1;
     memcpy(b->insn + 1, &form, sizeof(form));

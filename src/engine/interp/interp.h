@@ -16,6 +16,7 @@
 struct block {
     struct code_page *page;
     const uint8_t *host; /* a translator's code for it; NULL: none */
+    const uint8_t *plain; /* the same without checks that several accesses share */
     uint32_t count;      /* and how often it has run */
     uint32_t epoch;      /* of block_forms() */
     uint32_t next, next_in_page; /* with the same hash; of the same page: arena units, 0: last */
