@@ -408,7 +408,7 @@ void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *ho
         return;
     unsigned slot = flat_jump_slot(rip);
     if (s->njumps < FLAT_LOG)
-        s->jump_log[s->njumps] = (uint16_t)slot;
+        s->jump_log[s->njumps] = slot;
     s->njumps += s->njumps <= FLAT_LOG;
     s->jumps[slot] = (struct flat_jump){ 0 - rip, host };
     flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));

@@ -27,8 +27,8 @@
 #define FLAT_NODES  (1u << 16) /* entries in use a set */
 #define FLAT_HASH   (1u << 13)
 #define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
-#define FLAT_JUMPS  65536u     /* branch targets a set, by the low bits of their address */
-#define FLAT_LOG    4096u
+#define FLAT_JUMPS  262144u     /* branch targets a set, by the low bits of their address */
+#define FLAT_LOG    16384u
 #define FLAT_USERS  8u         /* user sets at most */
 #define FLAT_BLOOM  64u
 
@@ -53,7 +53,7 @@ struct flat_set {
     uint8_t *region;        /* bit a hashed 2 MiB region: touched */
     uint32_t nnodes, nregions;
     uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
-    uint16_t jump_log[FLAT_LOG]; /* slots of jumps in use */
+    uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
     bool jump_local;        /* some branch target's page is not global */
     uint64_t jump_pages[FLAT_BLOOM]; /* hashed pages that branch targets lie in */
     uint16_t pcid;          /* user sets: whose it is, */
