@@ -100,6 +100,21 @@ int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
     return r ? r : b->ops->write_zeroes(b, off, len, unmap);
 }
 
+int block_freeze(struct block *b)
+{
+    int r;
+
+    if (b->ro)
+        return 0;
+    if (!b->ops->freeze)
+        return -EOPNOTSUPP;
+    r = block_flush(b);
+    if (r == 0)
+        r = b->ops->freeze(b);
+    b->ro = r == 0;
+    return r;
+}
+
 void block_close(struct block *b)
 {
     if (b)

@@ -48,6 +48,9 @@ struct block_ops {
     int (*discard)(struct block *b, uint64_t off, uint64_t len);
     /* Reads as zeroes afterwards; unmap: the space may be given back. */
     int (*write_zeroes)(struct block *b, uint64_t off, uint64_t len, bool unmap);
+    /* It is only read from now on: everything is durable, and others may read the file, too. 0, or -errno and nothing has
+     * changed. No other call is running. May be NULL: it cannot. */
+    int (*freeze)(struct block *b);
     /* Close files and free b. No other call is running. */
     void (*close)(struct block *b);
 };
@@ -79,6 +82,9 @@ int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsig
 int block_flush(struct block *b);
 int block_discard(struct block *b, uint64_t off, uint64_t len);
 int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
+/* Make a disk that is written read-only for the rest of its life, as the base of an overlay: what was written is durable then,
+ * and the lock on its file is a reader's. No other call may run. 0 (also when it is so already), or -errno: it is as before. */
+int block_freeze(struct block *b);
 /* NULL is allowed. */
 void block_close(struct block *b);
 
@@ -151,6 +157,9 @@ void block_io_destroy(struct block_io *io);
 
 /* Start a request. Never blocks on the disk; device lock held. */
 void block_submit(struct block_io *io, struct block_req *req);
+/* Requests that come from now on go to another disk, of the same size. Device lock held; block_drain() was called, and nothing
+ * has been submitted since. */
+void block_io_switch(struct block_io *io, struct block *block);
 /* Wait until all requests are finished and have been reported; device lock held. */
 void block_drain(struct block_io *io);
 

@@ -61,26 +61,48 @@ static int block_file_byte_taken(int fd, off_t byte)
     return lock.l_type == F_UNLCK ? 0 : -EAGAIN;
 }
 
+/* What a reader locks. */
+static const off_t file_reader_bytes[] = { FILE_NEEDS + FILE_PERM_READ, FILE_REFUSES + FILE_PERM_WRITE,
+                                           FILE_REFUSES + FILE_PERM_RESIZE };
+
 static int block_file_lock_shared(int fd)
 {
-    static const off_t mine[] = { FILE_NEEDS + FILE_PERM_READ, FILE_REFUSES + FILE_PERM_WRITE,
-                                  FILE_REFUSES + FILE_PERM_RESIZE };
     static const off_t theirs[] = { FILE_REFUSES + FILE_PERM_READ, FILE_NEEDS + FILE_PERM_WRITE,
                                     FILE_NEEDS + FILE_PERM_RESIZE };
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < ARRAY_LEN(mine); i++)
-        r = block_file_lock_byte(fd, mine[i]);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(file_reader_bytes); i++)
+        r = block_file_lock_byte(fd, file_reader_bytes[i]);
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(theirs); i++)
         r = block_file_byte_taken(fd, theirs[i]);
     return r;
 }
 
-static int block_file_lock_alone(int fd)
+int block_file_lock_alone(int fd)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+/* The bytes that tell what a reader needs and refuses turn from exclusive to shared one by one; only then the rest is let
+ * go: until the end nobody else gets a byte that a writer, or another reader, must find free. */
+int block_file_lock_share(int fd)
+{
+    struct flock low = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = FILE_NEEDS };
+    struct flock middle = { .l_type = F_UNLCK, .l_start = FILE_NEEDS + 1, .l_len = FILE_REFUSES - FILE_NEEDS };
+    struct flock gap = { .l_type = F_UNLCK, .l_start = FILE_REFUSES + FILE_PERM_WRITE + 1, .l_len = 1 };
+    struct flock high = { .l_type = F_UNLCK, .l_start = FILE_REFUSES + FILE_PERM_RESIZE + 1 };
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(file_reader_bytes); i++)
+        r = block_file_lock_byte(fd, file_reader_bytes[i]);
+    if (r == 0 && (fcntl(fd, F_OFD_SETLK, &high) < 0 || fcntl(fd, F_OFD_SETLK, &gap) < 0 ||
+                   fcntl(fd, F_OFD_SETLK, &middle) < 0 || fcntl(fd, F_OFD_SETLK, &low) < 0))
+        r = -errno;
+    if (r < 0)
+        block_file_lock_alone(fd);
+    return r;
 }
 
 static int block_file_lock(int fd, const char *path, bool ro, struct err *err)

@@ -13,6 +13,11 @@ struct err;
  * (the lock goes with it) and *size in bytes, or -errno with a sentence in err. */
 int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err);
 
+/* The exclusive lock of an open file. 0 or -errno (-EAGAIN, -EACCES: somebody has it). */
+int block_file_lock_alone(int fd);
+/* Turn the exclusive lock into a reader's, at no moment of which a writer gets in. 0, or -errno: it is still exclusive. */
+int block_file_lock_share(int fd);
+
 /* All of it or -errno; reading beyond the end is -EIO. Any thread. */
 int block_file_read(int fd, uint64_t off, void *buf, size_t len);
 int block_file_write(int fd, uint64_t off, const void *buf, size_t len);

@@ -42,6 +42,16 @@ struct image_opts {
 /* 0 with *out (block_close()), or -errno with a sentence. Backing files are opened read-only. */
 int image_open(struct block **out, const char *path, const struct image_opts *o, struct err *err);
 
+/* Make the new image for image_overlay(): at path, durable, over the image `backing` (absolute, of the given format), which may be
+ * in use by a machine: only its size is read. Returns a descriptor that is open for writing, or -errno with a sentence. */
+int image_overlay_make(const char *path, const char *backing, enum image_format format, struct err *err);
+
+/* A fresh qcow2 image, open for writing as fd (taken over, also on failure), as the overlay of base: of base's size, holding
+ * nothing itself, with a backing file of the given format. path is for messages. 0 with *out: it owns base, which is frozen
+ * (block_freeze()); or -errno with a sentence, and base is as it was. No other call on base may run. */
+int image_overlay(struct block **out, int fd, const char *path, struct block *base, enum image_format format,
+                  struct err *err);
+
 /* The path of a backing file as an image at path means it: relative to the folder of the image. To be freed;
  * NULL: no memory. */
 char *image_relative(const char *path, const char *backing);

@@ -48,6 +48,8 @@ static int posix_read_now(struct imgfile *f, uint64_t off, const struct iovec *i
 
 static int posix_flush(struct imgfile *f) { return block_file_flush(posix_fd(f)); }
 
+static int posix_share(struct imgfile *f) { return block_file_lock_share(posix_fd(f)); }
+
 static int posix_truncate(struct imgfile *f, uint64_t size)
 {
     return ftruncate(posix_fd(f), (off_t)size) < 0 ? -errno : 0;
@@ -102,6 +104,7 @@ static const struct imgfile_ops posix_ops = {
     .pwrite = posix_pwrite,
     .read_now = posix_read_now,
     .flush = posix_flush,
+    .share = posix_share,
     .truncate = posix_truncate,
     .punch = posix_punch,
     .size = posix_size,

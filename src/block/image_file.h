@@ -23,6 +23,7 @@ struct imgfile_ops {
     int (*read_now)(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n,
                     size_t len);     /* see file.h; may be NULL */
     int (*flush)(struct imgfile *f); /* everything written is on stable storage afterwards */
+    int (*share)(struct imgfile *f); /* from the exclusive lock to a reader's (file.h); may be NULL: there is none */
     int (*truncate)(struct imgfile *f, uint64_t size);
     int (*punch)(struct imgfile *f, uint64_t off, uint64_t len); /* gives space back; reads as zeroes then */
     int64_t (*size)(struct imgfile *f);

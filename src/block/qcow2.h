@@ -66,6 +66,8 @@ bool qcow2_is(const struct block *b);
 
 /* What it was opened with; borrowed. The backing may be NULL. */
 struct block *qcow2_backing(const struct block *b);
+/* Give one that was opened with no_backing its backing, which it owns from now on. No other call runs or has run. */
+void qcow2_set_backing(struct block *b, struct block *backing);
 const struct qcow2_info *qcow2_info_of(const struct block *b);
 
 /* How the disk reads from off on: for *n bytes, at most len, everything is of one kind. 0 or -errno. */

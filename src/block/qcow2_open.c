@@ -35,6 +35,21 @@ static int open_flush(struct block *b)
     return r;
 }
 
+/* A flush has been made. What it released still waits for lower counts, which are written here, or would never be. */
+static int open_freeze(struct block *b)
+{
+    struct qcow2 *q = qcow2_of(b);
+    int r = 0;
+
+    qcow2_change_begin(q);
+    for (unsigned n = 0; r == 0 && n < 2 && qcow2_pending(q); n++)
+        r = qcow2_commit(q);
+    qcow2_change_end(q);
+    if (r == 0)
+        r = qcow2_barrier(q);
+    return r == 0 && q->f->ops->share ? q->f->ops->share(q->f) : r;
+}
+
 static void open_free(struct qcow2 *q)
 {
     qcache_fini(&q->l2c);
@@ -80,6 +95,7 @@ static const struct block_ops qcow2_ops = {
     .flush = open_flush,
     .discard = qcow2_discard,
     .write_zeroes = qcow2_write_zeroes,
+    .freeze = open_freeze,
     .close = open_close,
 };
 
@@ -275,6 +291,8 @@ int qcow2_map(struct block *b, uint64_t off, uint64_t len, enum qcow2_extent *ki
 }
 
 struct block *qcow2_backing(const struct block *b) { return container_of(b, struct qcow2, block)->backing; }
+
+void qcow2_set_backing(struct block *b, struct block *backing) { container_of(b, struct qcow2, block)->backing = backing; }
 
 const struct qcow2_info *qcow2_info_of(const struct block *b)
 {

@@ -45,6 +45,8 @@ static int raw_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool un
     return block_file_zero(raw_fd(b), off, len, unmap);
 }
 
+static int raw_freeze(struct block *b) { return block_file_lock_share(raw_fd(b)); }
+
 static void raw_close(struct block *b)
 {
     struct raw *r = container_of(b, struct raw, block);
@@ -61,6 +63,7 @@ static const struct block_ops raw_ops = {
     .flush = raw_flush,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
+    .freeze = raw_freeze,
     .close = raw_close,
 };
 

@@ -265,6 +265,13 @@ void block_submit(struct block_io *io, struct block_req *req)
     pthread_mutex_unlock(&io->lock);
 }
 
+void block_io_switch(struct block_io *io, struct block *block)
+{
+    pthread_mutex_lock(&io->lock); /* threads look at it after they have taken a request under the lock */
+    io->block = block;
+    pthread_mutex_unlock(&io->lock);
+}
+
 /* True when nothing is under way or waits to be reported; waits for the former. */
 static bool block_io_settle(struct block_io *io)
 {

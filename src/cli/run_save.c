@@ -83,7 +83,7 @@ int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc
     return e < 0 ? e : save_config(r->file, cfg, without, err);
 }
 
-int run_restore_create(struct run_restore *r, struct vm **out, const struct machine_config *cfg,
+int run_restore_create(struct run_restore *r, struct vm **out, struct machine_config *cfg,
                        const struct engine_ops *ops, struct err *err)
 {
     int e;

@@ -18,7 +18,7 @@ struct run_restore {
  * here. 0 or -errno with a sentence. */
 int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc, char **argv, struct err *err);
 /* vm_create(), from the file if there is one, which is closed. */
-int run_restore_create(struct run_restore *r, struct vm **out, const struct machine_config *cfg,
+int run_restore_create(struct run_restore *r, struct vm **out, struct machine_config *cfg,
                        const struct engine_ops *ops, struct err *err);
 
 /* --save FILE[,plain][,stop]: what Ctrl-] S and SIGUSR1 do. */

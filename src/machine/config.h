@@ -152,6 +152,17 @@ int config_set(struct machine_config *c, const char *key, const char *value, str
 /* Forget what was given for key (NULL: for all), not what it did. */
 void config_forget(struct machine_config *c, const char *key);
 
+/* config_overlay.c: disk n becomes a qcow2 overlay at path over the image that it was, as if --disk had said so. begin: 0, and
+ * one of the others follows; or -errno with a sentence. commit cannot fail. */
+struct config_overlay {
+    struct config_disk *disk;
+    struct config_given *given;
+    char *path, *text;
+};
+int config_overlay_begin(struct config_overlay *o, struct machine_config *c, unsigned n, const char *path, struct err *err);
+void config_overlay_commit(struct config_overlay *o);
+void config_overlay_abort(struct config_overlay *o);
+
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
  * for repeatable options arrays of strings. The file is at most 1 MiB. 0 or -errno with a sentence in err. */
 int config_load_json(struct machine_config *c, const char *path, struct err *err);

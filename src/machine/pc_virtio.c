@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "block/image.h"
@@ -78,6 +79,30 @@ int pc_flush_disks(struct vm *vm, struct err *err)
         if (r < 0)
             return err_set(err, -r, "%s cannot be written: %s", vm->disk[n]->name, strerror(-r));
     }
+    return 0;
+}
+
+/* What can fail comes before anything has changed. */
+int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct err *err)
+{
+    struct config_overlay change;
+    struct block *over;
+    int r = vm->life.paused ? config_overlay_begin(&change, vm->cfg, n, path, err) : err_set(err, EBUSY, "the machine runs");
+
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    r = image_overlay(&over, fd, path, vm->disk[n]->block, change.disk->format, err);
+    if (r < 0) {
+        config_overlay_abort(&change);
+        return r;
+    }
+    loop_lock(&vm->loop);
+    vm->disk[n]->block = over;
+    virtio_blk_switch(&vm->disk[n]->blk, over);
+    config_overlay_commit(&change);
+    loop_unlock(&vm->loop);
     return 0;
 }
 

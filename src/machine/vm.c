@@ -328,7 +328,7 @@ static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, str
     return r;
 }
 
-static int vm_make(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops, bool blank,
+static int vm_make(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, bool blank,
                    struct err *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
@@ -367,7 +367,7 @@ static int vm_make(struct vm **out, const struct machine_config *cfg, const stru
     return r;
 }
 
-int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
+int vm_create(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
 {
     return vm_make(out, cfg, ops, false, err);
 }
@@ -438,7 +438,7 @@ void vm_pause(struct vm *vm)
     vm_freeze(vm);
 }
 
-int vm_create_blank(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+int vm_create_blank(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
                     struct err *err)
 {
     int r = vm_make(out, cfg, ops, true, err);

@@ -138,7 +138,7 @@ struct vm_hook {
 };
 
 struct vm {
-    const struct machine_config *cfg; /* borrowed */
+    struct machine_config *cfg; /* borrowed; vm_disk_overlay() changes it, under the device lock */
     struct clock clock;
     struct loop loop;
     struct ram ram;
@@ -208,11 +208,11 @@ struct vm {
 /* Build a machine that stands at its first instruction. cfg is borrowed for the machine's life and has passed
  * config_check(); ops is the engine. Returns 0, or -errno with a sentence in err and *out NULL: nothing is
  * left behind. */
-int vm_create(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+int vm_create(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
               struct err *err);
 /* The same, but nothing is loaded into its memory: it waits, paused, for a saved state. vm_run() then lets it go on,
  * unless life.hold is set. */
-int vm_create_blank(struct vm **out, const struct machine_config *cfg, const struct engine_ops *ops,
+int vm_create_blank(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
                     struct err *err);
 /* vm_run() has returned or was never called. NULL is allowed. */
 void vm_destroy(struct vm *vm);
@@ -224,6 +224,13 @@ enum vm_end vm_run(struct vm *vm, int signals);
 /* Stop all vCPUs, devices and guest time, or let them go on; nothing if it is so already. The machine's thread (a hook),
  * no lock held. */
 void vm_set_paused(struct vm *vm, bool paused);
+
+/* Put disk n (as --disk was given, from 0) under an overlay: from now on the guest's writes go to the qcow2 image at path, and
+ * the image that was there is its backing file, durable, read-only, and open to other readers (other overlays). For snapshots:
+ * whoever asks makes the new image (image_overlay_make(), which needs no lock on the present one) and hands over its descriptor; the machine opens nothing. fd is taken over, also on failure; path, absolute, is what the
+ * configuration (and so a saved machine) says from now on, see config_overlay_begin().
+ * The machine's thread, no lock held, the machine paused. 0; or -errno with a sentence, and the disk is as it was. */
+int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct err *err);
 
 /* The machine was forked, or set back to an older state: give it a new generation ID and tell the guest. Any
  * thread, no lock held. 0 or -errno. */

@@ -430,6 +430,12 @@ void virtio_blk_resized(struct virtio_blk *b)
     virtio_config_changed(&b->vp);
 }
 
+void virtio_blk_switch(struct virtio_blk *b, struct block *block)
+{
+    b->block = block;
+    block_io_switch(b->io, block);
+}
+
 static void blk_reset(void *dev)
 {
     struct virtio_blk *b = dev;

@@ -3,6 +3,7 @@
  *
  * A guest is a flat Multiboot 1 image (Multiboot specification 0.6.96, 3.1): a header with addresses, then
  * 32-bit code that runs in protected mode with paging off. */
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -264,6 +265,47 @@ static void test_two_machines(void **state)
     guest_free(&b);
 }
 
+/* A disk goes under an overlay; the configuration then says the chain, and opens it again. */
+static void test_disk_overlay(void **state)
+{
+    static const uint8_t code[] = { STAND };
+    char base[80], over[80], disk[128], want[256], *text;
+    struct machine_config again;
+    struct err err = { "" };
+    struct guest g;
+    int fd;
+
+    guest_make(&g, code, sizeof(code));
+    snprintf(base, sizeof(base), "%s.bin", g.path);
+    snprintf(over, sizeof(over), "%s.qcow2", g.path);
+    snprintf(disk, sizeof(disk), "%s,format=raw,serial=x1", base);
+    write_kernel(base, code, sizeof(code));
+    assert_int_equal(truncate(base, 1 << 20), 0);
+    set(&g, "disk", disk);
+    assert_int_equal(vm_create_blank(&g.vm, &g.cfg, &engine_interp, &err), 0);
+    fd = image_overlay_make(over, base, IMAGE_RAW, &err);
+    assert_true(fd >= 0);
+    assert_int_equal(vm_disk_overlay(g.vm, 1, dup(fd), over, &err), -ENOENT);
+    assert_int_equal(vm_disk_overlay(g.vm, 0, dup(fd), "a,b", &err), -EINVAL);
+    if (vm_disk_overlay(g.vm, 0, fd, over, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_string_equal(g.cfg.disk[0].path, over);
+    text = config_dump(&g.cfg);
+    snprintf(want, sizeof(want), "%s,format=qcow2,backing=%s,serial=x1", over, base);
+    assert_non_null(strstr(text, want));
+    guest_free(&g);
+    assert_int_equal(config_init(&again), 0);
+    assert_int_equal(config_load_text(&again, text, strlen(text), "again", &err), 0);
+    if (vm_create_blank(&g.vm, &again, &engine_interp, &err) < 0)
+        fail_msg("%s", err.text);
+    vm_destroy(g.vm);
+    config_fini(&again);
+    free(text);
+    unlink(g.path);
+    unlink(base);
+    unlink(over);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_panic),        cmocka_unit_test(test_resets),
         cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_serial),       cmocka_unit_test(test_two_machines),
+        cmocka_unit_test(test_disk_overlay),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
