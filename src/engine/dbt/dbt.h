@@ -23,7 +23,7 @@
 #define DBT_NEVER     0xffffffffu /* block.count of a block that cannot be translated */
 #define DBT_SITES     (1u << 20)
 
-enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4 };
+enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_LOW = 8 }; /* LOW: registers 0 to 15 are zero above bit 127 */
 
 /* What generated code reaches relative to its own address. Writable, never executable. */
 struct dbt_data {
@@ -42,7 +42,7 @@ struct dbt_data {
     uint64_t mask_low[9];   /* and below */
     uint64_t vec_ok[5];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
     uint32_t vec_live;      /* VEC_*: what the host's registers hold of the guest's; 0: nothing */
-    uint32_t host_mxcsr;
+    uint32_t host_mxcsr, mxcsr_now;
     uint8_t stale;          /* blocks were dropped while this vCPU was inside one: leave it */
 };
 
@@ -144,5 +144,7 @@ void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct bl
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */
 uint8_t dbt_vec_bits(const struct cpu *cpu);
+/* Is the guest's vector state that of VEC_LOW? */
+bool dbt_vec_low(const struct cpu *cpu);
 
 #endif

@@ -275,6 +275,9 @@ void x_flags_after(struct xblock *xb, const struct xinsn *x);
 /* All vector registers of a VEC_* level and MXCSR from struct cpu to the host's, and back. General registers survive. */
 void dbt_vec_emit_load(struct emit *e, unsigned level);
 void dbt_vec_emit_save(struct emit *e, unsigned level);
+/* Of registers 0 to 15 the lower 128 bits, the rest becoming zero; and what only AVX-512 has. */
+void dbt_vec_emit_load_low(struct emit *e);
+void dbt_vec_emit_load_rest(struct emit *e);
 bool x_classify_vec(struct xinsn *x, const struct decoded *d);
 void x_vec(struct xblock *xb, const struct xinsn *x);
 void x_mxcsr(struct xblock *xb, const struct xinsn *x);

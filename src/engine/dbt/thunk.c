@@ -4,6 +4,7 @@
  * on it, so that a fault may leave by siglongjmp() anywhere. Guest registers are in host registers (place.h); every piece
  * stores them to struct cpu before it calls C, and loads them again after. So do vector registers, if they are in the host's. */
 #include "engine/dbt/place.h"
+#include "engine/interp/hostexec.h"
 #include "engine/trace.h"
 
 /* The guest's flags from the host's into the frame; RAX is already in struct cpu. */
@@ -87,19 +88,21 @@ static void thunk_vec_out(struct emit *e, bool done)
     }
     while (n > 1)
         emit_here(e, end[--n]);
+    emit_cpu(e, 0x8b, RAX, CPU_OFF(mxcsr));
+    EMIT(e, 0x25, 0xc0, 0xff, 0, 0, 0x3d, HX_MXCSR & 255, HX_MXCSR >> 8, 0, 0); /* without the exceptions seen; cmp eax: LDMXCSR is slow */
+    uint8_t *same = emit_jcc(e, 4);
     emit_data(e, 0x0fae, 2, DATA_OFF(host_mxcsr), 0); /* ldmxcsr */
+    emit_here(e, same);
     if (done)
         thunk_vec_none(e);
     emit_here(e, end[0]);
 }
 
-/* Load what may be used now, as dbt_vec_allow() says in EAX. */
-static void thunk_vec_in(struct emit *e)
+/* By level, all of it. */
+static void thunk_vec_in_full(struct emit *e)
 {
     uint8_t *end[4];
     unsigned n = 0;
-    EMIT(e, 0x85, 0xc0); /* test eax */
-    end[n++] = emit_jcc(e, 4);
     for (unsigned level = VEC_AVX512; level; level >>= 1) {
         uint8_t *next = NULL;
         if (level > 1) {
@@ -111,10 +114,34 @@ static void thunk_vec_in(struct emit *e)
         if (next)
             emit_here(e, next);
     }
-    while (n > 1)
+    while (n)
         emit_here(e, end[--n]);
-    emit_cpu(e, 0x0fae, 2, CPU_OFF(mxcsr));
-    emit_here(e, end[0]);
+}
+
+/* Load what may be used now, as thunk_vec_allow() says in EAX. Mostly the upper parts are zero; the host must know it too, or each SSE
+ * instruction has to merge its result with them, and waits for them. */
+static void thunk_vec_in(struct emit *e)
+{
+    EMIT(e, 0x85, 0xc0); /* test eax */
+    uint8_t *end = emit_jcc(e, 4);
+    EMIT(e, 0xa8, VEC_LOW); /* test al */
+    uint8_t *full = emit_jcc(e, 4);
+    dbt_vec_emit_load_low(e);
+    EMIT(e, 0xa8, VEC_AVX512);
+    uint8_t *done = emit_jcc(e, 4);
+    dbt_vec_emit_load_rest(e);
+    uint8_t *low = emit_jmp(e);
+    emit_here(e, full);
+    thunk_vec_in_full(e);
+    emit_here(e, low);
+    emit_here(e, done);
+    emit_data(e, 0x0fae, 3, DATA_OFF(mxcsr_now), 0); /* stmxcsr */
+    emit_data(e, 0x8b, RAX, DATA_OFF(mxcsr_now), 0);
+    emit_cpu(e, 0x3b, RAX, CPU_OFF(mxcsr));
+    uint8_t *same = emit_jcc(e, 4);
+    emit_cpu(e, 0x0fae, 2, CPU_OFF(mxcsr)); /* ldmxcsr */
+    emit_here(e, same);
+    emit_here(e, end);
 }
 
 static unsigned thunk_vec_allow(struct cpu *cpu)
@@ -125,6 +152,8 @@ static unsigned thunk_vec_allow(struct cpu *cpu)
     t->data->vec_live = v;
     for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
         t->data->vec_ok[k] = !!(v & k);
+    if (v & (VEC_AVX | VEC_AVX512) && dbt_vec_low(cpu))
+        v |= VEC_LOW;
     return v;
 }
 

@@ -150,15 +150,11 @@ bool x_classify_vec(struct xinsn *x, const struct decoded *d)
 
 /* --- the registers --- */
 
-/* MOVUPS, VMOVUPS, EVEX.VMOVUPS with [gs:off]. op 0x10 loads, 0x11 stores. */
+/* VMOVUPS, EVEX.VMOVUPS with [gs:off]. op 0x10 loads, 0x11 stores. */
 static void vec_move(struct emit *e, unsigned op, unsigned v, unsigned size)
 {
     uint32_t off = CPU_OFF(zmm) + 64 * v;
     unsigned l = size == 64 ? 2 : size == 32 ? 1 : 0;
-    if (size == 16 && v < 16) {
-        emit_cpu(e, 0x0f00 | op, v, off);
-        return;
-    }
     emit_byte(e, 0x65);
     if (size == 64 || v >= 16)
         EMIT(e, 0x62, (~v >> 3 & 1) << 7 | 0x60 | (~v >> 4 & 1) << 4 | 1, 0x7c, l << 5 | 8, op);
@@ -177,16 +173,43 @@ static void vec_move_masks(struct emit *e, unsigned op)
     }
 }
 
+/* Registers 0 to 15. SSE alone: MOVUPS, since the host may have no more. */
+static void vec_move_first(struct emit *e, unsigned op, unsigned level)
+{
+    for (unsigned v = 0; v < 16; v++) {
+        if (level == VEC_SSE)
+            emit_cpu(e, 0x0f00 | op, v, CPU_OFF(zmm) + 64 * v);
+        else
+            vec_move(e, op, v, level == VEC_AVX512 ? 64 : level == VEC_AVX ? 32 : 16);
+    }
+}
+
+static void vec_move_rest(struct emit *e, unsigned op)
+{
+    for (unsigned v = 16; v < 32; v++)
+        vec_move(e, op, v, 64);
+    vec_move_masks(e, op | 0x80);
+}
+
 static void vec_move_all(struct emit *e, unsigned op, unsigned level)
 {
-    unsigned size = level == VEC_AVX512 ? 64 : level == VEC_AVX ? 32 : 16;
-    for (unsigned v = 0; v < (level == VEC_AVX512 ? 32u : 16u); v++)
-        vec_move(e, op, v, size);
+    vec_move_first(e, op, level);
     if (level == VEC_AVX512)
-        vec_move_masks(e, op | 0x80);
+        vec_move_rest(e, op);
 }
 
 void dbt_vec_emit_load(struct emit *e, unsigned level) { vec_move_all(e, 0x10, level); }
+void dbt_vec_emit_load_low(struct emit *e) { vec_move_first(e, 0x10, VEC_LOW); }
+void dbt_vec_emit_load_rest(struct emit *e) { vec_move_rest(e, 0x10); }
+
+bool dbt_vec_low(const struct cpu *cpu)
+{
+    uint64_t any = 0;
+    for (unsigned v = 0; v < 16; v++)
+        for (unsigned n = 16; n < 64; n += 8)
+            any |= ld_le64(&cpu->zmm[v][n]);
+    return !any;
+}
 
 void dbt_vec_emit_save(struct emit *e, unsigned level)
 {
