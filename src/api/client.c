@@ -60,6 +60,24 @@ static int client_send(int fd, const char *data, size_t len)
     return 0;
 }
 
+/* The first byte, with a descriptor beside it. */
+static int client_pass(int fd, const char *data, int passed)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = { .room = { 0 } };
+    struct iovec iov = { .iov_base = (void *)data, .iov_len = 1 };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(h), &passed, sizeof(int));
+    return sendmsg(fd, &m, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
 static int client_receive(int fd, struct client_answer *a)
 {
     static const http_parser_settings calls = { .on_body = client_on_body, .on_message_complete = client_on_whole };
@@ -90,7 +108,8 @@ static void client_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 }
 
-static int client_exchange(int fd, const char *method, const char *path, const json_t *body, struct client_answer *a)
+static int client_exchange(int fd, const char *method, const char *path, const json_t *body, int passed,
+                           struct client_answer *a)
 {
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, head[512];
     int r, n;
@@ -101,7 +120,11 @@ static int client_exchange(int fd, const char *method, const char *path, const j
                  "%s %s HTTP/1.1\r\nHost: vitro\r\nConnection: close\r\nContent-Type: application/json\r\n"
                  "Content-Length: %zu\r\n\r\n",
                  method, path, text ? strlen(text) : 0);
-    r = n < (int)sizeof(head) ? client_send(fd, head, (size_t)n) : -ENAMETOOLONG;
+    r = n < (int)sizeof(head) ? 0 : -ENAMETOOLONG;
+    if (r == 0 && passed >= 0)
+        r = client_pass(fd, head, passed);
+    if (r == 0)
+        r = client_send(fd, head + (passed >= 0), (size_t)n - (passed >= 0));
     if (r == 0 && text)
         r = client_send(fd, text, strlen(text));
     free(text);
@@ -119,7 +142,7 @@ static int client_refused(const char *name, const struct client_answer *a, struc
     return r;
 }
 
-static int client_ask(const char *name, const char *method, const char *path, const json_t *body, int seconds,
+static int client_ask(const char *name, const char *method, const char *path, const json_t *body, int passed, int seconds,
                       struct client_answer *a, struct err *err)
 {
     int r, fd = site_connect(name, err);
@@ -127,7 +150,7 @@ static int client_ask(const char *name, const char *method, const char *path, co
     if (fd < 0)
         return fd;
     client_timeout(fd, seconds);
-    r = client_exchange(fd, method, path, body, a);
+    r = client_exchange(fd, method, path, body, passed, a);
     close(fd);
     if (r == -ETIMEDOUT)
         return err_set(err, ETIMEDOUT, "machine '%s' has not answered for %d seconds: 'vitro kill %s' ends it", name,
@@ -141,7 +164,7 @@ int client_call_for(const char *name, const char *method, const char *path, cons
                     int seconds, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, method, path, body, seconds, &a, err);
+    int r = client_ask(name, method, path, body, -1, seconds, &a, err);
 
     if (answer)
         *answer = NULL;
@@ -160,10 +183,19 @@ int client_call(const char *name, const char *method, const char *path, const js
     return client_call_for(name, method, path, body, answer, CLIENT_SECONDS, err);
 }
 
+int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, struct err *err)
+{
+    struct client_answer a = { .body = NULL };
+    int r = client_ask(name, method, path, body, passed, CLIENT_SECONDS, &a, err);
+
+    free(a.body);
+    return r;
+}
+
 int client_text(const char *name, const char *path, char **text, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, "GET", path, NULL, CLIENT_SECONDS, &a, err);
+    int r = client_ask(name, "GET", path, NULL, -1, CLIENT_SECONDS, &a, err);
 
     *text = r == 0 ? a.body : NULL;
     if (r < 0)

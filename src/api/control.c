@@ -12,7 +12,7 @@
 void control_init(struct control *c)
 {
     memset(c, 0, sizeof(*c));
-    c->ready = c->statm = c->site.parent = c->site.dir = c->site.lock = -1;
+    c->ready = c->statm = c->pagemap = c->site.parent = c->site.dir = c->site.lock = -1;
 }
 
 /* -- the machine's calls -- */
@@ -87,6 +87,7 @@ int control_adopt(struct control *c, struct vm *vm, struct err *err)
         return err_set(err, -r, "cannot keep the console's text: %s", strerror(-r));
     c->vm = vm;
     c->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    c->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     c->server.ring = &c->ring;
     vm->hook = (struct vm_hook){ .started = control_started, .serve = control_serve, .opaque = c };
     serial_set_tap(vm_console_port(vm), (struct serial_tap){ .out = control_out, .room = control_room, .opaque = c });
@@ -106,6 +107,7 @@ int control_start(struct control *c, struct vm *vm, struct err *err)
 
 void control_fini(struct control *c, int status, const char *why)
 {
+    migrate_finish(&c->migrate);
     if (c->on) {
         c->vm->hook = (struct vm_hook){ .opaque = NULL };
         vm_console_port(c->vm)->tap = (struct serial_tap){ .opaque = NULL };
@@ -114,6 +116,8 @@ void control_fini(struct control *c, int status, const char *why)
     ring_fini(&c->ring);
     if (c->statm >= 0)
         close(c->statm);
+    if (c->pagemap >= 0)
+        close(c->pagemap);
     if (c->ready >= 0)
         close(c->ready);
     site_leave(&c->site, status, why);

@@ -11,6 +11,7 @@
 #include "api/site.h"
 #include "api/ring.h"
 #include "api/server.h"
+#include "migrate/migrate.h"
 
 struct err;
 struct vm;
@@ -20,7 +21,9 @@ struct control {
     struct site site;
     struct ring ring;
     struct api_server server;
+    struct migrate migrate;
     int ready; /* told when the machine runs: a pipe's end, or -1 */
+    int pagemap; /* /proc/self/pagemap, the same, or -1 */
     int statm; /* /proc/self/statm, opened before a sandbox closes the way to it */
     bool on;   /* there is a machine, and its hook and tap are ours */
 };

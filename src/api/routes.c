@@ -133,6 +133,57 @@ static void route_memory(struct route_call *k)
         route_done(k);
 }
 
+/* -- moving -- */
+
+static bool route_number(const json_t *body, const char *key, unsigned least, unsigned most, unsigned *v)
+{
+    const json_t *n = json_object_get(body, key);
+
+    if (!n)
+        return true;
+    if (!json_is_integer(n) || json_integer_value(n) < least || json_integer_value(n) > most)
+        return false;
+    *v = (unsigned)json_integer_value(n);
+    return true;
+}
+
+/* The other side's connection comes with the request. */
+static void route_migrate(struct route_call *k)
+{
+    struct migrate_options o = { .downtime_ms = MIGRATE_DOWNTIME_MS, .stall_s = MIGRATE_STALL_S, .pagemap = k->c->pagemap };
+    struct err err = { "" };
+    int fd = k->r->passed;
+
+    if (fd < 0 || !route_number(k->body, "downtime_ms", 1, 60000, &o.downtime_ms) ||
+        !route_number(k->body, "stall_s", 1, 3600, &o.stall_s)) {
+        api_reply_error(k->r, 400, ROUTE_KEY, "migrate needs a connected socket beside the request (SCM_RIGHTS), and numbers");
+        return;
+    }
+    k->r->passed = -1;
+    if (migrate_begin(&k->c->migrate, k->c->vm, fd, &o, &err) < 0)
+        api_reply_error(k->r, 409, ROUTE_KEY, "%s", err.text);
+    else
+        route_done(k);
+}
+
+static void route_migration(struct route_call *k)
+{
+    struct migrate_progress p;
+
+    migrate_get(&k->c->migrate, &p);
+    api_reply_json(k->r, 200,
+                   json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "phase", migrate_phase_name(p.phase), "round",
+                             (int)p.round, "throttle", (int)p.throttle, "total", (json_int_t)p.total, "left",
+                             (json_int_t)p.left, "sent", (json_int_t)p.sent, "wire", (json_int_t)p.wire, "rate",
+                             (json_int_t)p.rate, "stood_ns", (json_int_t)p.stood_ns, "why", p.why));
+}
+
+static void route_migrate_cancel(struct route_call *k)
+{
+    migrate_cancel(&k->c->migrate);
+    route_done(k);
+}
+
 static const struct route {
     const char *method, *path;
     void (*fn)(struct route_call *k);
@@ -148,6 +199,9 @@ static const struct route {
     { "POST", "/v1/power-button", route_power_button },
     { "POST", "/v1/break", route_break },
     { "PUT", "/v1/memory", route_memory },
+    { "GET", "/v1/migrate", route_migration },
+    { "POST", "/v1/migrate", route_migrate },
+    { "DELETE", "/v1/migrate", route_migrate_cancel },
 };
 
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r)

@@ -19,6 +19,7 @@
 #define API_DRAIN_MS 1000
 
 static void api_read(struct api_client *c);
+static void api_drop_passed(struct api_client *c);
 
 uint64_t api_now_ms(void)
 {
@@ -104,6 +105,7 @@ void api_close(struct api_client *c)
     struct api_server *s = c->server;
 
     api_watch(c, 0);
+    api_drop_passed(c);
     close(c->watch.fd);
     http_fini(&c->http);
     free(c->out);
@@ -244,6 +246,32 @@ static bool api_parse(struct api_client *c)
     return true;
 }
 
+static void api_drop_passed(struct api_client *c)
+{
+    if (c->passed >= 0)
+        close(c->passed);
+    c->passed = -1;
+}
+
+/* recv(), with at most one descriptor beside the bytes; the kernel closes others. */
+static ssize_t api_receive(struct api_client *c, void *buf, size_t len)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = { .iov_base = buf, .iov_len = len };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    ssize_t n = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *h = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len >= CMSG_LEN(sizeof(int))) {
+        api_drop_passed(c);
+        memcpy(&c->passed, CMSG_DATA(h), sizeof(int));
+    }
+    return n;
+}
+
 /* At most one buffer a call: other clients, and the guest, get their turn. */
 static void api_read(struct api_client *c)
 {
@@ -251,7 +279,7 @@ static void api_read(struct api_client *c)
 
     if (!api_parse(c))
         return;
-    n = recv(c->watch.fd, c->in + c->in_len, sizeof(c->in) - c->in_len, MSG_DONTWAIT);
+    n = api_receive(c, c->in + c->in_len, sizeof(c->in) - c->in_len);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -337,6 +365,7 @@ static void api_on_connect(void *opaque, uint32_t events)
         return;
     }
     c->server = s;
+    c->passed = -1;
     c->seen = api_now_ms();
     c->watch = (struct loop_fd){ .fd = fd, .fn = api_on_client, .opaque = c };
     http_init(&c->http);
@@ -416,11 +445,13 @@ void api_serve(struct api_server *s)
 {
     for (unsigned n = 0; n < s->clients; n++) {
         struct api_client *c = s->client[n];
-        struct api_reply r = { .status = 500 };
+        struct api_reply r = { .status = 500, .passed = c->passed };
 
         if (c->phase != API_READY)
             continue;
         s->ops->serve(s->opaque, &c->http, &r);
+        c->passed = r.passed;
+        api_drop_passed(c);
         loop_lock(s->loop);
         api_answer(c, &r);
         loop_unlock(s->loop);

@@ -36,6 +36,7 @@ struct api_reply {
     size_t len;
     bool read_only; /* 101: what the client sends is thrown away */
     uint64_t from;  /* 101: position in the ring */
+    int passed;     /* a descriptor that came with the request (SCM_RIGHTS), or -1: whoever takes it over puts -1 here */
 };
 
 /* The answer is this object; takes it over (NULL: out of memory). */

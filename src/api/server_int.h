@@ -28,6 +28,7 @@ struct api_client {
     bool read_only;
     uint64_t deadline; /* host ms; 0: none */
     uint64_t seen;     /* host ms of the last byte */
+    int passed;        /* a descriptor that came with the request, or -1 */
     uint64_t pos;      /* VIEWING: in the ring */
 };
 

@@ -115,6 +115,15 @@ int block_freeze(struct block *b)
     return r;
 }
 
+int block_take(struct block *b) { return b->ops->lock ? b->ops->lock(b, true) : 0; }
+
+void block_give(struct block *b)
+{
+    atomic_store(&b->failed, true);
+    if (b->ops->lock)
+        b->ops->lock(b, false);
+}
+
 void block_close(struct block *b)
 {
     if (b)

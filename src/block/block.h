@@ -51,6 +51,8 @@ struct block_ops {
     /* It is only read from now on: everything is durable, and others may read the file, too. 0, or -errno and nothing has
      * changed. No other call is running. May be NULL: it cannot. */
     int (*freeze)(struct block *b);
+    /* Take the lock of the file that is written, or give it up. NULL: there is none. */
+    int (*lock)(struct block *b, bool take);
     /* Close files and free b. No other call is running. */
     void (*close)(struct block *b);
 };
@@ -85,6 +87,10 @@ int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
 /* Make a disk that is written read-only for the rest of its life, as the base of an overlay: what was written is durable then,
  * and the lock on its file is a reader's. No other call may run. 0 (also when it is so already), or -errno: it is as before. */
 int block_freeze(struct block *b);
+/* For a disk that goes from one process to another: take the lock of one that was opened without (-EAGAIN: another has
+ * it); give it up, after a flush and for good: nothing can be written any more. */
+int block_take(struct block *b);
+void block_give(struct block *b);
 /* NULL is allowed. */
 void block_close(struct block *b);
 
@@ -94,6 +100,8 @@ void block_close(struct block *b);
  * that another process uses is refused. A size that is not a multiple of 512 is refused. 0, or -errno with a
  * sentence in err that names the file. */
 int block_raw_open(struct block **out, const char *path, bool ro, struct err *err);
+/* The same, also without the lock: then nothing may be written before block_take(). */
+int block_raw_open_how(struct block **out, const char *path, bool ro, bool lock, struct err *err);
 
 /* A layer that keeps all writes in an unlinked temporary file, lost when it is closed. Takes over base (also
  * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */

@@ -118,7 +118,26 @@ static int block_file_lock(int fd, const char *path, bool ro, struct err *err)
     return err_set(err, -r, "cannot lock image '%s': %s", path, strerror(-r));
 }
 
+int block_file_take(int fd, bool ro)
+{
+    int r = ro ? block_file_lock_shared(fd) : block_file_lock_alone(fd);
+
+    return r == -EACCES ? -EAGAIN : r;
+}
+
+void block_file_give(int fd)
+{
+    struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+    fcntl(fd, F_OFD_SETLK, &lock);
+}
+
 int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err)
+{
+    return block_file_open_how(path, ro, true, size, err);
+}
+
+int block_file_open_how(const char *path, bool ro, bool lock, uint64_t *size, struct err *err)
 {
     /* O_NONBLOCK: a FIFO must not hang us; it has no effect on files and block devices. */
     int fd = open(path, (ro ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), r;
@@ -129,7 +148,7 @@ int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err)
     if (fd < 0)
         return err_set(err, errno, "cannot open image '%s': %s", path, strerror(errno));
     r = block_file_size(fd, path, size, err);
-    if (r == 0)
+    if (r == 0 && lock)
         r = block_file_lock(fd, path, ro, err);
     if (r == 0) /* again: it may have grown or shrunk before it was ours */
         r = block_file_size(fd, path, size, err);

@@ -12,6 +12,11 @@ struct err;
 /* Open an image file or block device and take its OFD lock: exclusive, or shared for ro. Returns a descriptor
  * (the lock goes with it) and *size in bytes, or -errno with a sentence in err. */
 int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err);
+/* The same, also without the lock. */
+int block_file_open_how(const char *path, bool ro, bool lock, uint64_t *size, struct err *err);
+/* Take the lock now: 0, -EAGAIN if another has it, or -errno; and give it up. */
+int block_file_take(int fd, bool ro);
+void block_file_give(int fd);
 
 /* The exclusive lock of an open file. 0 or -errno (-EAGAIN, -EACCES: somebody has it). */
 int block_file_lock_alone(int fd);

@@ -29,6 +29,7 @@ struct image_backing {
 struct image_opts {
     enum image_format format;
     bool ro;
+    bool unlocked;      /* without the lock of the file that is written: block_take() */
     bool repair;        /* qcow2_opts */
     bool no_backing;    /* do without backing files */
     bool allow_backing; /* follow the names that images hold */

@@ -46,6 +46,14 @@ static int posix_read_now(struct imgfile *f, uint64_t off, const struct iovec *i
     return block_file_read_now(posix_fd(f), off, iov, n, len);
 }
 
+static int posix_lock(struct imgfile *f, bool ro, bool take)
+{
+    if (take)
+        return block_file_take(posix_fd(f), ro);
+    block_file_give(posix_fd(f));
+    return 0;
+}
+
 static int posix_flush(struct imgfile *f) { return block_file_flush(posix_fd(f)); }
 
 static int posix_share(struct imgfile *f) { return block_file_lock_share(posix_fd(f)); }
@@ -105,6 +113,7 @@ static const struct imgfile_ops posix_ops = {
     .read_now = posix_read_now,
     .flush = posix_flush,
     .share = posix_share,
+    .lock = posix_lock,
     .truncate = posix_truncate,
     .punch = posix_punch,
     .size = posix_size,
@@ -125,8 +134,13 @@ struct imgfile *imgfile_from_fd(int fd)
 
 int imgfile_open(struct imgfile **out, const char *path, bool ro, struct err *err)
 {
+    return imgfile_open_how(out, path, ro, true, err);
+}
+
+int imgfile_open_how(struct imgfile **out, const char *path, bool ro, bool lock, struct err *err)
+{
     uint64_t size;
-    int fd = block_file_open(path, ro, &size, err);
+    int fd = block_file_open_how(path, ro, lock, &size, err);
 
     *out = NULL;
     if (fd < 0)

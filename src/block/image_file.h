@@ -29,6 +29,7 @@ struct imgfile_ops {
     int64_t (*size)(struct imgfile *f);
     /* Do the bytes from off on lie in a hole, and for how many of len does the answer hold? May be NULL. */
     int (*extent)(struct imgfile *f, uint64_t off, uint64_t len, bool *hole, uint64_t *n);
+    int (*lock)(struct imgfile *f, bool ro, bool take); /* block_file_take() and give(); may be NULL */
     void (*close)(struct imgfile *f);
 };
 
@@ -38,6 +39,8 @@ struct imgfile {
 
 /* Open a regular file or a block device with the lock of file.h. 0 with *out, or -errno with a sentence. */
 int imgfile_open(struct imgfile **out, const char *path, bool ro, struct err *err);
+/* The same, also without the lock. */
+int imgfile_open_how(struct imgfile **out, const char *path, bool ro, bool lock, struct err *err);
 
 /* Take over an open descriptor, on which no lock is taken. NULL when there is no memory (fd stays the
  * caller's). */

@@ -87,6 +87,13 @@ static void open_close(struct block *b)
     open_free(q);
 }
 
+static int open_lock(struct block *b, bool take)
+{
+    struct qcow2 *q = qcow2_of(b);
+
+    return q->f->ops->lock ? q->f->ops->lock(q->f, b->ro, take) : 0;
+}
+
 static const struct block_ops qcow2_ops = {
     .format = "qcow2",
     .read = qcow2_read,
@@ -96,6 +103,7 @@ static const struct block_ops qcow2_ops = {
     .discard = qcow2_discard,
     .write_zeroes = qcow2_write_zeroes,
     .freeze = open_freeze,
+    .lock = open_lock,
     .close = open_close,
 };
 

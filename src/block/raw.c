@@ -47,6 +47,14 @@ static int raw_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool un
 
 static int raw_freeze(struct block *b) { return block_file_lock_share(raw_fd(b)); }
 
+static int raw_lock(struct block *b, bool take)
+{
+    if (take)
+        return block_file_take(raw_fd(b), b->ro);
+    block_file_give(raw_fd(b));
+    return 0;
+}
+
 static void raw_close(struct block *b)
 {
     struct raw *r = container_of(b, struct raw, block);
@@ -64,14 +72,20 @@ static const struct block_ops raw_ops = {
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
     .freeze = raw_freeze,
+    .lock = raw_lock,
     .close = raw_close,
 };
 
 int block_raw_open(struct block **out, const char *path, bool ro, struct err *err)
 {
+    return block_raw_open_how(out, path, ro, true, err);
+}
+
+int block_raw_open_how(struct block **out, const char *path, bool ro, bool lock, struct err *err)
+{
     uint64_t size = 0;
     struct raw *r;
-    int fd = block_file_open(path, ro, &size, err);
+    int fd = block_file_open_how(path, ro, lock, &size, err);
 
     *out = NULL;
     if (fd < 0)

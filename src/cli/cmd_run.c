@@ -146,13 +146,22 @@ static int run_config_files(struct run_options *o, int argc, char **argv, struct
     return r;
 }
 
+/* What a machine that comes from elsewhere was, but for what is given here. */
+static int run_incoming(struct run_options *o, int argc, char **argv, struct err *err)
+{
+    const char *without[RUN_WORDS + 1];
+
+    run_restore_without(without, argc, argv);
+    return migrate_config(o->incoming, &o->cfg, without, err);
+}
+
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err)
 {
     int r;
 
     for (int i = 0; i < argc; i++)
         o->json |= !strcmp(argv[i], "--json");
-    r = run_restore_open(&o->restore, &o->cfg, argc, argv, err);
+    r = o->incoming ? run_incoming(o, argc, argv, err) : run_restore_open(&o->restore, &o->cfg, argc, argv, err);
     if (r == 0)
         r = run_config_files(o, argc, argv, err);
     if (r == 0)

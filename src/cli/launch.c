@@ -139,6 +139,30 @@ static int launch_claim(const struct run_options *o, struct control *c, struct e
     return 0;
 }
 
+/* The machine that comes from elsewhere does not come: its source hears why. */
+static void launch_refuse(struct run_options *o, const struct err *err)
+{
+    migrate_in_close(o->incoming, err);
+    o->incoming = NULL;
+}
+
+/* New, from a file, or from elsewhere. */
+static int launch_create(struct run_options *o, struct vm **vm, const struct engine_ops *ops, struct err *err)
+{
+    return o->incoming ? migrate_receive(o->incoming, vm, &o->cfg, ops, err)
+                       : run_restore_create(&o->restore, vm, &o->cfg, ops, err);
+}
+
+/* The last step: a machine that comes from elsewhere is given up there. */
+static int launch_take_over(struct run_options *o, struct vm *vm, struct err *err)
+{
+    int r = o->incoming ? migrate_take_over(o->incoming, vm, err) : 0;
+
+    if (r == 0)
+        launch_refuse(o, NULL);
+    return r;
+}
+
 /* The place is claimed; says errors only in err. Returns the exit status. */
 static int launch_machine(struct run_options *o, struct control *c, const struct engine_ops *ops, const char *why,
                           struct err *err)
@@ -147,7 +171,9 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
     int status, sig, signals = launch_take_signals(o->save.path);
     struct vm *vm = NULL;
 
-    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || run_restore_create(&o->restore, &vm, &o->cfg, ops, err) < 0 || (c->site.lock >= 0 && control_start(c, vm, err) < 0)) {
+    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || launch_create(o, &vm, ops, err) < 0 ||
+        (c->site.lock >= 0 && control_start(c, vm, err) < 0) || launch_take_over(o, vm, err) < 0) {
+        launch_refuse(o, err);
         c->site.info.keep = false; /* it never was: there is nothing to look at */
         control_fini(c, CLI_ERROR, "could not start");
         vm_destroy(vm);
@@ -179,8 +205,10 @@ static int launch_foreground(struct run_options *o, const struct engine_ops *ops
     int status;
 
     control_init(&c);
-    if (launch_claim(o, &c, &err) < 0)
+    if (launch_claim(o, &c, &err) < 0) {
+        launch_refuse(o, &err);
         return cli_fail(o->json, &err);
+    }
     status = launch_machine(o, &c, ops, why, &err);
     return err.text[0] ? cli_fail(o->json, &err) : status;
 }
@@ -220,12 +248,14 @@ static int launch_child(struct run_options *o, const struct engine_ops *ops, con
     setsid();
     control_init(&c);
     if (launch_claim(o, &c, &err) < 0) {
+        launch_refuse(o, &err);
         launch_tell(tell, err.text);
         return CLI_ERROR;
     }
     snprintf(line, sizeof(line), "%s %s\n", c.site.info.name, c.site.info.id);
     launch_tell(tell, line);
     if (launch_streams(&c, &err) < 0) {
+        launch_refuse(o, &err);
         launch_tell(tell, err.text);
         c.site.info.keep = false;
         control_fini(&c, CLI_ERROR, "could not start");

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "cli/run_save.h"
+#include "migrate/migrate.h"
 #include "machine/config.h"
 
 struct err;
@@ -15,6 +16,7 @@ struct run_options {
     bool serial_given;
     struct run_restore restore;
     struct run_save save;
+    struct migrate_in *incoming; /* owned; NULL: the machine does not come from elsewhere */
 };
 
 /* cmd_run.c: the words of a command line into o, whose cfg config_init() has made. --config files come first. 0, or -errno with

@@ -36,6 +36,10 @@ const struct cli_verb cli_verbs[] = {
     { "rm", "Forget machines that do not run.", "vitro rm NAME ... [--force] [--json]", cmd_rm_help, cmd_rm },
     { "mem-set", "Ask a guest to live with less memory, or with more again.", "vitro mem-set NAME SIZE [--json]",
       cmd_mem_set_help, cmd_mem_set },
+    { "migrate", "Move a running machine to another host, or receive one.",
+      "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--json]\n"
+      "       vitro migrate --receive WHERE [options of run]",
+      cmd_migrate_help, cmd_migrate },
     { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create|info|check|convert|resize|commit FILE ...", cmd_image_help, cmd_image },
@@ -51,7 +55,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " exec cp save restore snapshot fork migrate serve bench ";
+    " exec cp save restore snapshot fork serve bench ";
 
 static void main_overview(void)
 {

@@ -12,8 +12,6 @@
 #include "base/log.h"
 #include "machine/config.h"
 
-#define RUN_WORDS 32
-
 /* ---- restoring ---- */
 
 static int run_restore_word(struct save_how *how, const char *word, size_t len, struct err *err)
@@ -57,28 +55,37 @@ static int run_restore_parse(struct run_restore *r, const char *value, struct er
     return e;
 }
 
-int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc, char **argv, struct err *err)
+void run_restore_without(const char *without[RUN_WORDS + 1], int argc, char **argv)
 {
-    const char *without[RUN_WORDS + 1] = { NULL }, *value = NULL;
     unsigned n = 0;
-    int e;
 
     for (int i = 0; i < argc; i++) {
         char name[32] = "";
         const struct config_key *k;
 
-        if (!strcmp(argv[i], "--restore") && i + 1 < argc)
-            value = argv[i + 1];
-        else if (!strncmp(argv[i], "--restore=", 10))
-            value = argv[i] + 10;
         if (!strncmp(argv[i], "--", 2))
             snprintf(name, sizeof(name), "%.*s", (int)strcspn(argv[i] + 2, "="), argv[i] + 2);
         k = config_find(name);
         if (k && k->repeatable && n < RUN_WORDS)
             without[n++] = k->key;
     }
+    without[n] = NULL;
+}
+
+int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc, char **argv, struct err *err)
+{
+    const char *without[RUN_WORDS + 1], *value = NULL;
+    int e;
+
+    for (int i = 0; i < argc; i++) {
+        if (!strcmp(argv[i], "--restore") && i + 1 < argc)
+            value = argv[i + 1];
+        else if (!strncmp(argv[i], "--restore=", 10))
+            value = argv[i] + 10;
+    }
     if (!value)
         return 0;
+    run_restore_without(without, argc, argv);
     e = run_restore_parse(r, value, err);
     return e < 0 ? e : save_config(r->file, cfg, without, err);
 }

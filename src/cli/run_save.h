@@ -17,6 +17,10 @@ struct run_restore {
 /* Look for --restore among the words, and set what the machine was, but for what can be given several times and is given
  * here. 0 or -errno with a sentence. */
 int run_restore_open(struct run_restore *r, struct machine_config *cfg, int argc, char **argv, struct err *err);
+/* Which of the words are options that can be given several times: the machine's own of them are left out. At most
+ * RUN_WORDS, and a NULL behind them. */
+#define RUN_WORDS 32
+void run_restore_without(const char *without[RUN_WORDS + 1], int argc, char **argv);
 /* vm_create(), from the file if there is one, which is closed. */
 int run_restore_create(struct run_restore *r, struct vm **out, struct machine_config *cfg,
                        const struct engine_ops *ops, struct err *err);

@@ -21,12 +21,13 @@ struct vm_disk {
 
 #define PC_DISK_QUEUES 4 /* by default: what there are I/O threads for */
 
-static int pc_open_disk(struct block **out, const struct config_disk *cfg, struct err *err)
+static int pc_open_disk(struct block **out, const struct config_disk *cfg, bool unlocked, struct err *err)
 {
     struct image_backing backing[IMAGE_CHAIN_MAX];
     struct image_opts o = {
         .format = cfg->format,
         .ro = cfg->ro || cfg->ephemeral,
+        .unlocked = unlocked,
         .allow_backing = cfg->allow_backing,
         .backing = backing,
         .backings = cfg->backings,
@@ -106,6 +107,26 @@ int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct 
     return 0;
 }
 
+int pc_take_disks(struct vm *vm, struct err *err)
+{
+    for (unsigned n = 0; n < vm->ndisks; n++) {
+        int r = vm->disk[n]->block->ro ? 0 : block_take(vm->disk[n]->block);
+
+        if (r < 0)
+            return err_set(err, -r, "%s cannot be locked: %s", vm->disk[n]->name,
+                           r == -EAGAIN ? "it is in use by another machine or tool" : strerror(-r));
+    }
+    return 0;
+}
+
+void pc_give_disks(struct vm *vm)
+{
+    for (unsigned n = 0; n < vm->ndisks; n++) {
+        if (!vm->disk[n]->block->ro)
+            block_give(vm->disk[n]->block);
+    }
+}
+
 /* Takes block over, also on failure. */
 static int pc_add_block(struct vm *vm, struct block *block, const struct config_disk *cfg, const char *kind,
                         struct err *err)
@@ -128,7 +149,7 @@ static int pc_add_block(struct vm *vm, struct block *block, const struct config_
 static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
 {
     struct block *block;
-    int r = pc_open_disk(&block, cfg, err);
+    int r = pc_open_disk(&block, cfg, vm->cfg->disks_unlocked, err);
 
     return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);
 }

@@ -22,7 +22,7 @@
 /* Requests after which the guest must not run on until they are served. */
 #define VM_REQ_STOPS                                                                                         \
     (VM_REQ_POWER_OFF | VM_REQ_RESET | VM_REQ_TRIPLE | VM_REQ_PANIC | VM_REQ_DEBUG_EXIT | VM_REQ_TIMEOUT |   \
-     VM_REQ_QUIT | VM_REQ_SIGNAL)
+     VM_REQ_QUIT | VM_REQ_SIGNAL | VM_REQ_MOVED)
 
 static const char *const vm_end_names[] = {
     [VM_RUNS] = "running",
@@ -34,6 +34,7 @@ static const char *const vm_end_names[] = {
     [VM_END_PANIC] = "the guest's kernel panicked",
     [VM_END_QUIT] = "quit from the console",
     [VM_END_SIGNAL] = "ended by a signal",
+    [VM_END_MOVED] = "it was moved, and runs elsewhere",
     [VM_END_ERROR] = "an error of vitro",
 };
 
@@ -461,7 +462,7 @@ void vm_resume(struct vm *vm)
 
 void vm_set_paused(struct vm *vm, bool paused)
 {
-    if (paused == vm->life.paused)
+    if (paused == vm->life.paused || vm->life.handing)
         return;
     if (paused)
         vm_pause(vm);
@@ -504,6 +505,7 @@ static enum vm_end vm_ending(const struct vm *vm, uint32_t req)
         uint32_t request;
         enum vm_end end;
     } ends[] = {
+        { VM_REQ_MOVED, VM_END_MOVED },
         { VM_REQ_SIGNAL, VM_END_SIGNAL },       { VM_REQ_QUIT, VM_END_QUIT },
         { VM_REQ_DEBUG_EXIT, VM_END_DEBUG },    { VM_REQ_PANIC, VM_END_PANIC },
         { VM_REQ_POWER_OFF, VM_END_POWER_OFF }, { VM_REQ_TIMEOUT, VM_END_TIMEOUT },

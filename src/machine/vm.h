@@ -75,6 +75,7 @@ enum {
     VM_REQ_PAUSE = 256,  /* pause, or go on if paused */
     VM_REQ_HOOK = 512,   /* call vm->hook.serve */
     VM_REQ_CALL = 1024,   /* life.calls */
+    VM_REQ_MOVED = 2048,  /* it runs elsewhere now */
 };
 
 /* Why a machine ended. */
@@ -88,6 +89,7 @@ enum vm_end {
     VM_END_PANIC,
     VM_END_QUIT,
     VM_END_SIGNAL,
+    VM_END_MOVED,
     VM_END_ERROR
 };
 
@@ -125,6 +127,7 @@ struct vm_life {
     _Atomic unsigned nap_us; /* see vm_slow_down() */
     /* the machine's thread only */
     bool paused;
+    bool handing; /* it is being handed over: vm_set_paused() does nothing */
     bool hold; /* a machine that begins paused stays so */
     uint64_t resets;
     enum vm_end end;
@@ -295,6 +298,9 @@ int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
 /* Everything that was written is in the disks' files, for whoever opens them next; nothing is under way. */
 int pc_flush_disks(struct vm *vm, struct err *err);
+/* A machine that moves: take the locks of disks that were opened without; give them up for good, after a flush. */
+int pc_take_disks(struct vm *vm, struct err *err);
+void pc_give_disks(struct vm *vm);
 unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
 
 /* pc_console.c: the virtio console; tell it how large the terminal is (device lock held). */

@@ -133,6 +133,32 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
     return 0;
 }
 
+static bool ram_same_slots(const struct ram *a, const struct ram *b)
+{
+    bool same = a->nslots == b->nslots;
+
+    for (unsigned i = 0; same && i < a->nslots; i++)
+        same = a->slot[i].gpa == b->slot[i].gpa && a->slot[i].size == b->slot[i].size &&
+               a->slot[i].readonly == b->slot[i].readonly;
+    return same;
+}
+
+int ram_take(struct ram *to, struct ram *from)
+{
+    if (!ram_same_slots(to, from))
+        return -EINVAL;
+    while (from->nslots) {
+        struct ram_slot *s = &from->slot[from->nslots - 1], *d = &to->slot[from->nslots - 1];
+
+        if (mremap(s->hva, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED, d->hva) == MAP_FAILED)
+            return -errno;
+        d->backed = s->backed;
+        munmap((void *)s->flags, ram_flags_size(s));
+        from->nslots--; /* its addresses may be another's by now */
+    }
+    return 0;
+}
+
 struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa)
 {
     unsigned i;

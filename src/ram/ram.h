@@ -58,6 +58,11 @@ int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
  * (engine_ops.invalidate). 0 or -errno. */
 int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
+/* The bytes of from become those of to, which has the same slots; from is empty afterwards, as after ram_fini(). No bytes
+ * are copied, host addresses of to stay. No vCPU runs; engines must be told. 0 or -errno, then both are only good for
+ * ram_fini(). */
+int ram_take(struct ram *to, struct ram *from);
+
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */
 struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa);
 

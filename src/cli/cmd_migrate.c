@@ -1,0 +1,184 @@
+/* vitro migrate: a running machine goes to another process, here or on another host. Thread: the main thread.
+ *
+ * The connection is made here and handed to the machine, which does the rest by itself: this only watches.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "api/client.h"
+#include "base/err.h"
+#include "cli/cli.h"
+#include "cli/migrate_where.h"
+#include "cli/verb.h"
+#include "machine/vm.h"
+
+#define WATCH_MS 100
+
+void cmd_migrate_help(void)
+{
+    puts("Moves a running machine while it runs. First let the other side wait for it, then send it:\n\n"
+         "  vitro migrate --receive unix:PATH|tcp:ADDRESS:PORT|stdio [--insecure] [--trust-disks] [options of run]\n"
+         "  vitro migrate NAME unix:PATH|tcp:HOST:PORT\n\n"
+         "With ssh:HOST nothing has to wait: ssh runs 'vitro migrate --receive stdio' there. Disks are on storage that both\n"
+         "sides see by the same paths, and are locked by one of them at a time. If anything fails before the other side\n"
+         "holds the whole machine, it goes on here. Ctrl-C gives up.\n\n"
+         "  --max-downtime MS   how long the machine may stand at the end (default 50)\n"
+         "  --stall SECONDS     how long the other side may be silent (default 20)\n"
+         "  --json              progress and result as JSON, one object a line\n\n"
+         "when receiving:\n"
+         "  --name NAME, --engine E ...  options of run replace what the machine was; 'detach' is one of them\n"
+         "  --insecure          accept a connection by TCP, which is neither encrypted nor checked\n"
+         "  --trust-disks       do not compare the disks' lengths and times of change with the source's");
+}
+
+static volatile sig_atomic_t migrate_interrupted;
+
+static void migrate_on_signal(int sig) { migrate_interrupted = 1; }
+
+/* The process that the machine runs in does the work: asked to give up, it says when it has. */
+static void migrate_catch(void)
+{
+    struct sigaction sa = { .sa_handler = migrate_on_signal };
+
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+static json_int_t migrate_number(const json_t *p, const char *key) { return json_integer_value(json_object_get(p, key)); }
+
+static void migrate_show(bool json, const json_t *p, bool last)
+{
+    char *text = json ? json_dumps(p, JSON_COMPACT) : NULL;
+
+    if (text)
+        puts(text);
+    fflush(stdout);
+    free(text);
+    if (!json && isatty(2))
+        fprintf(stderr, "\r\033[Kvitro: %s, round %d: %" PRId64 " MiB left, %" PRId64 " MiB sent, %" PRId64 " MiB/s, CPUs slowed by %d%%%s",
+                json_string_value(json_object_get(p, "phase")), (int)migrate_number(p, "round"),
+                (int64_t)migrate_number(p, "left") >> 20, (int64_t)migrate_number(p, "sent") >> 20,
+                (int64_t)migrate_number(p, "rate") >> 20, (int)migrate_number(p, "throttle"), last ? "\n" : "");
+}
+
+/* True: it is over, and r is how. */
+static bool migrate_look(const char *name, bool json, int *r, struct err *err)
+{
+    json_t *p = NULL;
+    const char *phase;
+    bool over = false;
+
+    if (client_call_for(name, "GET", "/v1/migrate", NULL, &p, 5, NULL) < 0 || !p)
+        return false; /* it may just be ending */
+    phase = json_string_value(json_object_get(p, "phase"));
+    if (phase && !strcmp(phase, "failed")) {
+        migrate_show(json, p, true);
+        *r = err_set(err, EIO, "machine '%s' was not moved and goes on here: %s", name,
+                     json_string_value(json_object_get(p, "why")));
+        over = true;
+    } else if (phase) {
+        migrate_show(json, p, false);
+    }
+    json_decref(p);
+    return over;
+}
+
+static int migrate_watch(const struct site_info *i, bool json, struct err *err)
+{
+    struct site_info last;
+    int r = 0;
+
+    while (!site_wait(i->name, i->id, WATCH_MS, &last)) {
+        if (migrate_interrupted) {
+            migrate_interrupted = 0;
+            client_call(i->name, "DELETE", "/v1/migrate", NULL, NULL, NULL);
+        }
+        if (migrate_look(i->name, json, &r, err))
+            return r;
+    }
+    if (strcmp(last.why, vm_end_name(VM_END_MOVED)))
+        return err_set(err, EIO, "machine '%s' ended before it was moved: %s", i->name, last.why);
+    return 0;
+}
+
+static int migrate_start(const char *name, int fd, unsigned downtime, unsigned stall, struct err *err)
+{
+    json_t *body = json_pack("{s:i, s:i}", "downtime_ms", (int)downtime, "stall_s", (int)stall);
+    int r = body ? client_call_with(name, "POST", "/v1/migrate", body, fd, err) : err_set(err, ENOMEM, "out of memory");
+
+    json_decref(body);
+    return r;
+}
+
+static int migrate_number_option(const char *text, const char *what, unsigned most, unsigned *v, struct err *err)
+{
+    char *end;
+    unsigned long n;
+
+    if (!text)
+        return 0;
+    n = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || n < 1 || n > most)
+        return err_set(err, EINVAL, "%s '%.40s' is not a number from 1 to %u", what, text, most);
+    *v = (unsigned)n;
+    return 0;
+}
+
+static int migrate_send(const struct verb_args *a, unsigned downtime, unsigned stall, struct err *err)
+{
+    struct site_info i;
+    pid_t ssh = 0;
+    int fd = -1, r = verb_running(a->name[0], &i, err);
+
+    if (r == 0)
+        r = fd = where_connect(a->name[1], i.name, &ssh, err);
+    if (fd < 0)
+        return r;
+    migrate_catch();
+    r = migrate_start(i.name, fd, downtime, stall, err);
+    close(fd);
+    if (r == 0)
+        r = migrate_watch(&i, a->json, err);
+    if (ssh > 0)
+        waitpid(ssh, NULL, 0);
+    return r;
+}
+
+int cmd_migrate(int argc, char **argv)
+{
+    const char *downtime_text = NULL, *stall_text = NULL;
+    const struct verb_option options[] = { { "--max-downtime", NULL, &downtime_text },
+                                           { "--stall", NULL, &stall_text },
+                                           { .name = NULL } };
+    unsigned downtime = 50, stall = 20;
+    struct err err = { "" };
+    struct verb_args a;
+    int r;
+
+    for (int i = 0; i < argc; i++) {
+        if (!strncmp(argv[i], "--receive", 9))
+            return cmd_receive(argc, argv);
+    }
+    if (verb_parse(&a, argc, argv, "migrate", options, 1, 2))
+        return CLI_ERROR;
+    if (a.names < 2)
+        return cli_failf("where to? See 'vitro help migrate'");
+    r = migrate_number_option(downtime_text, "--max-downtime", 60000, &downtime, &err);
+    if (r == 0)
+        r = migrate_number_option(stall_text, "--stall", 3600, &stall, &err);
+    if (r == 0)
+        r = migrate_send(&a, downtime, stall, &err);
+    if (r < 0)
+        return cli_fail(a.json, &err);
+    if (a.json)
+        printf("{\"name\":\"%s\",\"done\":\"migrate\"}\n", a.name[0]);
+    else
+        fprintf(stderr, "%svitro: machine '%s' runs elsewhere now\n", isatty(2) ? "\n" : "", a.name[0]);
+    return CLI_OK;
+}

@@ -1,0 +1,200 @@
+/* Connections for migrations. See migrate_where.h. Thread: the main thread; blocks. */
+#include "cli/migrate_where.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/err.h"
+
+static int where_unix(const char *path, struct sockaddr_un *a, struct err *err)
+{
+    *a = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (!*path || strlen(path) >= sizeof(a->sun_path))
+        return err_set(err, EINVAL, "'unix:%.80s' names no socket, or its name is too long", path);
+    strcpy(a->sun_path, path);
+    return 0;
+}
+
+/* HOST:PORT, [HOST]:PORT. The caller frees *list. */
+static int where_tcp(const char *text, struct addrinfo **list, struct err *err)
+{
+    struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+    char host[256];
+    const char *colon = strrchr(text, ':');
+    size_t len = colon ? (size_t)(colon - text) : 0;
+    int r;
+
+    if (len >= 2 && *text == '[' && text[len - 1] == ']') {
+        text++;
+        len -= 2;
+    }
+    if (!len || !colon[1] || len >= sizeof(host))
+        return err_set(err, EINVAL, "'tcp:%.80s' is not tcp:HOST:PORT", text);
+    memcpy(host, text, len);
+    host[len] = 0;
+    r = getaddrinfo(host, colon + 1, &hints, list);
+    return r ? err_set(err, EINVAL, "'%.80s' cannot be found: %s", host, gai_strerror(r)) : 0;
+}
+
+static int where_connect_unix(const char *path, struct err *err)
+{
+    struct sockaddr_un a;
+    int r = where_unix(path, &a, err), fd = r < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (r < 0)
+        return r;
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
+        return fd;
+    r = -errno;
+    if (fd >= 0)
+        close(fd);
+    return err_set(err, -r, "cannot connect to '%s': %s: does 'vitro migrate --receive' wait there?", path, strerror(-r));
+}
+
+static int where_connect_tcp(const char *text, struct err *err)
+{
+    struct addrinfo *list = NULL;
+    int one = 1, fd = -1, r = where_tcp(text, &list, err);
+
+    if (r < 0)
+        return r;
+    for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+        if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+            r = -errno;
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(list);
+    if (fd < 0)
+        return err_set(err, r ? -r : EIO, "cannot connect to '%s': %s: does 'vitro migrate --receive' wait there?", text,
+                       strerror(r ? -r : EIO));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    return fd;
+}
+
+/* ssh joins its standard streams to the other vitro's. */
+static int where_connect_ssh(const char *host, const char *name, pid_t *ssh, struct err *err)
+{
+    int pair[2];
+
+    if (!*host || *host == '-')
+        return err_set(err, EINVAL, "'ssh:%.80s' names no host", host);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_set(err, errno, "cannot make a socket: %s", strerror(errno));
+    *ssh = fork();
+    if (*ssh == 0) {
+        if (dup2(pair[1], 0) >= 0 && dup2(pair[1], 1) >= 0)
+            execlp("ssh", "ssh", "--", host, "vitro", "migrate", "--receive", "stdio", "--name", name, (char *)NULL);
+        fprintf(stderr, "vitro: cannot run ssh: %s\n", strerror(errno));
+        _exit(127);
+    }
+    close(pair[1]);
+    if (*ssh > 0)
+        return pair[0];
+    close(pair[0]);
+    return err_set(err, errno, "cannot start a process: %s", strerror(errno));
+}
+
+int where_connect(const char *where, const char *name, pid_t *ssh, struct err *err)
+{
+    *ssh = 0;
+    if (!strncmp(where, "unix:", 5))
+        return where_connect_unix(where + 5, err);
+    if (!strncmp(where, "tcp:", 4))
+        return where_connect_tcp(where + 4, err);
+    if (!strncmp(where, "ssh:", 4))
+        return where_connect_ssh(where + 4, name, ssh, err);
+    return err_set(err, EINVAL, "'%.80s' is none of unix:PATH, tcp:HOST:PORT and ssh:HOST", where);
+}
+
+/* -- waiting for one -- */
+
+static int where_accept_on(int fd, const char *where, struct err *err)
+{
+    int r = listen(fd, 1) < 0 ? -1 : 0, one = 1;
+
+    do
+        r = r < 0 ? -1 : accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    while (r < 0 && (errno == EINTR || errno == ECONNABORTED));
+    if (r < 0)
+        r = err_set(err, errno, "cannot wait at '%s': %s", where, strerror(errno));
+    else
+        setsockopt(r, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* where it is one */
+    close(fd);
+    return r;
+}
+
+/* A socket at which nobody waits any more is taken away. */
+static void where_forget(const struct sockaddr_un *a)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return;
+    if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 && errno == ECONNREFUSED)
+        unlink(a->sun_path);
+    close(fd);
+}
+
+/* Only this user may connect: the socket is made with 0600. */
+static int where_accept_unix(const char *path, struct err *err)
+{
+    struct sockaddr_un a;
+    mode_t mask;
+    int r = where_unix(path, &a, err), fd = r < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (r < 0)
+        return r;
+    where_forget(&a);
+    mask = umask(0177);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+        r = -errno;
+    umask(mask);
+    if (r < 0) {
+        if (fd >= 0)
+            close(fd);
+        return err_set(err, -r, "cannot wait at '%s': %s", path, strerror(-r));
+    }
+    r = where_accept_on(fd, path, err);
+    unlink(path);
+    return r;
+}
+
+static int where_accept_tcp(const char *text, struct err *err)
+{
+    struct addrinfo *list = NULL;
+    int one = 1, fd, r = where_tcp(text, &list, err);
+
+    if (r < 0)
+        return r;
+    fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, list->ai_protocol);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) < 0) {
+        r = err_set(err, errno, "cannot wait at '%s': %s", text, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+    freeaddrinfo(list);
+    return r < 0 ? r : where_accept_on(fd, text, err);
+}
+
+int where_accept(const char *where, struct err *err)
+{
+    if (!strncmp(where, "unix:", 5))
+        return where_accept_unix(where + 5, err);
+    if (!strncmp(where, "tcp:", 4))
+        return where_accept_tcp(where + 4, err);
+    return err_set(err, EINVAL, "'%.80s' is none of unix:PATH, tcp:ADDRESS:PORT and stdio", where);
+}

@@ -1,0 +1,39 @@
+/* Memory in a migration: chunks of pages into frames, and back. */
+#ifndef VITRO_MIGRATE_RAM_H
+#define VITRO_MIGRATE_RAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "migrate/stream.h"
+#include "ram/ram.h"
+#include "save/format.h"
+
+struct err;
+
+/* How fast things go, in bytes a second; kept by measuring. */
+struct mig_rates {
+    double link, pack; /* what goes over the connection; what goes into the packer */
+    double ratio;      /* packed size of a page's byte */
+    unsigned chunks;   /* how many were sent */
+};
+
+struct mig_packer {
+    struct mig_rates rate;
+    uint8_t *pages, *frame; /* owned: a chunk, and a chunk packed */
+    void *zstd;             /* owned: ZSTD_CCtx */
+    uint64_t moved;         /* bytes of pages that were not zero */
+    int pagemap;            /* /proc/self/pagemap, borrowed, or -1: it tells which pages were never touched */
+};
+
+int mig_packer_init(struct mig_packer *p);
+void mig_packer_fini(struct mig_packer *p);
+/* Send pages `want` (a bit each) of chunk n; *sent counts them. first: the other side has nothing but zeroes yet. */
+int mig_send_chunk(struct mig_packer *p, struct mig_stream *s, struct ram *ram, uint64_t n, const uint8_t want[32],
+                   bool first, struct err *err);
+
+/* What a CHUNK frame says goes into ram; staging is SAVE_CHUNK bytes. Nothing changes unless all of it is right. */
+int mig_take_chunk(struct ram *ram, const struct mig_frame *f, uint8_t *staging, struct err *err);
+
+#endif
