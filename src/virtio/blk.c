@@ -19,7 +19,7 @@
 #include "base/log.h"
 
 enum { BLK_F_SIZE_MAX = 1, BLK_F_SEG_MAX = 2, BLK_F_RO = 5, BLK_F_BLK_SIZE = 6, BLK_F_FLUSH = 9 };
-enum { BLK_F_TOPOLOGY = 10, BLK_F_MQ = 12, BLK_F_DISCARD = 13, BLK_F_WRITE_ZEROES = 14 };
+enum { BLK_F_TOPOLOGY = 10, BLK_F_CONFIG_WCE = 11, BLK_F_MQ = 12, BLK_F_DISCARD = 13, BLK_F_WRITE_ZEROES = 14 };
 enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_ZERO = 13 };
 enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
 enum { BLK_HEADER = 16, BLK_RANGE = 16, BLK_UNMAP = 1 };
@@ -32,6 +32,7 @@ enum {
     CFG_PHYSICAL_EXP = 24,
     CFG_MIN_IO = 26,
     CFG_OPT_IO = 28,
+    CFG_WRITEBACK = 32,
     CFG_QUEUES = 34,
     CFG_DISCARD_MAX = 36,
     CFG_DISCARD_SEGS = 40,
@@ -232,6 +233,12 @@ static uint8_t blk_parse_range(struct virtio_blk *b, const struct vq_chain *c, b
     return blk_range(b, ld_le64(raw), (uint64_t)sectors * BLOCK_SECTOR, req);
 }
 
+/* The driver takes what is reported for durable: it has no flush commands, or turned the cache off (5.2.6.2). */
+static bool blk_is_write_through(const struct virtio_blk *b)
+{
+    return b->write_through || !virtio_has(&b->vp, BIT(BLK_F_FLUSH));
+}
+
 /* What a chain asks of the disk. BLK_S_OK: req says it; else the status to answer with. */
 static uint8_t blk_parse(struct virtio_blk *b, const struct vq_chain *c, uint32_t type, uint64_t sector,
                          struct block_req *req)
@@ -294,8 +301,7 @@ static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_cha
         return true;
     }
     status = blk_parse(b, c, type, ld_le64(header + 8), &req);
-    /* Without flush commands the driver takes what is reported for durable (5.2.6.2). */
-    req.fua = !virtio_has(&b->vp, BIT(BLK_F_FLUSH));
+    req.fua = blk_is_write_through(b);
     if (status == BLK_S_OK && !req.len && req.op != BLOCK_FLUSH) {
         blk_push(b, queue, c, 0, BLK_S_OK); /* nothing to do */
         return true;
@@ -341,7 +347,25 @@ static void blk_run_all(void *opaque)
 
 static void blk_notify(void *dev, unsigned queue) { blk_run(dev, queue); }
 
-static void blk_start_life(void *dev) { blk_run_all(dev); }
+static void blk_start_life(void *dev)
+{
+    struct virtio_blk *b = dev;
+
+    b->config[CFG_WRITEBACK] = !blk_is_write_through(b);
+    blk_run_all(b);
+}
+
+/* The cache mode is all that a driver may write, once it has accepted that. It counts for the requests after it: what was reported
+ * before is not flushed (5.2.6.1). */
+static void blk_config_write(void *dev, unsigned off, uint32_t value, unsigned size)
+{
+    struct virtio_blk *b = dev;
+
+    if (off != CFG_WRITEBACK || size != 1 || !virtio_has(&b->vp, BIT(BLK_F_CONFIG_WCE)))
+        return;
+    b->write_through = !value;
+    b->config[CFG_WRITEBACK] = !blk_is_write_through(b);
+}
 
 static void blk_end_life(void *dev)
 {
@@ -353,11 +377,14 @@ static void blk_end_life(void *dev)
     b->stale += b->current;
     b->current = 0;
     b->pushed = 0;
+    b->write_through = false;
+    b->config[CFG_WRITEBACK] = 1;
     timer_cancel(&b->again);
 }
 
 static const struct virtio_ops blk_virtio_ops = { .start = blk_start_life,
                                                   .notify = blk_notify,
+                                                  .config_write = blk_config_write,
                                                   .reset = blk_end_life };
 
 /* ---- life cycle ---- */
@@ -373,6 +400,7 @@ static void blk_fill_config(struct virtio_blk *b)
     c[CFG_PHYSICAL_EXP] = 3; /* 4096 bytes: what file systems on the host work with */
     st_le16(c + CFG_MIN_IO, 8);
     st_le32(c + CFG_OPT_IO, 0);
+    c[CFG_WRITEBACK] = 1;
     st_le16(c + CFG_QUEUES, b->queues);
     st_le32(c + CFG_DISCARD_MAX, BLK_DISCARD_MAX);
     st_le32(c + CFG_DISCARD_SEGS, 1);
@@ -385,7 +413,7 @@ static void blk_fill_config(struct virtio_blk *b)
 static uint64_t blk_features(const struct virtio_blk *b)
 {
     uint64_t f = BIT(BLK_F_SIZE_MAX) | BIT(BLK_F_SEG_MAX) | BIT(BLK_F_BLK_SIZE) | BIT(BLK_F_FLUSH) |
-                 BIT(BLK_F_TOPOLOGY);
+                 BIT(BLK_F_TOPOLOGY) | BIT(BLK_F_CONFIG_WCE);
 
     if (b->queues > 1)
         f |= BIT(BLK_F_MQ);
@@ -457,7 +485,9 @@ static void blk_resume(void *dev)
     struct virtio_blk *b = dev;
 
     virtio_pci_resume(&b->vp);
-    blk_run_all(b);
+    b->config[CFG_WRITEBACK] = !b->write_through; /* the configuration space is no state */
+    if (virtio_is_live(&b->vp))
+        blk_start_life(b);
 }
 
 static void blk_destroy(void *dev)
@@ -472,10 +502,11 @@ static void blk_destroy(void *dev)
 
 static const struct state_field blk_fields[] = {
     STATE_FSTRUCT(struct virtio_blk, vp, struct virtio_pci, virtio_pci_state),
+    { "write_through", STATE_BOOL, offsetof(struct virtio_blk, write_through), 1, 0, NULL, .since = 2 },
     STATE_END,
 };
 static const struct state_desc blk_state = {
-    .name = "virtio-blk", .version = 1, .size = sizeof(struct virtio_blk), .fields = blk_fields
+    .name = "virtio-blk", .version = 2, .size = sizeof(struct virtio_blk), .fields = blk_fields
 };
 
 const struct device_ops virtio_blk_ops = {

@@ -29,6 +29,7 @@ struct virtio_blk {
     uint8_t config[VIRTIO_BLK_CONFIG_LEN];
     char serial[VIRTIO_BLK_SERIAL];
     uint16_t queues;
+    bool write_through; /* the driver turned the write cache off */
     uint64_t life; /* counts resets: requests of another life are dropped */
     pthread_rwlock_t
         dma;          /* a leaf. Shared: an I/O thread copies from or to guest memory; alone: a new life */

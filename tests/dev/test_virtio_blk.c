@@ -444,6 +444,62 @@ static void test_write_through(void **state)
     assert_int_equal(f.gate.flushes, 1);
 }
 
+static void restart(uint64_t features)
+{
+    vring_init(&f.ring, &f.ram, false, 64, 0x1000);
+    assert_true(vd_negotiate(&f.rig, features));
+    vd_queue(&f.rig, 0, &f.ring);
+    vd_go(&f.rig);
+}
+
+/* The driver turns the write cache off and on again; a reset turns it on; a state keeps it. */
+static void test_cache_mode(void **state)
+{
+    enum { WRITEBACK = VD_CONFIG + 32, WCE = 1 << 11 };
+
+    assert_true(vd_offered(&f.rig) & WCE);
+    vd_put(&f.rig, WRITEBACK, 0, 1); /* not accepted: no effect */
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 1);
+    restart(F_FLUSH | WCE);
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 1);
+    assert_int_equal(request(OUT, 0, DATA, 512), OK);
+    assert_int_equal(f.gate.flushes, 0);
+    vd_put(&f.rig, WRITEBACK, 0, 4); /* no field of that size */
+    vd_put(&f.rig, VD_CONFIG, 0, 1);
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 1);
+    assert_int_equal(vd_get(&f.rig, VD_CONFIG, 4), DISK / 512);
+    vd_put(&f.rig, WRITEBACK, 0, 1);
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 0);
+    assert_int_equal(f.gate.flushes, 0);
+    assert_int_equal(request(OUT, 0, DATA, 512), OK);
+    assert_int_equal(f.gate.flushes, 1);
+    assert_int_equal(range_request(ZERO, 0, 8, 0), OK);
+    assert_int_equal(f.gate.flushes, 2);
+    assert_int_equal(request(IN, 0, DATA, 512), OK);
+    assert_int_equal(f.gate.flushes, 2);
+    loop_lock(&f.rig.loop);
+    virtio_blk_ops.pause(&f.blk);
+    blk_setup(&f.other, f.block, 1);
+    rig_round_trip(&virtio_blk_ops, &f.blk, &f.other);
+    assert_int_equal(f.other.write_through, 1);
+    assert_int_equal(f.other.config[32], 0);
+    virtio_blk_ops.resume(&f.blk);
+    loop_unlock(&f.rig.loop);
+    virtio_blk_ops.destroy(&f.other);
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 0);
+    vd_put(&f.rig, WRITEBACK, 1, 1);
+    assert_int_equal(request(OUT, 0, DATA, 512), OK);
+    assert_int_equal(f.gate.flushes, 2);
+    vd_put(&f.rig, WRITEBACK, 0, 1);
+    restart(F_FLUSH | WCE);
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 1);
+    restart(WCE); /* without flush commands there is no cache to turn on */
+    assert_int_equal(vd_get(&f.rig, WRITEBACK, 1), 0);
+    vd_put(&f.rig, WRITEBACK, 1, 1);
+    assert_int_equal(request(OUT, 0, DATA, 512), OK);
+    assert_int_equal(f.gate.flushes, 3);
+}
+
 static void test_read_only(void **state)
 {
     virtio_blk_ops.destroy(&f.blk);
@@ -550,7 +606,7 @@ int main(void)
         RAW(test_fuzz),           GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_resize),
-        GATE(test_overlay),
+        GATE(test_overlay),       GATE(test_cache_mode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
