@@ -107,6 +107,10 @@ int block_raw_open_how(struct block **out, const char *path, bool ro, bool lock,
  * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */
 int block_overlay_open(struct block **out, struct block *base, struct err *err);
 
+/* Of such a layer: from *off on, the next run of bytes that it holds itself; 0 with *len, at most 1 MiB, or *len 0 when there is
+ * no more. -EINVAL for another form of disk. No write is under way. */
+int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len);
+
 /* A read-only disk that is data, which is taken over (also on failure) and freed. size is a multiple of
  * BLOCK_SECTOR. 0 or -errno. */
 int block_memory_open(struct block **out, uint8_t *data, size_t size);

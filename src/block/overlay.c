@@ -16,6 +16,7 @@
 #include "block/file.h"
 
 #define OVERLAY_CLUSTER (64UL << 10)
+#define OVERLAY_RUN     (1UL << 20)
 
 struct overlay {
     struct block block;
@@ -177,6 +178,23 @@ static const struct block_ops overlay_ops = {
     .write_zeroes = overlay_write_zeroes,
     .close = overlay_close,
 };
+
+int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len)
+{
+    struct overlay *o = overlay_of(b);
+    uint64_t left;
+
+    if (b->ops != &overlay_ops)
+        return -EINVAL;
+    for (*len = 0; *off < b->size; *off += *len) {
+        left = b->size - *off;
+        *len = overlay_run(o, *off, left < OVERLAY_RUN ? left : OVERLAY_RUN);
+        if (overlay_has(o, *off / OVERLAY_CLUSTER))
+            return 0;
+    }
+    *len = 0;
+    return 0;
+}
 
 int block_overlay_open(struct block **out, struct block *base, struct err *err)
 {

@@ -239,4 +239,6 @@ void pc_fini_virtio(struct vm *vm)
     vm->cd.block = NULL;
 }
 
+struct block *pc_disk_block(const struct vm *vm, unsigned n) { return vm->disk[n]->block; }
+
 const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n) { return &vm->disk[n]->blk; }

@@ -301,6 +301,7 @@ int pc_flush_disks(struct vm *vm, struct err *err);
 /* A machine that moves: take the locks of disks that were opened without; give them up for good, after a flush. */
 int pc_take_disks(struct vm *vm, struct err *err);
 void pc_give_disks(struct vm *vm);
+struct block *pc_disk_block(const struct vm *vm, unsigned n); /* what is behind disk n, borrowed; the machine stands */
 unsigned pc_disk_slot(const struct vm *vm, unsigned n); /* PCI slot of disk n */
 
 /* pc_console.c: the virtio console; tell it how large the terminal is (device lock held). */

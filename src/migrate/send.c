@@ -131,7 +131,7 @@ static int send_stop(struct migrate *m, struct err *err)
     if (r == 0)
         r = save_state_take(vm, &m->state, err);
     free(m->about);
-    m->about = r == 0 ? save_about_make(vm, err) : NULL;
+    m->about = r == 0 ? save_about_make(vm, false, err) : NULL;
     return r == 0 && !m->about ? -EINVAL : r;
 }
 
@@ -452,7 +452,7 @@ static int send_prepare(struct migrate *m, struct err *err)
 
     if (r < 0)
         return r;
-    m->about = save_about_make(m->vm, err);
+    m->about = save_about_make(m->vm, false, err);
     if (!m->about)
         return -EINVAL;
     rand_init_host(&rand);

@@ -99,25 +99,25 @@ static json_t *about_config(const struct machine_config *c)
     return config;
 }
 
-/* What would be lost. */
+/* What would be lost where only state and memory go along. */
 static int about_refuse(const struct machine_config *c, struct err *err)
 {
     for (unsigned n = 0; n < c->disks; n++) {
         if (c->disk[n].ephemeral)
             return err_set(err, ENOTSUP,
                            "disk '%s' is ephemeral: what the guest wrote to it is in no file, so this machine cannot be "
-                           "saved; give it the disk without 'ephemeral', or over a qcow2 overlay",
+                           "moved; give it the disk without 'ephemeral', or over a qcow2 overlay",
                            c->disk[n].path);
     }
     return 0;
 }
 
-char *save_about_make(struct vm *vm, struct err *err)
+char *save_about_make(struct vm *vm, bool overlays, struct err *err)
 {
     json_t *disks, *config, *about;
     char *text = NULL;
 
-    if (about_refuse(vm->cfg, err) < 0)
+    if (!overlays && about_refuse(vm->cfg, err) < 0)
         return NULL;
     disks = about_disks(vm->cfg, err);
     if (!disks)

@@ -34,6 +34,7 @@ void save_header_put(const struct save_header *h, uint8_t raw[SAVE_HEADER])
     st_le64(raw + 24, h->ram_off);
     part_put(raw + 32, &h->table);
     part_put(raw + 56, &h->about);
+    part_put(raw + 80, &h->overlays);
     st_le64(raw + SUM_AT, XXH64(raw, SUM_AT, 0));
 }
 
@@ -49,13 +50,15 @@ int save_header_get(struct save_header *h, const uint8_t raw[SAVE_HEADER], uint6
     h->ram_off = ld_le64(raw + 24);
     part_get(&h->table, raw + 32);
     part_get(&h->about, raw + 56);
-    if (h->version != SAVE_VERSION || h->flags & ~(uint32_t)SAVE_PLAIN)
+    part_get(&h->overlays, raw + 80);
+    if (h->version != SAVE_VERSION || h->flags & ~(uint32_t)(SAVE_PLAIN | SAVE_OVERLAYS))
         return err_set(err, EINVAL, "it has version %u (flags %x), this vitro knows version %u: use the vitro that made it",
                        h->version, h->flags, SAVE_VERSION);
     if (h->length != len)
         return err_set(err, EINVAL, "it is %llu bytes long instead of %llu: it was cut off or added to",
                        (unsigned long long)len, (unsigned long long)h->length);
     if (range_outside(h->table.off, h->table.len, len) || range_outside(h->about.off, h->about.len, len) ||
+        range_outside(h->overlays.off, h->overlays.len, len) ||
         h->ram_off > len || PAGE_OFFSET(h->ram_off) || h->about.len > SAVE_ABOUT_MAX || h->about.len < 4)
         return err_set(err, EINVAL, "its header names places outside the file");
     return 0;

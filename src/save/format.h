@@ -2,13 +2,14 @@
  *
  *   header    SAVE_HEADER bytes: struct save_header as numbers one after another, zeroes, and in the last 8 bytes XXH64
  *             of all before them
- *   memory    packed: frames of zstd, one a chunk; or plain: the slots one after another as they are, pages of zeroes as
+ *   overlays  if flagged: what the guest wrote to ephemeral disks (overlays.c)
+ *   memory    from a page boundary on. packed: frames of zstd, one a chunk; or plain: the slots one after another as they are, pages of zeroes as
  *             holes, so that it can be mapped
  *   table     slots:u32 0:u32, then a slot each { gpa:u64 size:u64 readonly:u64 }, then an entry of SAVE_ENTRY bytes
  *             each chunk of SAVE_CHUNK bytes of each slot: struct save_entry
  *   about     length:u32, that many bytes of JSON (about.c), then described state (state/format.h)
  *
- * table and about have their XXH64 in the header, each chunk its own in the table.
+ * table, about and overlays have their XXH64 in the header, each chunk its own in the table.
  */
 #ifndef VITRO_SAVE_FORMAT_H
 #define VITRO_SAVE_FORMAT_H
@@ -31,7 +32,7 @@ struct err;
 #define SAVE_ABOUT_MAX   (64UL << 20)
 #define SAVE_JSON_MAX    (2U << 20)
 
-enum { SAVE_PLAIN = 1 }; /* header.flags */
+enum { SAVE_PLAIN = 1, SAVE_OVERLAYS = 2 }; /* header.flags */
 
 struct save_part {
     uint64_t off, len, sum;
@@ -42,6 +43,7 @@ struct save_header {
     uint64_t length; /* of the file */
     uint64_t ram_off;
     struct save_part table, about;
+    struct save_part overlays; /* SAVE_OVERLAYS */
 };
 
 struct save_entry {

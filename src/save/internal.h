@@ -14,8 +14,9 @@
 int save_state_take(struct vm *vm, struct state_buf *out, struct err *err);
 int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
 
-/* about.c: what the machine is and which disks belong to it. NULL, with a sentence, if it cannot be saved. */
-char *save_about_make(struct vm *vm, struct err *err);
+/* about.c: what the machine is and which disks belong to it. overlays: what is on
+ * ephemeral disks goes along; else such disks are refused. NULL, with a sentence, if it cannot be saved. */
+char *save_about_make(struct vm *vm, bool overlays, struct err *err);
 /* The same, read and checked for form. NULL with a sentence. */
 json_t *save_about_parse(const uint8_t *text, size_t len, struct err *err);
 int save_about_config(const json_t *about, struct machine_config *c, const char *const *without, const char *name,
@@ -23,6 +24,10 @@ int save_about_config(const json_t *about, struct machine_config *c, const char 
 /* Are the disks of c what they were then? 0, or -ESTALE with a sentence. */
 int save_about_disks(const json_t *about, const struct machine_config *c, struct err *err);
 uint64_t save_about_number(const json_t *about, const char *key);
+
+/* overlays.c: what is on ephemeral disks, behind the header; sets h's flag, overlays and ram_off. The machine stands. */
+int save_overlays_write(struct vm *vm, int fd, struct save_header *h, struct err *err);
+int save_overlays_read(struct vm *vm, int fd, const struct save_header *h, struct err *err);
 
 /* ram_out.c: write memory from h->ram_off on, then the table. Changes h. Nobody else changes the memory. */
 int save_ram_write(struct ram *ram, int fd, struct save_header *h, struct err *err);

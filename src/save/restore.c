@@ -126,6 +126,8 @@ static int save_fill(struct save_file *f, struct vm *vm, bool whole, struct err 
 {
     int r = save_ram_check(&vm->ram, &f->h, f->table, err);
 
+    if (r == 0)
+        r = save_overlays_read(vm, f->fd, &f->h, err);
     if (r == 0 && (f->h.flags & SAVE_PLAIN) && !whole)
         r = save_ram_map(&vm->ram, f->fd, &f->h, err);
     else if (r == 0)

@@ -34,7 +34,7 @@ struct save_work {
     struct image_draft draft;
     struct state_buf state;
     char *about;
-    bool plain;
+    struct save_header h;
 };
 
 static void save_work_fini(struct save_work *w)
@@ -45,22 +45,25 @@ static void save_work_fini(struct save_work *w)
     w->about = NULL;
 }
 
-/* Everything but memory, and the file without a name. */
+/* Everything but memory (what is on ephemeral disks changes with the machine, so it is written now), and the file without a name. */
 static int save_work_init(struct save_work *w, struct vm *vm, const char *path, const struct save_options *o,
                           struct err *err)
 {
     int r;
 
-    *w = (struct save_work){ .vm = vm, .plain = o->plain, .draft = { .fd = -1 } };
+    *w = (struct save_work){ .vm = vm, .draft = { .fd = -1 } };
+    w->h = (struct save_header){ .version = SAVE_VERSION, .flags = o->plain ? SAVE_PLAIN : 0, .ram_off = SAVE_HEADER };
     r = save_state_take(vm, &w->state, err);
     if (r == 0)
         r = pc_flush_disks(vm, err); /* before their times of change are noted */
     if (r == 0) {
-        w->about = save_about_make(vm, err);
+        w->about = save_about_make(vm, true, err);
         r = w->about ? 0 : -EINVAL;
     }
     if (r == 0)
         r = image_draft_begin(&w->draft, path, o->replace, err);
+    if (r == 0)
+        r = save_overlays_write(vm, w->draft.fd, &w->h, err);
     if (r < 0)
         save_work_fini(w);
     return r;
@@ -86,15 +89,14 @@ static int save_write_about(struct save_work *w, struct save_header *h)
 
 static int save_write(struct save_work *w, struct err *err)
 {
-    struct save_header h = { .version = SAVE_VERSION, .flags = w->plain ? SAVE_PLAIN : 0, .ram_off = SAVE_HEADER };
     uint8_t raw[SAVE_HEADER];
-    int r = save_ram_write(&w->vm->ram, w->draft.fd, &h, err);
+    int r = save_ram_write(&w->vm->ram, w->draft.fd, &w->h, err);
 
     if (r < 0)
         return r;
-    r = save_write_about(w, &h);
+    r = save_write_about(w, &w->h);
     if (r == 0) {
-        save_header_put(&h, raw);
+        save_header_put(&w->h, raw);
         r = block_file_write(w->draft.fd, 0, raw, sizeof(raw));
     }
     if (r < 0)

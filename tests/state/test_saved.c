@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "base/bits.h"
 #include "base/err.h"
@@ -282,7 +283,7 @@ static void test_generation(void **state)
 
 /* ---- what must be refused ---- */
 
-/* Try to restore path into a machine of so much memory. 0 or -errno with err. */
+/* Try to restore path into a machine of so much memory without disks, or (NULL) as the file says. 0 or -errno with err. */
 static int try_restore(const char *path, const char *memory, struct err *err)
 {
     static struct machine_config cfg;
@@ -291,8 +292,13 @@ static int try_restore(const char *path, const char *memory, struct err *err)
     struct vm *vm = NULL;
     int r;
 
-    configure(&cfg, memory);
+    if (memory)
+        configure(&cfg, memory);
+    else
+        assert_int_equal(config_init(&cfg), 0);
     r = save_open(&f, path, err);
+    if (r == 0 && !memory)
+        r = save_config(f, &cfg, NULL, err);
     if (r == 0)
         r = vm_create_blank(&vm, &cfg, &engine_interp, err);
     if (r == 0)
@@ -417,6 +423,91 @@ static void test_kill(void **state)
     }
 }
 
+/* ---- ephemeral disks ---- */
+
+#define DISK (4U << 20)
+
+static uint8_t disk_was[DISK], disk_is[DISK];
+
+/* A machine whose guest wrote to its ephemeral disk, saved as other. */
+static void save_ephemeral(const char *base, bool plain)
+{
+    static struct machine_config cfg;
+    char disk[128];
+    struct err err = { "" };
+    struct block *b;
+    struct vm *vm;
+
+    snprintf(disk, sizeof(disk), "%s,ephemeral", base);
+    configure(&cfg, "16M");
+    set(&cfg, "disk", disk);
+    if (vm_create_blank(&vm, &cfg, &engine_interp, &err) < 0)
+        fail_msg("%s", err.text);
+    b = pc_disk_block(vm, 0);
+    memset(disk_is, plain ? 0x5a : 0xa5, 3 << 20);
+    assert_int_equal(block_write(b, 512, disk_is, (2 << 20) + 1024), 0); /* more than a run */
+    assert_int_equal(block_write_zeroes(b, (3 << 20) - 512, 2048, true), 0);
+    assert_int_equal(block_write(b, DISK - 512, disk_is, 512), 0);
+    assert_int_equal(block_read(b, 0, disk_was, DISK), 0);
+    if (save_machine(vm, other, &(struct save_options){ .plain = plain, .replace = true }, &err) < 0)
+        fail_msg("%s", err.text);
+    vm_destroy(vm);
+    config_fini(&cfg);
+}
+
+/* The saved machine with one byte of its overlays changed, the sums right or not. */
+static void refuse_changed(const uint8_t *good, size_t len, size_t at, bool sums, const char *why)
+{
+    uint8_t *data = malloc(len);
+    struct save_header h;
+    struct err err = { "" };
+
+    memcpy(data, good, len);
+    data[SAVE_HEADER + at] ^= 0x40;
+    assert_int_equal(save_header_get(&h, data, len, &err), 0);
+    assert_true(h.flags & SAVE_OVERLAYS && at < h.overlays.len);
+    h.overlays.sum = sums ? XXH64(data + h.overlays.off, h.overlays.len, 0) : h.overlays.sum;
+    save_header_put(&h, data);
+    spill(other, data, len);
+    refused(other, NULL, why);
+    free(data);
+}
+
+static void test_ephemeral(void **state)
+{
+    static struct machine_config cfg;
+    char base[96];
+    uint8_t *data;
+    struct vm *vm;
+    size_t len;
+
+    snprintf(base, sizeof(base), "%s/base.img", folder);
+    memset(disk_is, 0x11, DISK);
+    spill(base, disk_is, DISK);
+    for (unsigned plain = 0; plain < 2; plain++) {
+        save_ephemeral(base, plain);
+        vm = restore(&cfg, other, &engine_interp, (struct save_how){ .stand = true });
+        assert_int_equal(block_read(pc_disk_block(vm, 0), 0, disk_is, DISK), 0);
+        assert_memory_equal(disk_is, disk_was, DISK);
+        vm_destroy(vm);
+        config_fini(&cfg);
+    }
+    data = slurp(base, &len);
+    for (size_t n = 0; n < len; n++)
+        assert_int_equal(data[n], 0x11);
+    free(data);
+    refused(other, "16M", "does not have");
+    data = slurp(other, &len);
+    refuse_changed(data, len, 5000, false, "damaged");
+    refuse_changed(data, len, 0, true, "does not have");       /* the disk's number */
+    refuse_changed(data, len, 9, true, "does not have");       /* its size */
+    refuse_changed(data, len, 16 + 3, true, "damaged");        /* where the first run goes */
+    refuse_changed(data, len, 16 + 8, true, "damaged");        /* its length: not of whole sectors */
+    refuse_changed(data, len, 16 + 8 + 7, true, "damaged");    /* longer than a run, than the file */
+    free(data);
+    unlink(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -424,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_background), cmocka_unit_test(test_background_plain), cmocka_unit_test(test_reset),
         cmocka_unit_test(test_generation), cmocka_unit_test(test_refused), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_cpuid), cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_ephemeral),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
