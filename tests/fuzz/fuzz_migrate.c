@@ -1,0 +1,189 @@
+/* Hostile migration streams: whatever comes, the destination ends with a sentence, in bounded memory, and its guest memory only
+ * changes by whole, right chunks.
+ *
+ * An input is a program that writes frames: good ones (right number and checksum) with contents from the input, damaged ones, and raw
+ * bytes. ALL never carries the right token, so that no machine is made: state has fuzz targets of its own.
+ */
+#include "fuzz.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#define XXH_STATIC_LINKING_ONLY
+#include <xxhash.h>
+#include <zstd.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "migrate/migrate.h"
+
+#define STREAM_MAX (96u << 10) /* fits a socket's buffer: nobody reads while we write */
+#define MEMORY     (1u << 20)
+
+static const char about[] = "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"1M\"},\"disks\":[]}";
+
+struct stream {
+    uint8_t data[STREAM_MAX];
+    size_t len;
+    uint32_t number;
+};
+
+static void put(struct stream *s, const void *data, size_t len)
+{
+    if (len > sizeof(s->data) - s->len)
+        len = sizeof(s->data) - s->len;
+    memcpy(s->data + s->len, data, len);
+    s->len += len;
+}
+
+static void put_frame(struct stream *s, uint32_t type, const uint8_t *body, size_t len)
+{
+    uint8_t head[MIG_HEAD];
+    XXH64_state_t x;
+
+    st_le32(head, 0x47494d56u);
+    st_le32(head + 4, type);
+    st_le32(head + 8, (uint32_t)len);
+    st_le32(head + 12, s->number++);
+    XXH64_reset(&x, 0);
+    XXH64_update(&x, head, 16);
+    XXH64_update(&x, body, len);
+    st_le64(head + 16, XXH64_digest(&x));
+    put(s, head, sizeof(head));
+    put(s, body, len);
+}
+
+static void put_hello(struct stream *s, struct fuzz_input *in, uint8_t how)
+{
+    uint8_t body[32 + 2 * SAVE_SLOT + sizeof(about)] = { MIG_VERSION, 0, 0, 0, 1 };
+    size_t len = 32 + SAVE_SLOT;
+
+    st_le32(body + 8, SAVE_CHUNK);
+    st_le64(body + 32 + 8, MEMORY);
+    memcpy(body + len, about, sizeof(about) - 1);
+    len += sizeof(about) - 1;
+    for (unsigned n = 0; n < (how & 3u); n++) /* a few bytes are others */
+        body[(uint16_t)fuzz_take(in, 2) % len] = (uint8_t)fuzz_take(in, 1);
+    put_frame(s, MIG_HELLO, body, how & 4 ? (uint16_t)fuzz_take(in, 2) % len : len);
+}
+
+/* A chunk of pages that are all alike, told rightly or not. */
+static void put_chunk(struct stream *s, struct fuzz_input *in, uint8_t how)
+{
+    uint8_t body[MIG_PAGES + 16384] = { 0 }, pages[16384];
+    size_t count = 1 + (how & 3), len = count * PAGE_SIZE;
+
+    st_le32(body, how & 4 ? (uint16_t)fuzz_take(in, 2) : 0);
+    for (size_t n = 0; n < count; n++)
+        body[8 + (how & 8 ? (uint8_t)fuzz_take(in, 1) % 32 : 0)] |= (uint8_t)(1u << n);
+    body[40 + (uint8_t)fuzz_take(in, 1) % 32] |= (uint8_t)fuzz_take(in, 1) & 0xf0;
+    memset(pages, (uint8_t)fuzz_take(in, 1), sizeof(pages));
+    if (how & 16) {
+        body[4] = MIG_ZSTD;
+        len = ZSTD_compress(body + MIG_PAGES, 16384, pages, how & 32 ? len / 2 : len, 1);
+    } else {
+        memcpy(body + MIG_PAGES, pages, len);
+    }
+    if (how & 64)
+        body[(uint16_t)fuzz_take(in, 2) % (MIG_PAGES + len)] = (uint8_t)fuzz_take(in, 1);
+    put_frame(s, MIG_CHUNK, body, MIG_PAGES + len - (how & 128 ? (uint8_t)fuzz_take(in, 1) % len : 0));
+}
+
+static void put_any(struct stream *s, struct fuzz_input *in)
+{
+    uint8_t body[300];
+    size_t len = (uint8_t)fuzz_take(in, 1), type = (uint8_t)fuzz_take(in, 1) % 11;
+
+    for (size_t n = 0; n < len; n++)
+        body[n] = (uint8_t)fuzz_take(in, 1);
+    if (type == MIG_ALL && len >= 9)
+        body[8] |= 1; /* HELLO's token is zeroes, but where it was changed */
+    put_frame(s, (uint32_t)type, body, type == MIG_ALL && len > 8 ? 8 + MIG_TOKEN + 1 : len);
+}
+
+static void put_something(struct stream *s, struct fuzz_input *in)
+{
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+    uint32_t raw;
+
+    switch (what % 8) {
+    case 0:
+        put_any(s, in);
+        break;
+    case 1:
+        raw = (uint16_t)fuzz_take(in, 2);
+        put(s, &raw, 1 + what / 8 % 4);
+        break;
+    case 2: /* one damaged byte in what was written */
+        if (s->len)
+            s->data[(uint16_t)fuzz_take(in, 2) % s->len] ^= (uint8_t)fuzz_take(in, 1);
+        break;
+    case 3: /* twice, or out of order */
+        s->number -= what / 8 % 2;
+        break;
+    default:
+        put_chunk(s, in, (uint8_t)fuzz_take(in, 1));
+    }
+}
+
+/* What the destination does with it. */
+static void take(int fd)
+{
+    static const struct migrate_in_options o = { .stall_s = 1, .trust_disks = true };
+    struct machine_config cfg;
+    struct migrate_in *in = NULL;
+    struct err err = { "" };
+    struct vm *vm = NULL;
+    int r = migrate_hello(&in, fd, fd, &o, &err);
+
+    FUZZ_CHECK(config_init(&cfg) == 0);
+    if (r == 0)
+        r = migrate_config(in, &cfg, NULL, &err);
+    if (r == 0 && cfg.memory <= 64u << 20)
+        r = migrate_receive(in, &vm, &cfg, &engine_interp, &err);
+    else if (r == 0)
+        r = err_set(&err, 22, "too large for a test");
+    FUZZ_CHECK(r < 0 && err.text[0] && !vm);
+    migrate_in_close(in, &err);
+    config_fini(&cfg);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input in = { data, size };
+    struct stream *s = calloc(1, sizeof(*s));
+    int pair[2];
+
+    FUZZ_CHECK(s && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    put_hello(s, &in, (uint8_t)fuzz_take(&in, 1) % 16);
+    for (unsigned n = 0; n < 64 && in.left; n++)
+        put_something(s, &in);
+    FUZZ_CHECK(write(pair[0], s->data, s->len) == (ssize_t)s->len);
+    shutdown(pair[0], SHUT_WR);
+    take(pair[1]);
+    close(pair[0]);
+    free(s);
+    return 0;
+}
+
+/* A clean HELLO, then good chunks in several ways, then whatever the bytes say. */
+size_t fuzz_seed(unsigned n, uint8_t *buf, size_t size)
+{
+    static const uint8_t ways[] = { 0, 1, 2, 3, 16, 17, 18, 19 };
+    size_t len = 0;
+
+    if (n >= 16 || size < 256)
+        return 0;
+    buf[len++] = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        buf[len++] = 4;                 /* a chunk */
+        buf[len++] = ways[(i + n) % 8];
+        buf[len++] = 1;                 /* where the map of zeroes has its bits */
+        buf[len++] = n % 2 ? 0xf0 : 0;
+        buf[len++] = (uint8_t)(i * 37 + n);
+    }
+    for (; len < 128 + n * 8; len++)
+        buf[len] = (uint8_t)(len * 131 + n * 17);
+    return len;
+}
