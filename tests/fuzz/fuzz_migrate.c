@@ -19,9 +19,9 @@
 #include "migrate/migrate.h"
 
 #define STREAM_MAX (96u << 10) /* fits a socket's buffer: nobody reads while we write */
-#define MEMORY     (1u << 20)
+#define MEMORY     (4u << 20)
 
-static const char about[] = "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"1M\"},\"disks\":[]}";
+static const char about[] = "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\"},\"disks\":[]}";
 
 struct stream {
     uint8_t data[STREAM_MAX];
@@ -63,8 +63,10 @@ static void put_hello(struct stream *s, struct fuzz_input *in, uint8_t how)
     st_le64(body + 32 + 8, MEMORY);
     memcpy(body + len, about, sizeof(about) - 1);
     len += sizeof(about) - 1;
-    for (unsigned n = 0; n < (how & 3u); n++) /* a few bytes are others */
-        body[(uint16_t)fuzz_take(in, 2) % len] = (uint8_t)fuzz_take(in, 1);
+    for (unsigned n = 0; n < (how & 3u); n++) { /* a few bytes are others */
+        size_t at = (uint16_t)fuzz_take(in, 2) % len;
+        body[at] = (uint8_t)fuzz_take(in, 1);
+    }
     put_frame(s, MIG_HELLO, body, how & 4 ? (uint16_t)fuzz_take(in, 2) % len : len);
 }
 
@@ -72,12 +74,13 @@ static void put_hello(struct stream *s, struct fuzz_input *in, uint8_t how)
 static void put_chunk(struct stream *s, struct fuzz_input *in, uint8_t how)
 {
     uint8_t body[MIG_PAGES + 16384] = { 0 }, pages[16384];
-    size_t count = 1 + (how & 3), len = count * PAGE_SIZE;
+    size_t count = 1 + (how & 3), len = count * PAGE_SIZE, at;
 
     st_le32(body, how & 4 ? (uint16_t)fuzz_take(in, 2) : 0);
     for (size_t n = 0; n < count; n++)
         body[8 + (how & 8 ? (uint8_t)fuzz_take(in, 1) % 32 : 0)] |= (uint8_t)(1u << n);
-    body[40 + (uint8_t)fuzz_take(in, 1) % 32] |= (uint8_t)fuzz_take(in, 1) & 0xf0;
+    at = (uint8_t)fuzz_take(in, 1) % 32;
+    body[40 + at] |= (uint8_t)fuzz_take(in, 1) & 0xf0;
     memset(pages, (uint8_t)fuzz_take(in, 1), sizeof(pages));
     if (how & 16) {
         body[4] = MIG_ZSTD;
