@@ -349,7 +349,7 @@ static int made(uint64_t size, const char *backing, enum image_format format, un
     struct image_opts o = { .format = IMAGE_QCOW2, .no_backing = true };
     struct image_draft draft;
     struct err err = { "" };
-    struct block *b;
+    struct block *b = NULL;
 
     if (image_draft_begin(&draft, f.path[1], true, &err) < 0 || image_make(&draft, &n, &err) < 0 ||
         image_draft_commit(&draft, &err) < 0 || image_open(&b, f.path[1], &o, &err) < 0)
