@@ -108,6 +108,8 @@ int control_start(struct control *c, struct vm *vm, struct err *err)
 void control_fini(struct control *c, int status, const char *why)
 {
     migrate_finish(&c->migrate);
+    if (c->save.state == CONTROL_SAVE_WRITING)
+        save_finish(&c->save.job, false);
     if (c->on) {
         c->vm->hook = (struct vm_hook){ .opaque = NULL };
         vm_console_port(c->vm)->tap = (struct serial_tap){ .opaque = NULL };

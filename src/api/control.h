@@ -12,9 +12,18 @@
 #include "api/ring.h"
 #include "api/server.h"
 #include "migrate/migrate.h"
+#include "save/save.h"
 
 struct err;
 struct vm;
+
+/* Saving, by clients of the socket. */
+struct control_save {
+    struct save_job job;
+    enum { CONTROL_SAVE_NONE, CONTROL_SAVE_WRITING, CONTROL_SAVE_DONE, CONTROL_SAVE_FAILED } state;
+    uint64_t stood_ns; /* how long the machine stood still for it */
+    char why[600];
+};
 
 struct control {
     struct vm *vm;
@@ -25,6 +34,7 @@ struct control {
     int ready; /* told when the machine runs: a pipe's end, or -1 */
     int pagemap; /* /proc/self/pagemap, the same, or -1 */
     int statm; /* /proc/self/statm, opened before a sandbox closes the way to it */
+    struct control_save save;
     bool on;   /* there is a machine, and its hook and tap are ours */
 };
 
@@ -41,6 +51,11 @@ void control_fini(struct control *c, int status, const char *why);
 extern const struct api_ops control_ops;
 /* Answer a request about a machine in the native API. False: it is none of its paths. */
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r);
+
+/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards.
+ * No lock held. 0, or -errno with a sentence. */
+int control_save_begin(struct control *c, int fd, bool plain, bool hold, struct err *err);
+json_t *control_save_describe(struct control *c);
 
 /* describe.c: what the machine is and does, as objects; NULL: out of memory. Takes the device lock. */
 json_t *describe_machine(struct control *c);

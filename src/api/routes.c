@@ -184,6 +184,24 @@ static void route_migrate_cancel(struct route_call *k)
     route_done(k);
 }
 
+/* -- saving -- */
+
+static void route_save(struct route_call *k)
+{
+    const json_t *plain = json_object_get(k->body, "plain"), *hold = json_object_get(k->body, "hold");
+    struct err err = { "" };
+    int fd = k->r->passed, r;
+
+    k->r->passed = -1;
+    r = control_save_begin(k->c, fd, json_is_true(plain), json_is_true(hold), &err);
+    if (r < 0)
+        api_reply_error(k->r, r == -EBUSY ? 409 : 400, ROUTE_KEY, "%s", err.text);
+    else
+        route_done(k);
+}
+
+static void route_saved(struct route_call *k) { api_reply_json(k->r, 200, control_save_describe(k->c)); }
+
 static const struct route {
     const char *method, *path;
     void (*fn)(struct route_call *k);
@@ -202,6 +220,8 @@ static const struct route {
     { "GET", "/v1/migrate", route_migration },
     { "POST", "/v1/migrate", route_migrate },
     { "DELETE", "/v1/migrate", route_migrate_cancel },
+    { "GET", "/v1/save", route_saved },
+    { "POST", "/v1/save", route_save },
 };
 
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r)

@@ -261,7 +261,8 @@ static ssize_t api_receive(struct api_client *c, void *buf, size_t len)
         char room[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec iov = { .iov_base = buf, .iov_len = len };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    /* CMSG_LEN: in all of CMSG_SPACE there is room for a second one, which would stay open. */
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int)) };
     ssize_t n = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct cmsghdr *h = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
 

@@ -40,6 +40,9 @@ const struct cli_verb cli_verbs[] = {
       "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--json]\n"
       "       vitro migrate --receive WHERE [options of run]",
       cmd_migrate_help, cmd_migrate },
+    { "save", "Write a running machine into a file.", "vitro save NAME FILE [--stop] [--plain] [--json]", cmd_save_help, cmd_save },
+    { "restore", "Make a saved machine again, in the background.", "vitro restore FILE [--attach] [--clone] [options of run]",
+      cmd_restore_help, cmd_restore },
     { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create|info|check|convert|resize|commit FILE ...", cmd_image_help, cmd_image },
@@ -55,7 +58,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " exec cp save restore snapshot fork serve bench ";
+    " exec cp snapshot fork serve bench ";
 
 static void main_overview(void)
 {

@@ -121,6 +121,14 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(epoll_ctl, MAIN | VCPU) },
     /* starting a thread, which then enters its own fence; glibc asks for clone3 first, whose flags a filter cannot see */
     { CALL_IF(clone, MAIN | BLOCK | SHARE, 0, CLONE_KINDS, CLONE_THREAD) },
+    /* the process that writes a saved machine, which is inside the same fence: fork(2) as glibc calls it */
+    { CALL_IS(clone, MAIN, 0, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD) },
+    { CALL(wait4, MAIN) },
+    { CALL(pipe2, MAIN) },
+    { CALL(close_range, MAIN) },
+    { CALL(getppid, MAIN) },
+    { CALL_IS(prctl, MAIN, 0, 1) },         /* PR_SET_PDEATHSIG */
+    { CALL(getcwd, MAIN) }, /* a configuration that is written out has whole paths */
     { CALL_IS(prctl, ALL, 0, 15) },         /* PR_SET_NAME */
     { CALL_IS(prctl, MAIN, 0, 29) },        /* PR_SET_TIMERSLACK */
     { CALL_IS(seccomp, MAIN, 0, SECCOMP_SET_MODE_FILTER) },

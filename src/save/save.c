@@ -35,6 +35,7 @@ struct save_work {
     struct state_buf state;
     char *about;
     struct save_header h;
+    bool given;
 };
 
 static void save_work_fini(struct save_work *w)
@@ -45,13 +46,22 @@ static void save_work_fini(struct save_work *w)
     w->about = NULL;
 }
 
+/* The file: one that was given stays without a name here. */
+static int save_work_file(struct save_work *w, const char *path, const struct save_options *o, struct err *err)
+{
+    if (!o->given)
+        return image_draft_begin(&w->draft, path, o->replace, err);
+    w->draft.path = strdup(path);
+    return w->draft.path ? 0 : err_set(err, ENOMEM, "out of memory");
+}
+
 /* Everything but memory (what is on ephemeral disks changes with the machine, so it is written now), and the file without a name. */
 static int save_work_init(struct save_work *w, struct vm *vm, const char *path, const struct save_options *o,
                           struct err *err)
 {
     int r;
 
-    *w = (struct save_work){ .vm = vm, .draft = { .fd = -1 } };
+    *w = (struct save_work){ .vm = vm, .given = o->given, .draft = { .fd = o->given ? o->fd : -1 } };
     w->h = (struct save_header){ .version = SAVE_VERSION, .flags = o->plain ? SAVE_PLAIN : 0, .ram_off = SAVE_HEADER };
     r = save_state_take(vm, &w->state, err);
     if (r == 0)
@@ -61,7 +71,7 @@ static int save_work_init(struct save_work *w, struct vm *vm, const char *path, 
         r = w->about ? 0 : -EINVAL;
     }
     if (r == 0)
-        r = image_draft_begin(&w->draft, path, o->replace, err);
+        r = save_work_file(w, path, o, err);
     if (r == 0)
         r = save_overlays_write(vm, w->draft.fd, &w->h, err);
     if (r < 0)
@@ -99,9 +109,11 @@ static int save_write(struct save_work *w, struct err *err)
         save_header_put(&w->h, raw);
         r = block_file_write(w->draft.fd, 0, raw, sizeof(raw));
     }
+    if (r == 0 && w->given && fsync(w->draft.fd) < 0)
+        r = -errno;
     if (r < 0)
         return err_set(err, -r, "'%s' cannot be written: %s", w->draft.path, strerror(-r));
-    return image_draft_commit(&w->draft, err);
+    return w->given ? 0 : image_draft_commit(&w->draft, err);
 }
 
 int save_machine(struct vm *vm, const char *path, const struct save_options *o, struct err *err)
@@ -169,6 +181,19 @@ static void save_on_pipe(void *opaque, uint32_t events)
         save_job_end(job);
 }
 
+/* Watch the pipe that the child will write to. */
+static int save_watch(struct save_job *job, int fd, struct err *err)
+{
+    int r;
+
+    job->pipe = (struct loop_fd){ .fd = fd, .fn = save_on_pipe, .opaque = job };
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    loop_lock(&job->vm->loop);
+    r = loop_add_fd(&job->vm->loop, &job->pipe, EPOLLIN);
+    loop_unlock(&job->vm->loop);
+    return r < 0 ? err_set(err, -r, "cannot watch the process that writes the saved machine: %s", strerror(-r)) : 0;
+}
+
 static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
 {
     pid_t parent = getpid();
@@ -176,29 +201,24 @@ static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
 
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(err, errno, "cannot make a pipe: %s", strerror(errno));
-    job->child = fork();
-    if (job->child == 0) {
-        save_child(w, fds[1], parent);
-        _exit(0);
+    r = save_watch(job, fds[0], err);
+    if (r == 0) {
+        job->child = fork();
+        if (job->child == 0) {
+            save_child(w, fds[1], parent);
+            _exit(0);
+        }
+        if (job->child < 0) {
+            r = err_set(err, errno, "cannot start a process that writes the saved machine: %s", strerror(errno));
+            loop_lock(&job->vm->loop);
+            loop_del_fd(&job->vm->loop, &job->pipe);
+            loop_unlock(&job->vm->loop);
+        }
     }
     close(fds[1]);
-    job->pipe = (struct loop_fd){ .fd = fds[0], .fn = save_on_pipe, .opaque = job };
-    if (job->child < 0) {
-        r = -errno;
+    if (r < 0)
         close(fds[0]);
-        return err_set(err, -r, "cannot start a process that writes the saved machine: %s", strerror(-r));
-    }
-    fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    loop_lock(&w->vm->loop);
-    r = loop_add_fd(&w->vm->loop, &job->pipe, EPOLLIN);
-    loop_unlock(&w->vm->loop);
-    if (r < 0) {
-        kill(job->child, SIGKILL);
-        waitpid(job->child, NULL, 0);
-        close(fds[0]);
-        return err_set(err, -r, "cannot watch the process that writes the saved machine: %s", strerror(-r));
-    }
-    return 0;
+    return r;
 }
 
 int save_begin(struct save_job *job, struct vm *vm, const char *path, const struct save_options *o, struct err *err)

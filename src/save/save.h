@@ -3,6 +3,8 @@
  *     vm_pause(vm); save_machine(vm, path, &options, &err); vm_resume(vm);     write and wait
  *     vm_pause(vm); save_begin(&job, vm, path, &options, &err); vm_resume(vm); a child process writes meanwhile
  *
+ * Inside the sandbox, which opens no files, somebody else opens one and gives it its name afterwards (options.given).
+ *
  *     save_open(&file, path, &err);                 looks at all but the memory
  *     save_config(file, &cfg, &err); config_set ... the machine that it was, and what shall be different
  *     vm_create_blank(&vm, &cfg, engine, &err);
@@ -32,6 +34,8 @@ struct vm;
 struct save_options {
     bool plain;   /* memory as it is: larger, but a machine can be restored from it at once */
     bool replace; /* there may be a file of that name */
+    bool given;   /* write to fd, an empty file, which is taken over also on failure; path is for sentences only */
+    int fd;
 };
 
 /* Write the machine to path: the old file or the whole new one is there, whenever we are killed. 0, or -errno with a

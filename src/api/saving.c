@@ -1,0 +1,82 @@
+/* Saving a machine for a client of the control socket: the client opened the file and gives it its name when it is complete.
+ *
+ * Thread: the machine's. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/control.h"
+#include "base/bits.h"
+#include "base/err.h"
+#include "machine/vm.h"
+
+static uint64_t saving_now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void saving_done(struct save_job *job, int result, const char *why)
+{
+    struct control_save *s = container_of(job, struct control_save, job);
+
+    s->state = result < 0 ? CONTROL_SAVE_FAILED : CONTROL_SAVE_DONE;
+    snprintf(s->why, sizeof(s->why), "%s", why ? why : "");
+}
+
+/* What a client hands over may be anything. */
+static int saving_check(int fd, struct err *err)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size || (flags & O_ACCMODE) == O_RDONLY)
+        return err_set(err, EINVAL, "saving needs an empty file, open for writing, beside the request (SCM_RIGHTS)");
+    return 0;
+}
+
+int control_save_begin(struct control *c, int fd, bool plain, bool hold, struct err *err)
+{
+    const struct save_options o = { .plain = plain, .given = true, .fd = fd };
+    struct vm *vm = c->vm;
+    bool was_paused = vm->life.paused;
+    uint64_t start = saving_now();
+    struct migrate_progress p;
+    int r = saving_check(fd, err);
+
+    migrate_get(&c->migrate, &p);
+    if (r == 0 && c->save.state == CONTROL_SAVE_WRITING)
+        r = err_set(err, EBUSY, "the machine is being saved already");
+    if (r == 0 && (p.phase == MIGRATE_COPIES || p.phase == MIGRATE_HANDS_OVER))
+        r = err_set(err, EBUSY, "the machine is being moved to another host");
+    if (r < 0) {
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    c->save.job.done = saving_done;
+    c->save.state = CONTROL_SAVE_WRITING;
+    c->save.why[0] = 0;
+    vm_set_paused(vm, true);
+    r = save_begin(&c->save.job, vm, "the file", &o, err);
+    if (!was_paused && (r < 0 || !hold))
+        vm_set_paused(vm, false);
+    c->save.stood_ns = was_paused ? 0 : saving_now() - start;
+    if (r < 0)
+        c->save.state = CONTROL_SAVE_NONE;
+    return r;
+}
+
+json_t *control_save_describe(struct control *c)
+{
+    static const char *const names[] = { "none", "writing", "done", "failed" };
+
+    return json_pack("{s:s, s:s, s:I}", "state", names[c->save.state], "why", c->save.why, "stood_ns",
+                     (json_int_t)c->save.stood_ns);
+}
