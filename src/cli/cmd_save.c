@@ -115,6 +115,13 @@ static int save_one(const struct save_args *a, uint64_t *stood_ns, struct err *e
     return a->stop ? save_end(a, r, err) : r;
 }
 
+int verb_save(const char *name, const char *path, uint64_t *stood_ns, struct err *err)
+{
+    const struct save_args a = { .name = name, .path = path, .plain = true };
+
+    return save_one(&a, stood_ns, err);
+}
+
 int cmd_save(int argc, char **argv)
 {
     struct save_args s = { .name = NULL };

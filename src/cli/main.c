@@ -40,6 +40,8 @@ const struct cli_verb cli_verbs[] = {
       "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--json]\n"
       "       vitro migrate --receive WHERE [options of run]",
       cmd_migrate_help, cmd_migrate },
+    { "fork", "Make running copies of a running machine.", "vitro fork NAME [-n N] [--prefix NAME] [--json] [-- options of run]", cmd_fork_help,
+      cmd_fork },
     { "save", "Write a running machine into a file.", "vitro save NAME FILE [--stop] [--plain] [--json]", cmd_save_help, cmd_save },
     { "restore", "Make a saved machine again, in the background.", "vitro restore FILE [--attach] [--clone] [options of run]",
       cmd_restore_help, cmd_restore },
@@ -58,7 +60,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " exec cp snapshot fork serve bench ";
+    " exec cp snapshot serve bench ";
 
 static void main_overview(void)
 {

@@ -3,6 +3,7 @@
 #define VITRO_CLI_VERB_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "api/site.h"
 
@@ -30,6 +31,9 @@ int verb_parse(struct verb_args *a, int argc, char **argv, const char *verb, con
 int verb_running(const char *name, struct site_info *i, struct err *err);
 /* A whole number of seconds, 0 to 86400: 0, or -EINVAL with a sentence. */
 int verb_seconds(const char *text, unsigned *seconds, struct err *err);
+
+/* cmd_save.c: write a running machine into a file from which others are made at once; it goes on. 0 or -errno with a sentence. */
+int verb_save(const char *name, const char *path, uint64_t *stood_ns, struct err *err);
 
 /* cmd_control.c: stop by the power button and, when the grace time has passed, by force. 0 or -errno with a sentence. */
 int verb_kill(const char *name, struct err *err);
