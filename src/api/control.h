@@ -23,6 +23,7 @@ struct control_save {
     enum { CONTROL_SAVE_NONE, CONTROL_SAVE_WRITING, CONTROL_SAVE_DONE, CONTROL_SAVE_FAILED } state;
     uint64_t stood_ns; /* how long the machine stood still for it */
     char why[600];
+    char token[64]; /* whose it is: as the client said */
 };
 
 struct control {
@@ -52,9 +53,10 @@ extern const struct api_ops control_ops;
 /* Answer a request about a machine in the native API. False: it is none of its paths. */
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r);
 
-/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards.
+/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards. token (or NULL) tells
+ * one client's saving from another's.
  * No lock held. 0, or -errno with a sentence. */
-int control_save_begin(struct control *c, int fd, bool plain, bool hold, struct err *err);
+int control_save_begin(struct control *c, int fd, const char *token, bool plain, bool hold, struct err *err);
 json_t *control_save_describe(struct control *c);
 
 /* describe.c: what the machine is and does, as objects; NULL: out of memory. Takes the device lock. */

@@ -193,7 +193,7 @@ static void route_save(struct route_call *k)
     int fd = k->r->passed, r;
 
     k->r->passed = -1;
-    r = control_save_begin(k->c, fd, json_is_true(plain), json_is_true(hold), &err);
+    r = control_save_begin(k->c, fd, json_string_value(json_object_get(k->body, "token")), json_is_true(plain), json_is_true(hold), &err);
     if (r < 0)
         api_reply_error(k->r, r == -EBUSY ? 409 : 400, ROUTE_KEY, "%s", err.text);
     else

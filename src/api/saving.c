@@ -41,7 +41,7 @@ static int saving_check(int fd, struct err *err)
     return 0;
 }
 
-int control_save_begin(struct control *c, int fd, bool plain, bool hold, struct err *err)
+int control_save_begin(struct control *c, int fd, const char *token, bool plain, bool hold, struct err *err)
 {
     const struct save_options o = { .plain = plain, .given = true, .fd = fd };
     struct vm *vm = c->vm;
@@ -63,6 +63,7 @@ int control_save_begin(struct control *c, int fd, bool plain, bool hold, struct 
     c->save.job.done = saving_done;
     c->save.state = CONTROL_SAVE_WRITING;
     c->save.why[0] = 0;
+    snprintf(c->save.token, sizeof(c->save.token), "%s", token ? token : "");
     vm_set_paused(vm, true);
     r = save_begin(&c->save.job, vm, "the file", &o, err);
     if (!was_paused && (r < 0 || !hold))
@@ -77,6 +78,6 @@ json_t *control_save_describe(struct control *c)
 {
     static const char *const names[] = { "none", "writing", "done", "failed" };
 
-    return json_pack("{s:s, s:s, s:I}", "state", names[c->save.state], "why", c->save.why, "stood_ns",
-                     (json_int_t)c->save.stood_ns);
+    return json_pack("{s:s, s:s, s:s, s:I}", "state", names[c->save.state], "token", c->save.token, "why", c->save.why,
+                     "stood_ns", (json_int_t)c->save.stood_ns);
 }

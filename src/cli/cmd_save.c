@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
@@ -31,11 +32,12 @@ void cmd_save_help(void)
 struct save_args {
     const char *name, *path;
     bool plain, stop, json;
+    char token[40]; /* tells this saving from one that another client asks for */
 };
 
 static int save_ask(const struct save_args *a, int fd, struct err *err)
 {
-    json_t *body = json_pack("{s:b, s:b}", "plain", a->plain, "hold", a->stop);
+    json_t *body = json_pack("{s:s, s:b, s:b}", "token", a->token, "plain", a->plain, "hold", a->stop);
     int r = body ? client_call_with(a->name, "POST", "/v1/save", body, fd, err) : err_set(err, ENOMEM, "out of memory");
 
     json_decref(body);
@@ -69,8 +71,11 @@ static int save_wait(const struct save_args *a, uint64_t *stood_ns, struct err *
         json_t *s = NULL;
         int r = client_call(a->name, "GET", "/v1/save", NULL, &s, err);
         const char *state = json_string_value(json_object_get(s, "state")), *why = json_string_value(json_object_get(s, "why"));
+        const char *token = json_string_value(json_object_get(s, "token"));
         bool writing = state && !strcmp(state, "writing");
 
+        if (r == 0 && (!token || strcmp(token, a->token)))
+            r = err_set(err, EBUSY, "machine '%s' was saved by somebody else meanwhile: try again", a->name);
         *stood_ns = (uint64_t)json_integer_value(json_object_get(s, "stood_ns"));
         if (r == 0 && !writing && (!state || strcmp(state, "done")))
             r = err_set(err, EIO, "machine '%s' was not saved: %s", a->name, why ? why : "it does not say why");
@@ -90,12 +95,15 @@ static int save_end(const struct save_args *a, int r, struct err *err)
     return r;
 }
 
-static int save_one(const struct save_args *a, uint64_t *stood_ns, struct err *err)
+static int save_one(struct save_args *a, uint64_t *stood_ns, struct err *err)
 {
     struct image_draft draft;
     struct site_info i;
+    struct timespec now;
     int r = verb_running(a->name, &i, err);
 
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(a->token, sizeof(a->token), "%d-%" PRIx64, (int)getpid(), (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
     if (r == 0)
         r = save_idle(a, err);
     if (r == 0)
@@ -117,7 +125,7 @@ static int save_one(const struct save_args *a, uint64_t *stood_ns, struct err *e
 
 int verb_save(const char *name, const char *path, uint64_t *stood_ns, struct err *err)
 {
-    const struct save_args a = { .name = name, .path = path, .plain = true };
+    struct save_args a = { .name = name, .path = path, .plain = true };
 
     return save_one(&a, stood_ns, err);
 }
