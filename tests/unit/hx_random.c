@@ -287,9 +287,7 @@ bool random_skip32(const struct decoded *d)
 {
     struct insn i;
     struct decoded wide;
-    bool vex = d->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-    if (d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL || d->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
-        (vex && d->z.meta.category == ZYDIS_CATEGORY_STTNI && d->raw[2] & 0x80))
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL || d->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
         return true;
     if (insn_decode(d->raw, 15, 8, true, &i, &wide) != DECODE_OK || wide.z.mnemonic != d->z.mnemonic ||
         wide.z.operand_count != d->z.operand_count || wide.z.length != d->z.length)
