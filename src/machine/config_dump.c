@@ -16,19 +16,20 @@
 
 static const struct config_paths {
     const char *key;
-    bool all;            /* every piece between commas is a path, not only the first */
+    enum { PATHS_FIRST, PATHS_ALL, PATHS_NONE } pieces; /* which pieces between commas are paths as they stand */
     const char *words;   /* first pieces that are none, with spaces around */
-    const char *options; /* later pieces that hold one behind their '=', with spaces around */
+    const char *options; /* other pieces that hold one behind their '=', with spaces around */
 } config_path_keys[] = {
-    { "kernel", false, "", "" },
-    { "initrd", false, "", "" },
-    { "cdrom", false, "", "" },
-    { "cloud-init", true, "", "" },
-    { "firmware", false, " seabios ovmf ", " vars= " },
-    { "disk", false, "", " backing= " },
-    { "share", false, "", "" },
-    { "serial", false, " stdio none pty control ", "" },
-    { "virtio-console", false, " stdio none pty control ", "" },
+    { "kernel", PATHS_FIRST, "", "" },
+    { "initrd", PATHS_FIRST, "", "" },
+    { "cdrom", PATHS_FIRST, "", "" },
+    { "cloud-init", PATHS_ALL, "", "" },
+    { "firmware", PATHS_FIRST, " seabios ovmf ", " vars= " },
+    { "disk", PATHS_FIRST, "", " backing= " },
+    { "share", PATHS_FIRST, "", "" },
+    { "serial", PATHS_FIRST, " stdio none pty control ", "" },
+    { "virtio-console", PATHS_FIRST, " stdio none pty control ", "" },
+    { "vsock", PATHS_NONE, "", " path= " },
 };
 
 /* Does a list of words with spaces around hold this one? */
@@ -51,7 +52,7 @@ static size_t config_path_before(const struct config_paths *k, const char *piece
         return SIZE_MAX;
     if (first && (!strncmp(piece, "file:", 5) || !strncmp(piece, "unix:", 5)))
         return 5;
-    if (first || k->all)
+    if (k->pieces == PATHS_ALL || (first && k->pieces == PATHS_FIRST))
         return 0;
     if (eq && config_path_in(k->options, piece, (size_t)(eq - piece) + 1) && strncmp(eq, "=allow", 6))
         return (size_t)(eq - piece) + 1;

@@ -7,9 +7,11 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "machine/config.h"
@@ -31,18 +33,28 @@ static int config_vsock_cid(struct machine_config *c, const char *value, struct 
     return 0;
 }
 
+/* Absolute: whoever looks for the socket later may be in another folder. */
 static int config_vsock_path(struct machine_config *c, const char *value, struct err *err)
 {
     const size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - VSOCK_PORT_TEXT;
+    char *cwd = *value == '/' ? strdup("") : getcwd(NULL, 0), *path = NULL;
 
+    if (!*value || !cwd || asprintf(&path, "%s%s%s", cwd, *cwd ? "/" : "", value) < 0)
+        path = NULL;
+    free(cwd);
     if (!*value)
         return err_set(err, EINVAL, "vsock: path is empty: write it like path=/run/user/1000/guest.sock");
-    if (strlen(value) > max)
-        return err_set(err, EINVAL, "vsock: the path '%.40s...' is longer than %zu bytes, which a socket's name with a "
-                                    "port behind it may have", value, max);
+    if (!path)
+        return err_set(err, ENOMEM, "vsock: the current folder's path cannot be had");
+    if (strlen(path) > max) {
+        err_set(err, EINVAL, "vsock: the path '%.40s...' is longer than %zu bytes, which a socket's name with a port behind it may have",
+                path, max);
+        free(path);
+        return -EINVAL;
+    }
     free(c->vsock_path);
-    c->vsock_path = strdup(value);
-    return c->vsock_path ? 0 : err_set(err, ENOMEM, "out of memory");
+    c->vsock_path = path;
+    return 0;
 }
 
 static int config_vsock_word(struct machine_config *c, const char *word, struct err *err)

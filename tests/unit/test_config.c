@@ -256,9 +256,9 @@ static void test_dump(void **state)
 {
     static const char *const set[][2] = { { "kernel", "k" }, { "firmware", "seabios,vars=v" }, { "serial", "file:log" }, { "serial", "none" },
                                           { "disk", "d.qcow2,backing=allow,ro" }, { "disk", "/e.qcow2,backing=f" }, { "cloud-init", "u,m" },
-                                          { "share", "s,tag=t" } };
+                                          { "share", "s,tag=t" }, { "vsock", "cid=5,path=x" } };
     static const char *const want[] = { "@/k", "seabios,vars=@/v", "file:@/log", "none", "@/d.qcow2,backing=allow,ro", "/e.qcow2,backing=@/f",
-                                        "@/u,@/m", "@/s,tag=t" };
+                                        "@/u,@/m", "@/s,tag=t", "cid=5,path=@/x" };
     struct machine_config c;
     struct err err = { "" };
     char *folder = getcwd(NULL, 0), *text, quoted[8192];
@@ -278,6 +278,7 @@ static void test_dump(void **state)
             fail_msg("%s is not in %s", quoted, text);
     }
     free(text);
+    assert_true(!strncmp(c.vsock_path, folder, strlen(folder)) && !strcmp(c.vsock_path + strlen(folder), "/x"));
     free(folder);
     config_fini(&c);
 }
