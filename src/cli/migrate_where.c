@@ -5,15 +5,21 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
+
+#define WHERE_SSH_WAIT_MS 5000 /* for ssh to end by itself */
+#define WHERE_SSH_STEP_MS 10
 
 static int where_unix(const char *path, struct sockaddr_un *a, struct err *err)
 {
@@ -83,38 +89,100 @@ static int where_connect_tcp(const char *text, struct err *err)
     return fd;
 }
 
-/* ssh joins its standard streams to the other vitro's. */
-static int where_connect_ssh(const char *host, const char *name, pid_t *ssh, struct err *err)
+/* One word of the remote shell's command line. */
+static void where_quote(FILE *f, const char *word)
 {
-    int pair[2];
+    fputs(" '", f);
+    for (; *word; word++) {
+        if (*word == '\'')
+            fputs("'\\''", f);
+        else
+            fputc(*word, f);
+    }
+    fputc('\'', f);
+}
+
+/* To be freed; NULL: no memory. */
+static char *where_command(const struct where_ssh *ssh)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        return NULL;
+    fputs("vitro migrate --receive stdio --name", f);
+    where_quote(f, ssh->name);
+    for (const char *const *o = ssh->option; o && *o; o++)
+        where_quote(f, *o);
+    if (fclose(f) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* The child. Ctrl-C is for us alone: the machine's connection must not end at any moment. */
+static void where_exec_ssh(int fd, const struct where_ssh *ssh, const char *host, const char *command)
+{
+    signal(SIGINT, SIG_IGN);
+    signal(SIGQUIT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    if (dup2(fd, 0) >= 0 && dup2(fd, 1) >= 0) {
+        if (ssh->config)
+            execlp("ssh", "ssh", "-T", "-F", ssh->config, "--", host, command, (char *)NULL);
+        else
+            execlp("ssh", "ssh", "-T", "--", host, command, (char *)NULL);
+    }
+    fprintf(stderr, "vitro: cannot run ssh: %s\n", strerror(errno));
+    _exit(127);
+}
+
+/* ssh joins its standard streams to the other vitro's. */
+static int where_connect_ssh(const char *host, struct where_ssh *ssh, struct err *err)
+{
+    char *command;
+    int pair[2], r;
 
     if (!*host || *host == '-')
         return err_set(err, EINVAL, "'ssh:%.80s' names no host", host);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return err_set(err, errno, "cannot make a socket: %s", strerror(errno));
-    *ssh = fork();
-    if (*ssh == 0) {
-        if (dup2(pair[1], 0) >= 0 && dup2(pair[1], 1) >= 0)
-            execlp("ssh", "ssh", "--", host, "vitro", "migrate", "--receive", "stdio", "--name", name, (char *)NULL);
-        fprintf(stderr, "vitro: cannot run ssh: %s\n", strerror(errno));
-        _exit(127);
+    command = where_command(ssh);
+    if (!command)
+        return err_set(err, ENOMEM, "out of memory");
+    r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ? -errno : 0;
+    if (r == 0) {
+        ssh->pid = fork();
+        if (ssh->pid == 0)
+            where_exec_ssh(pair[1], ssh, host, command);
+        r = ssh->pid < 0 ? -errno : 0;
+        close(pair[1]);
+        if (r < 0)
+            close(pair[0]);
     }
-    close(pair[1]);
-    if (*ssh > 0)
-        return pair[0];
-    close(pair[0]);
-    return err_set(err, errno, "cannot start a process: %s", strerror(errno));
+    free(command);
+    return r < 0 ? err_set(err, -r, "cannot start ssh: %s", strerror(-r)) : pair[0];
 }
 
-int where_connect(const char *where, const char *name, pid_t *ssh, struct err *err)
+void where_disconnect(const struct where_ssh *ssh)
 {
-    *ssh = 0;
+    if (ssh->pid <= 0)
+        return;
+    for (unsigned n = 0; n < WHERE_SSH_WAIT_MS / WHERE_SSH_STEP_MS; n++) {
+        if (waitpid(ssh->pid, NULL, WNOHANG) != 0)
+            return;
+        poll(NULL, 0, WHERE_SSH_STEP_MS);
+    }
+    kill(ssh->pid, SIGTERM);
+    waitpid(ssh->pid, NULL, 0);
+}
+
+int where_connect(const char *where, struct where_ssh *ssh, struct err *err)
+{
     if (!strncmp(where, "unix:", 5))
         return where_connect_unix(where + 5, err);
     if (!strncmp(where, "tcp:", 4))
         return where_connect_tcp(where + 4, err);
     if (!strncmp(where, "ssh:", 4))
-        return where_connect_ssh(where + 4, name, ssh, err);
+        return where_connect_ssh(where + 4, ssh, err);
     return err_set(err, EINVAL, "'%.80s' is none of unix:PATH, tcp:HOST:PORT and ssh:HOST", where);
 }
 

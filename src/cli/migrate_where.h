@@ -6,8 +6,18 @@
 
 struct err;
 
-/* A connection to who receives; *ssh is the process that makes it, or 0. A descriptor, or -errno with a sentence. */
-int where_connect(const char *where, const char *name, pid_t *ssh, struct err *err);
+/* What ssh:HOST needs; all borrowed. */
+struct where_ssh {
+    const char *config;        /* ssh's configuration file, or NULL: its own */
+    const char *name;          /* the machine's */
+    const char *const *option; /* of the receiving vitro; ends with NULL */
+    pid_t pid;                 /* out: the process, or 0 */
+};
+
+/* A connection to who receives. A descriptor, or -errno with a sentence. */
+int where_connect(const char *where, struct where_ssh *ssh, struct err *err);
+/* The connection has served its purpose: waits for ssh, some seconds, then ends it. Nothing if there is none. */
+void where_disconnect(const struct where_ssh *ssh);
 /* Wait for one connection. A descriptor, or -errno with a sentence. */
 int where_accept(const char *where, struct err *err);
 

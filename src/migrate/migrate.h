@@ -43,7 +43,7 @@ struct migrate_progress {
     uint64_t total, left, sent, wire;  /* bytes: memory; to be sent in this round; pages sent; on the connection */
     uint64_t rate;                     /* bytes of pages a second, in the last round */
     uint64_t stood_ns;                 /* how long the machine stood before it was given up */
-    char why[512];                     /* FAILED */
+    char why[512];                     /* FAILED; DONE: the other side was not heard, and this is why */
 };
 
 /* Embed it, zeroed; it must live until migrate_finish(). */
@@ -69,6 +69,7 @@ struct migrate {
     pthread_mutex_t lock; /* a leaf; guards what follows */
     pthread_cond_t turn;
     bool call_done, dead; /* dead: the machine has ended */
+    bool told;            /* somebody knows that it is DONE */
     struct migrate_progress p;
 };
 

@@ -20,6 +20,7 @@
 
 #define SEND_ROUNDS   60
 #define SEND_NAP_MS   10  /* a vCPU that is slowed down sleeps a part of each of these */
+#define SEND_LINGER_S 1
 #define SEND_SMALLEST 256 /* pages: fewer are always few enough */
 
 static const char *const send_phases[] = { "none", "copying", "handing over", "done", "failed" };
@@ -34,6 +35,8 @@ void migrate_get(struct migrate *m, struct migrate_progress *p)
     }
     pthread_mutex_lock(&m->lock);
     *p = m->p;
+    m->told |= p->phase == MIGRATE_DONE;
+    pthread_cond_signal(&m->turn);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -383,6 +386,20 @@ static void send_moved(struct migrate *m, int r, const struct err *err)
     send_tell(m, MIGRATE_DONE, r < 0 ? err->text : NULL);
 }
 
+/* Whoever watches shall learn how it went before the machine and its control socket end. */
+static void send_linger(struct migrate *m)
+{
+    struct timespec end;
+    int r = 0;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += SEND_LINGER_S;
+    pthread_mutex_lock(&m->lock);
+    while (r == 0 && !m->told && !m->dead)
+        r = pthread_cond_timedwait(&m->turn, &m->lock, &end);
+    pthread_mutex_unlock(&m->lock);
+}
+
 static void *send_main(void *arg)
 {
     struct migrate *m = arg;
@@ -401,6 +418,7 @@ static void *send_main(void *arg)
     if (r == 0)
         r = send_token(&m->stream, MIG_RUNS, m->token, &err);
     send_moved(m, r, &err);
+    send_linger(m);
     vm_request(m->vm, VM_REQ_MOVED);
     return NULL;
 }
