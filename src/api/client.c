@@ -108,7 +108,7 @@ static void client_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 }
 
-static int client_exchange(int fd, const char *method, const char *path, const json_t *body, int passed,
+static int client_exchange(int fd, const char *method, const char *path, const json_t *body, int passed, bool keep,
                            struct client_answer *a)
 {
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, head[512];
@@ -117,9 +117,9 @@ static int client_exchange(int fd, const char *method, const char *path, const j
     if (body && !text)
         return -ENOMEM;
     n = snprintf(head, sizeof(head),
-                 "%s %s HTTP/1.1\r\nHost: vitro\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                 "%s %s HTTP/1.1\r\nHost: vitro\r\nConnection: %s\r\nContent-Type: application/json\r\n"
                  "Content-Length: %zu\r\n\r\n",
-                 method, path, text ? strlen(text) : 0);
+                 method, path, keep ? "keep-alive" : "close", text ? strlen(text) : 0);
     r = n < (int)sizeof(head) ? 0 : -ENAMETOOLONG;
     if (r == 0 && passed >= 0)
         r = client_pass(fd, head, passed);
@@ -142,7 +142,8 @@ static int client_refused(const char *name, const struct client_answer *a, struc
     return r;
 }
 
-static int client_ask(const char *name, const char *method, const char *path, const json_t *body, int passed, int seconds,
+/* kept: NULL, or where the connection is left. */
+static int client_ask(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept, int seconds,
                       struct client_answer *a, struct err *err)
 {
     int r, fd = site_connect(name, err);
@@ -150,8 +151,11 @@ static int client_ask(const char *name, const char *method, const char *path, co
     if (fd < 0)
         return fd;
     client_timeout(fd, seconds);
-    r = client_exchange(fd, method, path, body, passed, a);
-    close(fd);
+    r = client_exchange(fd, method, path, body, passed, kept != NULL, a);
+    if (kept && r == 0 && a->parser.status_code / 100 == 2)
+        *kept = fd;
+    else
+        close(fd);
     if (r == -ETIMEDOUT)
         return err_set(err, ETIMEDOUT, "machine '%s' has not answered for %d seconds: 'vitro kill %s' ends it", name,
                        seconds, name);
@@ -164,7 +168,7 @@ int client_call_for(const char *name, const char *method, const char *path, cons
                     int seconds, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, method, path, body, -1, seconds, &a, err);
+    int r = client_ask(name, method, path, body, -1, NULL, seconds, &a, err);
 
     if (answer)
         *answer = NULL;
@@ -183,10 +187,15 @@ int client_call(const char *name, const char *method, const char *path, const js
     return client_call_for(name, method, path, body, answer, CLIENT_SECONDS, err);
 }
 
-int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, struct err *err)
+int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept,
+                     struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, method, path, body, passed, CLIENT_SECONDS, &a, err);
+    int r;
+
+    if (kept)
+        *kept = -1;
+    r = client_ask(name, method, path, body, passed, kept, CLIENT_SECONDS, &a, err);
 
     free(a.body);
     return r;
@@ -195,7 +204,7 @@ int client_call_with(const char *name, const char *method, const char *path, con
 int client_text(const char *name, const char *path, char **text, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, "GET", path, NULL, -1, CLIENT_SECONDS, &a, err);
+    int r = client_ask(name, "GET", path, NULL, -1, NULL, CLIENT_SECONDS, &a, err);
 
     *text = r == 0 ? a.body : NULL;
     if (r < 0)

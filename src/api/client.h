@@ -15,8 +15,10 @@ int client_call(const char *name, const char *method, const char *path, const js
 /* The same with as many seconds as it may take. */
 int client_call_for(const char *name, const char *method, const char *path, const json_t *body, json_t **answer,
                     int seconds, struct err *err);
-/* The same with a descriptor beside the request, which stays the caller's. */
-int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, struct err *err);
+/* The same with a descriptor beside the request, which stays the caller's. kept (NULL: none): the connection, left open for as long as
+ * what was asked for shall last; -1 on failure. */
+int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept,
+                     struct err *err);
 /* The answer as text, to free(). */
 int client_text(const char *name, const char *path, char **text, struct err *err);
 

@@ -33,6 +33,8 @@ static void control_started(void *opaque)
 static void control_serve(void *opaque)
 {
     struct control *c = opaque;
+
+    control_save_let_go(c);
     api_serve(&c->server);
 }
 
@@ -58,6 +60,8 @@ static void control_wake(void *opaque)
     vm_request(c->vm, VM_REQ_HOOK);
 }
 
+static void control_gone(void *opaque) { control_save_gone(opaque); }
+
 static size_t control_type(void *opaque, const uint8_t *data, size_t len)
 {
     struct control *c = opaque;
@@ -71,7 +75,7 @@ static void control_answer(void *opaque, const struct http_request *q, struct ap
 }
 
 const struct api_ops control_ops = {
-    .serve = control_answer, .wake = control_wake, .type = control_type, .error_key = "error"
+    .serve = control_answer, .wake = control_wake, .type = control_type, .gone = control_gone, .error_key = "error"
 };
 
 /* -- life -- */

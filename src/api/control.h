@@ -24,6 +24,8 @@ struct control_save {
     uint64_t stood_ns; /* how long the machine stood still for it */
     char why[600];
     char token[64]; /* whose it is: as the client said */
+    bool holds;     /* the machine stands for a client whose connection lasts */
+    bool let_go;    /* that has ended: the machine is to go on */
 };
 
 struct control {
@@ -53,11 +55,14 @@ extern const struct api_ops control_ops;
 /* Answer a request about a machine in the native API. False: it is none of its paths. */
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r);
 
-/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards. token (or NULL) tells
- * one client's saving from another's.
- * No lock held. 0, or -errno with a sentence. */
+/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards, until
+ * control_save_gone(). token (or NULL) tells one client's saving from another's. No lock held. 0, or -errno with a sentence. */
 int control_save_begin(struct control *c, int fd, const char *token, bool plain, bool hold, struct err *err);
 json_t *control_save_describe(struct control *c);
+/* The client that has the machine stand still is gone: it goes on soon. Device lock held. */
+void control_save_gone(struct control *c);
+/* The same, now. No lock held. */
+void control_save_let_go(struct control *c);
 
 /* describe.c: what the machine is and does, as objects; NULL: out of memory. Takes the device lock. */
 json_t *describe_machine(struct control *c);

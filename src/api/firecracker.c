@@ -405,7 +405,15 @@ static size_t fc_type(void *opaque, const uint8_t *data, size_t len)
     return f->vm ? serial_type(vm_console_port(f->vm), data, len) : len;
 }
 
-static const struct api_ops fc_ops = { .serve = fc_serve, .wake = fc_wake, .type = fc_type, .error_key = FC_KEY };
+static void fc_gone(void *opaque)
+{
+    struct firecracker *f = opaque;
+    control_save_gone(&f->control);
+}
+
+static const struct api_ops fc_ops = {
+    .serve = fc_serve, .wake = fc_wake, .type = fc_type, .gone = fc_gone, .error_key = FC_KEY
+};
 
 int fc_init(struct firecracker *f, const char *id, int listen_fd, struct err *err)
 {

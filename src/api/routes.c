@@ -198,6 +198,7 @@ static void route_save(struct route_call *k)
         api_reply_error(k->r, r == -EBUSY ? 409 : 400, ROUTE_KEY, "%s", err.text);
     else
         route_done(k);
+    k->r->tied = k->c->save.holds;
 }
 
 static void route_saved(struct route_call *k) { api_reply_json(k->r, 200, control_save_describe(k->c)); }

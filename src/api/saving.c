@@ -66,12 +66,29 @@ int control_save_begin(struct control *c, int fd, const char *token, bool plain,
     snprintf(c->save.token, sizeof(c->save.token), "%s", token ? token : "");
     vm_set_paused(vm, true);
     r = save_begin(&c->save.job, vm, "the file", &o, err);
-    if (!was_paused && (r < 0 || !hold))
+    c->save.holds = !was_paused && r == 0 && hold;
+    if (!was_paused && !c->save.holds)
         vm_set_paused(vm, false);
     c->save.stood_ns = was_paused ? 0 : saving_now() - start;
     if (r < 0)
         c->save.state = CONTROL_SAVE_NONE;
     return r;
+}
+
+void control_save_gone(struct control *c)
+{
+    c->save.let_go = true;
+    vm_request(c->vm, VM_REQ_HOOK);
+}
+
+void control_save_let_go(struct control *c)
+{
+    if (!c->save.let_go)
+        return;
+    c->save.let_go = false;
+    if (c->save.holds)
+        vm_set_paused(c->vm, false);
+    c->save.holds = false;
 }
 
 json_t *control_save_describe(struct control *c)

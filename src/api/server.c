@@ -113,6 +113,8 @@ void api_close(struct api_client *c)
         if (s->client[n] == c)
             s->client[n] = s->client[--s->clients];
     }
+    if (c->tied)
+        s->ops->gone(s->opaque);
     free(c);
     api_arm(s);
 }
@@ -184,6 +186,7 @@ static void api_answer(struct api_client *c, struct api_reply *r)
     c->out_len = len + r->len;
     c->pos = r->from;
     c->read_only = r->read_only;
+    c->tied |= r->tied;
     c->phase = API_WRITING;
     if (c->out) {
         memcpy(c->out, head, len);
@@ -334,7 +337,7 @@ static struct api_client *api_idlest(const struct api_server *s)
     for (unsigned n = 0; n < s->clients; n++) {
         struct api_client *c = s->client[n];
 
-        if (c->phase == API_READING && (!best || c->seen < best->seen))
+        if (c->phase == API_READING && !c->tied && (!best || c->seen < best->seen))
             best = c;
     }
     return best;

@@ -37,6 +37,7 @@ struct api_reply {
     bool read_only; /* 101: what the client sends is thrown away */
     uint64_t from;  /* 101: position in the ring */
     int passed;     /* a descriptor that came with the request (SCM_RIGHTS), or -1: whoever takes it over puts -1 here */
+    bool tied;      /* gone() is called when this connection ends */
 };
 
 /* The answer is this object; takes it over (NULL: out of memory). */
@@ -56,6 +57,7 @@ struct api_ops {
     void (*wake)(void *opaque); /* api_serve() is wanted soon */
     /* From a viewer for the guest: returns how much was taken. The rest is offered after api_typed(). May be NULL. */
     size_t (*type)(void *opaque, const uint8_t *data, size_t len);
+    void (*gone)(void *opaque); /* a connection that an answer tied has ended. May be NULL if none does */
     const char *error_key; /* what an object with an error calls it */
 };
 

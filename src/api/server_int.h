@@ -26,6 +26,7 @@ struct api_client {
     bool last;         /* WRITING: close afterwards */
     bool view;         /* WRITING: become a viewer afterwards */
     bool read_only;
+    bool tied;         /* gone() is due when it ends */
     uint64_t deadline; /* host ms; 0: none */
     uint64_t seen;     /* host ms of the last byte */
     int passed;        /* a descriptor that came with the request, or -1 */

@@ -1,16 +1,20 @@
 /* vitro fork: running copies of a running machine. Thread: the main thread, which becomes the machines' parent.
  *
  * The machine is saved once, as it is; each copy maps that file copy on write, so that they share in the host's page cache what none of them
- * has changed. The file loses its name when the last copy is there, and its space when the last one has ended. Each copy is a machine like
+ * has changed. The file never has a name: whoever ends us, its space is free when the last copy has ended. Each copy is a machine like
  * others: a process of its own, inside its own sandbox, found by its own control socket. */
 #include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "api/client.h"
 #include "base/err.h"
+#include "block/image.h"
 #include "cli/cli.h"
 #include "cli/define.h"
 #include "cli/launch.h"
@@ -99,40 +103,99 @@ static int fork_one(const struct fork_args *f, const char *path, unsigned n)
     return status;
 }
 
-/* Where the file is for as long as it has a name. */
-static int fork_path(char *path, size_t size, const char *name, struct err *err)
+/* --disk among the copies' own options: they have other disks than the machine. */
+static bool fork_has_disks(const struct fork_args *f)
 {
-    int r = define_path(path, size, "forks", name, err);
-    size_t len = strlen(path);
+    for (int i = 0; i < f->rest; i++) {
+        if (!strcmp(f->word[i], "--disk") || !strncmp(f->word[i], "--disk=", 7))
+            return true;
+    }
+    return false;
+}
 
+static int fork_check_disks(const struct machine_config *c, struct err *err)
+{
+    for (unsigned n = 0; n < c->disks; n++) {
+        if (!c->disk[n].ro && !c->disk[n].ephemeral)
+            return err_set(err, EBUSY,
+                           "disk '%s' is written by the machine and cannot be in its copies as well: give them others ('-- --disk ...'), "
+                           "or run the machine with 'ro' or 'ephemeral'",
+                           c->disk[n].path);
+    }
+    return 0;
+}
+
+/* What no copy could be made with is said before anything is done. */
+static int fork_check(const struct fork_args *f, struct err *err)
+{
+    struct machine_config c;
+    json_t *machine = NULL;
+    int r = fork_has_disks(f) ? 0 : client_call(f->name, "GET", "/v1/machine", NULL, &machine, err);
+
+    if (r < 0 || !machine)
+        return r;
+    r = config_init(&c) < 0 ? err_set(err, ENOMEM, "out of memory")
+                            : config_apply_json(&c, json_object_get(machine, "config"), err);
+    if (r == 0)
+        r = fork_check_disks(&c, err);
+    config_fini(&c);
+    json_decref(machine);
+    return r;
+}
+
+/* The saved machine, in a file without a name; open for reading only, as no copy may write to what others run from. */
+static int fork_save(const struct fork_args *f, uint64_t *stood_ns, struct err *err)
+{
+    char path[4096] = "";
+    struct image_draft draft;
+    int fd, r = define_path(path, sizeof(path), "forks", f->name, err);
+
+    if (r == 0)
+        r = verb_save(f->name, path, &draft, stood_ns, err);
     if (r < 0)
         return r;
-    if (strchr(path, ',') || len + 32 > size)
-        return err_set(err, EINVAL, "the data folder's path has a comma, or is too long: set XDG_DATA_HOME");
-    snprintf(path + len, size - len, ".%d", (int)getpid());
-    return 0;
+    fd = open(draft.open, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        err_set(err, errno, "the saved machine cannot be opened: %s", strerror(errno));
+    image_draft_abort(&draft);
+    return fd;
+}
+
+/* What there is now; also when not all could be made. */
+static void fork_tell(const struct fork_args *f, unsigned made, uint64_t stood_ns, const double at[3])
+{
+    if (f->json)
+        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
+               f->name, made, f->count, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
+    else if (made < f->count && made)
+        fprintf(stderr, "vitro: %u of %u copies were made, and run: %s-1 to %s-%u\n", made, f->count, f->prefix, f->prefix, made);
+    else if (made < f->count)
+        fprintf(stderr, "vitro: none of %u copies was made\n", f->count);
 }
 
 int cmd_fork(int argc, char **argv)
 {
     struct fork_args f = { .name = NULL };
     struct err err = { "" };
-    char path[4096] = "";
+    char path[32];
     uint64_t stood_ns = 0;
-    double start = fork_now(), saved;
-    unsigned n = 0;
-    int status = CLI_OK;
+    double at[3] = { fork_now(), 0, 0 }; /* begun, saved, ended */
+    unsigned made = 0;
+    int fd, status = CLI_OK;
 
     if (fork_parse(&f, argc, argv))
         return CLI_ERROR;
-    if (fork_path(path, sizeof(path), f.name, &err) < 0 || verb_save(f.name, path, &stood_ns, &err) < 0)
+    fd = fork_check(&f, &err) < 0 ? -1 : fork_save(&f, &stood_ns, &err);
+    if (fd < 0)
         return cli_fail(f.json, &err);
-    saved = fork_now();
-    while (n < f.count && status == CLI_OK)
-        status = fork_one(&f, path, ++n);
-    unlink(path);
-    if (f.json && status == CLI_OK)
-        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n", f.name, n,
-               (double)stood_ns / 1e6, (saved - start) * 1e3, (fork_now() - saved) * 1e3 / n);
+    at[1] = fork_now();
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    while (made < f.count && status == CLI_OK) {
+        status = fork_one(&f, path, made + 1);
+        made += status == CLI_OK;
+    }
+    at[2] = fork_now();
+    close(fd);
+    fork_tell(&f, made, stood_ns, at);
     return status;
 }

@@ -116,7 +116,7 @@ static int migrate_watch(const struct site_info *i, bool json, struct migrate_se
 static int migrate_start(const char *name, int fd, unsigned downtime, unsigned stall, struct err *err)
 {
     json_t *body = json_pack("{s:i, s:i}", "downtime_ms", (int)downtime, "stall_s", (int)stall);
-    int r = body ? client_call_with(name, "POST", "/v1/migrate", body, fd, err) : err_set(err, ENOMEM, "out of memory");
+    int r = body ? client_call_with(name, "POST", "/v1/migrate", body, fd, NULL, err) : err_set(err, ENOMEM, "out of memory");
 
     json_decref(body);
     return r;

@@ -35,10 +35,11 @@ struct save_args {
     char token[40]; /* tells this saving from one that another client asks for */
 };
 
-static int save_ask(const struct save_args *a, int fd, struct err *err)
+/* held: --stop: the machine stands for as long as this connection is there. */
+static int save_ask(const struct save_args *a, int fd, int *held, struct err *err)
 {
     json_t *body = json_pack("{s:s, s:b, s:b}", "token", a->token, "plain", a->plain, "hold", a->stop);
-    int r = body ? client_call_with(a->name, "POST", "/v1/save", body, fd, err) : err_set(err, ENOMEM, "out of memory");
+    int r = body ? client_call_with(a->name, "POST", "/v1/save", body, fd, a->stop ? held : NULL, err) : err_set(err, ENOMEM, "out of memory");
 
     json_decref(body);
     return r;
@@ -86,18 +87,9 @@ static int save_wait(const struct save_args *a, uint64_t *stood_ns, struct err *
     }
 }
 
-/* The machine has been told to stand still: end it, or let it go on as if nothing had been. */
-static int save_end(const struct save_args *a, int r, struct err *err)
+/* A draft with the whole machine in it, or none. */
+static int save_draft(struct save_args *a, struct image_draft *draft, int *held, uint64_t *stood_ns, struct err *err)
 {
-    if (r == 0)
-        return verb_kill(a->name, err);
-    client_call(a->name, "POST", "/v1/resume", NULL, NULL, NULL);
-    return r;
-}
-
-static int save_one(struct save_args *a, uint64_t *stood_ns, struct err *err)
-{
-    struct image_draft draft;
     struct site_info i;
     struct timespec now;
     int r = verb_running(a->name, &i, err);
@@ -107,27 +99,37 @@ static int save_one(struct save_args *a, uint64_t *stood_ns, struct err *err)
     if (r == 0)
         r = save_idle(a, err);
     if (r == 0)
-        r = image_draft_begin(&draft, a->path, true, err);
+        r = image_draft_begin(draft, a->path, true, err);
     if (r < 0)
         return r;
-    r = save_ask(a, draft.fd, err);
-    if (r < 0) {
-        image_draft_abort(&draft);
-        return r;
-    }
-    r = save_wait(a, stood_ns, err);
+    r = save_ask(a, draft->fd, held, err);
     if (r == 0)
-        r = image_draft_commit(&draft, err);
-    else
-        image_draft_abort(&draft);
-    return a->stop ? save_end(a, r, err) : r;
+        r = save_wait(a, stood_ns, err);
+    if (r < 0)
+        image_draft_abort(draft);
+    return r;
 }
 
-int verb_save(const char *name, const char *path, uint64_t *stood_ns, struct err *err)
+/* With --stop the machine stands from when it was saved until it is ended; if we are killed, or fail, before that, it goes on. */
+static int save_one(struct save_args *a, uint64_t *stood_ns, struct err *err)
+{
+    struct image_draft draft;
+    int held = -1, r = save_draft(a, &draft, &held, stood_ns, err);
+
+    if (r == 0)
+        r = image_draft_commit(&draft, err);
+    if (r == 0 && a->stop)
+        r = verb_kill(a->name, err);
+    if (held >= 0)
+        close(held);
+    return r;
+}
+
+int verb_save(const char *name, const char *path, struct image_draft *draft, uint64_t *stood_ns, struct err *err)
 {
     struct save_args a = { .name = name, .path = path, .plain = true };
 
-    return save_one(&a, stood_ns, err);
+    return save_draft(&a, draft, NULL, stood_ns, err);
 }
 
 int cmd_save(int argc, char **argv)

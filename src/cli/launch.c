@@ -171,9 +171,10 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
     int status, sig, signals = launch_take_signals(o->save.path);
     struct vm *vm = NULL;
 
-    if (sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || launch_create(o, &vm, ops, err) < 0 ||
+    if (run_save_prepare(&o->save, err) < 0 || sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || launch_create(o, &vm, ops, err) < 0 ||
         (c->site.lock >= 0 && control_start(c, vm, err) < 0) || launch_take_over(o, vm, err) < 0) {
         launch_refuse(o, err);
+        run_save_finish(&o->save);
         c->site.info.keep = false; /* it never was: there is nothing to look at */
         control_fini(c, CLI_ERROR, "could not start");
         vm_destroy(vm);

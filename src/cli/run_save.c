@@ -136,8 +136,11 @@ int run_save_option(struct run_save *s, const char *value, struct err *err)
 static void run_save_told(struct save_job *job, int result, const char *why)
 {
     struct run_save *s = job->opaque;
+    struct err err = { "" };
 
     s->busy = false;
+    if (result == 0 && (result = save_helper_commit(&s->helper, &err)) < 0)
+        why = err.text;
     if (result < 0)
         log_msg(LOG_ERROR, "the machine was not saved: %s", why);
     else
@@ -147,7 +150,7 @@ static void run_save_told(struct save_job *job, int result, const char *why)
 static void run_save_now(struct vm_call *call, struct vm *vm)
 {
     struct run_save *s = container_of(call, struct run_save, call);
-    struct save_options o = { .plain = s->plain, .replace = true };
+    struct save_options o = { .plain = s->plain, .given = true };
     bool was_paused = vm->life.paused;
     struct err err = { "" };
     int r;
@@ -155,7 +158,9 @@ static void run_save_now(struct vm_call *call, struct vm *vm)
     s->job.done = run_save_told;
     s->job.opaque = s;
     vm_pause(vm);
-    r = s->stop ? save_machine(vm, s->path, &o, &err) : save_begin(&s->job, vm, s->path, &o, &err);
+    r = o.fd = save_helper_begin(&s->helper, &err);
+    if (r >= 0)
+        r = s->stop ? save_machine(vm, s->path, &o, &err) : save_begin(&s->job, vm, s->path, &o, &err);
     if (r < 0 || s->stop)
         run_save_told(&s->job, r, err.text);
     if (r == 0 && s->stop)
@@ -178,6 +183,12 @@ static void run_save_wanted(struct vm *vm, void *opaque)
     vm_call(vm, &s->call);
 }
 
+int run_save_prepare(struct run_save *s, struct err *err)
+{
+    s->helper.fd = -1;
+    return s->path ? save_helper_start(&s->helper, s->path, err) : 0;
+}
+
 void run_save_attach(struct run_save *s, struct vm *vm)
 {
     if (!s->path)
@@ -186,4 +197,8 @@ void run_save_attach(struct run_save *s, struct vm *vm)
     vm->save_opaque = s;
 }
 
-void run_save_finish(struct run_save *s) { save_finish(&s->job, false); }
+void run_save_finish(struct run_save *s)
+{
+    save_finish(&s->job, false);
+    save_helper_stop(&s->helper);
+}

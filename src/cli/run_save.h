@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "cli/save_helper.h"
 #include "machine/vm.h"
 #include "save/save.h"
 
@@ -32,11 +33,14 @@ struct run_save {
     bool busy;
     struct vm_call call;
     struct save_job job;
+    struct save_helper helper;
 };
 
 int run_save_option(struct run_save *s, const char *value, struct err *err);
+/* Before the machine is made and the sandbox is entered. run_save_finish() is due also on failure. 0, or -errno with a sentence. */
+int run_save_prepare(struct run_save *s, struct err *err);
 void run_save_attach(struct run_save *s, struct vm *vm);
-/* The machine has ended: wait for what is being written. */
+/* The machine has ended, or never was: wait for what is being written. */
 void run_save_finish(struct run_save *s);
 
 #endif

@@ -8,6 +8,7 @@
 #include "api/site.h"
 
 struct err;
+struct image_draft;
 
 #define VERB_NAMES 64
 
@@ -32,8 +33,9 @@ int verb_running(const char *name, struct site_info *i, struct err *err);
 /* A whole number of seconds, 0 to 86400: 0, or -EINVAL with a sentence. */
 int verb_seconds(const char *text, unsigned *seconds, struct err *err);
 
-/* cmd_save.c: write a running machine into a file from which others are made at once; it goes on. 0 or -errno with a sentence. */
-int verb_save(const char *name, const char *path, uint64_t *stood_ns, struct err *err);
+/* cmd_save.c: write a running machine into a new file from which others are made at once; it goes on. 0: the file is whole, and a draft that
+ * image_draft_commit() would put at path; or -errno with a sentence. */
+int verb_save(const char *name, const char *path, struct image_draft *draft, uint64_t *stood_ns, struct err *err);
 
 /* cmd_control.c: stop by the power button and, when the grace time has passed, by force. 0 or -errno with a sentence. */
 int verb_kill(const char *name, struct err *err);
