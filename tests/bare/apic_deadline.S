@@ -44,7 +44,6 @@ TEST64 apic_deadline
     EXPECT "the MSR reads back", %rax, %r12
     mov $V, %edi
     mov $1, %esi
-    mov $2000, %edx
     call rt_wait
     EXPECT "it fires", %rax, $1
     mov irq_tsc, %rax
@@ -59,7 +58,6 @@ TEST64 apic_deadline
     DEADLINE
     mov $V, %edi
     mov $2, %esi
-    mov $500, %edx
     call rt_wait
     EXPECT "a past deadline fires at once", %rax, $2
     TSC

@@ -45,7 +45,6 @@ TEST64 apic_timer
     EXPECT "the initial count reads back", %rax, %r12
     mov $V, %edi
     mov $1, %esi
-    mov $500, %edx
     call rt_wait
     EXPECT "one-shot fires", %rax, $1
     sti
@@ -60,7 +59,6 @@ TEST64 apic_timer
     mov %r12d, LAPIC + 0x380
     mov $V, %edi
     mov $6, %esi
-    mov $2000, %edx
     call rt_wait
     EXPECT "periodic: five more", %rax, $6
     mov LAPIC + 0x390, %eax

@@ -24,7 +24,6 @@ TEST64 fpu_irq13
     fwait
     mov $0x2D, %edi
     mov $1, %esi
-    mov $1000, %edx
     call rt_wait
     DISARM
 1:  cli

@@ -41,7 +41,7 @@ send_nmi:
     movl $0x4400, LAPIC + 0x300
     ret
 wait_nmi:
-    mov $200, %ecx
+    mov $RT_PATIENCE, %ecx
 1:  cmp %esi, nmis
     jae 2f
     mov $1, %edi

@@ -48,7 +48,6 @@ TEST64 ioapic
     call rt_pit0
     mov $0x50, %edi
     mov $5, %esi
-    mov $2000, %edx
     call rt_wait
     EXPECT "edge: five PIT interrupts", %rax, $5
     mov $0, %edi
@@ -76,7 +75,6 @@ TEST64 ioapic
     REDIR 2, 0x850, 0x04000000
     mov $0x50, %edi
     mov $2, %esi
-    mov $1000, %edx
     call rt_wait
     EXPECT "logical destination", %rax, $2
     REDIR 2, 0x850, 0x08000000
@@ -100,7 +98,6 @@ TEST64 ioapic
     OUTB 0x71, $0x42
     mov $0x58, %edi
     mov $1, %esi
-    mov $2000, %edx
     call rt_wait
     sti
     mov $20, %edi
@@ -115,7 +112,6 @@ TEST64 ioapic
     movl $0, LAPIC + 0xB0
     mov $0x58, %edi
     mov $2, %esi
-    mov $2000, %edx
     call rt_wait
     EXPECT "EOI with the line up: again", rt_counts+4*0x58, $2
     /* line down, EOI: quiet */

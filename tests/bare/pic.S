@@ -176,7 +176,7 @@ irq0:
     OUTB 0x43, $0x30
     OUTB 0x40, $50
     OUTB 0x40, $0
-    mov $200, %ecx
+    mov $RT_PATIENCE, %ecx
 1:  OCW3 0x20, 0x0A         /* until the request is in the IRR */
     test $1, %al
     jnz 2f
@@ -192,7 +192,7 @@ rtc_irq:
     OUTB 0x71, $0x26
     OUTB 0x70, $0x0B
     OUTB 0x71, $0x42
-    mov $200, %ecx
+    mov $RT_PATIENCE, %ecx
 1:  OCW3 0xA0, 0x0A
     test $1, %al
     jnz 2f

@@ -46,7 +46,6 @@ TEST64 pit_irq
     movl $0, rt_counts + 4 * 0x20
     mov $0x20, %edi
     mov $1, %esi
-    mov $2000, %edx
     call rt_wait
     mov $50, %edi
     sti

@@ -61,23 +61,27 @@ TEST64 rtc
     RATE "64 Hz", 10, 13
     RATE "32 Hz", 11, 6
     EXPECT_BITS "register C in the handler: IRQF and PF", last_c, $0xC0, $0xC0
+    mov $20, %r13d          /* several tries: the flags go on being set */
+1:  RTC_GET 0x0C
     RTC_GET 0x0C
-    RTC_GET 0x0C
-    EXPECT_BITS "register C is clear after a read", %rax, $0xF0, $0
+    test $0xF0, %al
+    jz 2f
+    dec %r13d
+    jnz 1b
+2:  EXPECT_BITS "register C is clear after a read", %rax, $0xF0, $0
     /* update-ended, once a second */
     RTC_SET 0x0B, 0x12
     movl $0, rt_counts + 4 * 0x28
     mov $0x28, %edi
     mov $1, %esi
-    mov $2500, %edx
     call rt_wait
     EXPECT "update-ended interrupt", %rax, $1
     EXPECT_BITS "register C: UF", last_c, $0x90, $0x90
     RTC_GET 0x00
     mov %eax, %ebx
-    mov $2, %esi
+    movl $0, rt_counts + 4 * 0x28
+    mov $1, %esi
     mov $0x28, %edi
-    mov $2500, %edx
     call rt_wait
     RTC_GET 0x00
     cmp %eax, %ebx
@@ -98,10 +102,9 @@ TEST64 rtc
     RTC_SET 0x0B, 0x22
     mov $0x28, %edi
     mov $1, %esi
-    mov $2500, %edx
     call rt_wait
+    EXPECT "alarm", %rax, $1
     RTC_SET 0x0B, 0x02
-    EXPECT "alarm", rt_counts+4*0x28, $1
     EXPECT_BITS "register C: AF", last_c, $0xA0, $0xA0
     /* BCD and binary */
     RTC_SET 0x0B, 0x82      /* SET: no updates */

@@ -15,7 +15,6 @@ TEST64 smp_cpuid
     EXPECT "the second processor is up", %rax, $1
     mov $done, %edi
     mov $1, %esi
-    mov $2000, %edx
     call rt_ap_wait
     EXPECT "it has looked", %rax, $1
     .irp p, 0, 1

@@ -132,7 +132,6 @@ both:
     jnz 1b
     mov $finished, %edi
     mov $1, %esi
-    mov $20000, %edx
     jmp rt_ap_wait
 ap:
     mov $1, %ebp

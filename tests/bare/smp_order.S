@@ -10,22 +10,20 @@
  */
 #include "rt.h"
 
-#define N 20000
-#define XV rt_buf
-#define YV (rt_buf+256)
+#define ROUNDS 200
+#define BATCH 100           /* instances of the test a round: meeting is what takes long on a busy host */
+#define SIZE 256            /* of an instance, with each variable in a cache line of its own: */
+#define X 0
+#define Y 64
+#define R0 128              /* what processor 0 saw */
+#define R1 192
 
-/* Each round: both wait at the barrier, run their side, wait; processor 0 looks at R0 and R1. */
+/* EBP: instance, in all of a test's three functions. The sides give in EAX what they saw; the check adds to R15. */
 .macro LITMUS name, side0, side1, check
+    mov $\side0, %r12d
     movl $\side1, work
-    mov $N, %r14d
-    xor %r15d, %r15d        /* forbidden outcomes */
-1:  movl $0, XV
-    movl $0, YV
-    mov $\side0, %r13d
-    call round
-    call \check
-    dec %r14d
-    jnz 1b
+    mov $\check, %r13d
+    call litmus
     EXPECT "\name: forbidden outcomes", %r15, $0
 .endm
 
@@ -42,116 +40,145 @@ TEST64 smp_order
     DONE
 
 sb0_mfence:
-    movl $1, XV
+    movl $1, X(%rbp)
     mfence
-    mov YV, %eax
+    mov Y(%rbp), %eax
     ret
 sb1_mfence:
-    movl $1, YV
+    movl $1, Y(%rbp)
     mfence
-    mov XV, %eax
+    mov X(%rbp), %eax
     ret
 sb0_lock:
-    movl $1, XV
+    movl $1, X(%rbp)
     lock addl $0, (%rsp)
-    mov YV, %eax
+    mov Y(%rbp), %eax
     ret
 sb1_lock:
-    movl $1, YV
+    movl $1, Y(%rbp)
     lock addl $0, (%rsp)
-    mov XV, %eax
+    mov X(%rbp), %eax
     ret
 sb0_xchg:
     mov $1, %eax
-    xchg %eax, XV
-    mov YV, %eax
+    xchg %eax, X(%rbp)
+    mov Y(%rbp), %eax
     ret
 sb1_xchg:
     mov $1, %eax
-    xchg %eax, YV
-    mov XV, %eax
+    xchg %eax, Y(%rbp)
+    mov X(%rbp), %eax
     ret
 both_zero:
-    mov r0, %eax
-    or r1, %eax
+    mov R0(%rbp), %eax
+    or R1(%rbp), %eax
     setz %al
     movzbl %al, %eax
     add %eax, %r15d
     ret
 mp0:
-    movl $1, XV
-    movl $1, YV
+    movl $1, X(%rbp)
+    movl $1, Y(%rbp)
     ret
 mp1:
-    mov YV, %ecx
-    mov XV, %eax
+    mov Y(%rbp), %ecx
+    mov X(%rbp), %eax
     test %ecx, %ecx
     jnz 1f
     mov $1, %eax            /* the flag was not seen: nothing to say */
 1:  ret
 mp_bad:
-    mov r1, %eax
+    mov R1(%rbp), %eax
     xor $1, %eax
     add %eax, %r15d
     ret
 lb0:
-    mov XV, %eax
-    movl $1, YV
+    mov X(%rbp), %eax
+    movl $1, Y(%rbp)
     ret
 lb1:
-    mov YV, %eax
-    movl $1, XV
+    mov Y(%rbp), %eax
+    movl $1, X(%rbp)
     ret
 both_one:
-    mov r0, %eax
-    and r1, %eax
+    mov R0(%rbp), %eax
+    and R1(%rbp), %eax
     add %eax, %r15d
     ret
 own0:
-    movl $2, XV
-    mov XV, %eax            /* 2, or 3 from the other: never 0 */
+    movl $2, X(%rbp)
+    mov X(%rbp), %eax            /* 2, or 3 from the other: never 0 */
     ret
 own1:
-    movl $3, XV
-    mov XV, %eax
+    movl $3, X(%rbp)
+    mov X(%rbp), %eax
     ret
 own_bad:
-    cmpl $2, r0
+    cmpl $2, R0(%rbp)
     setb %al
     movzbl %al, %eax
     add %eax, %r15d
-    cmpl $2, r1
+    cmpl $2, R1(%rbp)
     setb %al
     movzbl %al, %eax
     add %eax, %r15d
     ret
 
-round:
-    lock incl epoch         /* lets the other go */
+/* EBX: called for each instance. */
+each:
+    mov $instances, %ebp
+1:  call *%rbx
+    add $SIZE, %ebp
+    cmp $instances + BATCH * SIZE, %ebp
+    jb 1b
+    ret
+run0:
+    call *%r12
+    mov %eax, R0(%rbp)
+    ret
+run1:
+    call *%r12
+    mov %eax, R1(%rbp)
+    ret
+
+/* R12: side of processor 0, R13: check. R15: forbidden outcomes. */
+litmus:
+    mov $ROUNDS, %r14d
+    xor %r15d, %r15d
+1:  mov $instances, %edi
+    mov $BATCH * SIZE / 8, %ecx
+    xor %eax, %eax
+    rep stosq
+    lock incl epoch             /* lets the other go */
+    mov %r14d, %ecx
+    and $63, %ecx
+2:  dec %ecx                    /* begins a little later each time: the two meet closely in some rounds */
+    jns 2b
+    mov $run0, %ebx
+    call each
     mov epoch, %ebx
-    call *%r13
-    mov %eax, r0
-1:  cmp %ebx, done
-    je 2f
-    pause
-    jmp 1b
-2:  ret
+3:  pause
+    cmp %ebx, done
+    jne 3b
+    mov %r13d, %ebx
+    call each
+    dec %r14d
+    jnz 1b
+    ret
 ap:
-    xor %ebx, %ebx
-1:  cmp epoch, %ebx
-    jne 2f
-    pause
-    jmp 1b
-2:  inc %ebx
-    mov work, %eax
-    call *%rax
-    mov %eax, r1
-    mov %ebx, done
+    xor %r14d, %r14d
+1:  pause
+    cmp epoch, %r14d
+    je 1b
+    inc %r14d
+    mov work, %r12d
+    mov $run1, %ebx
+    call each
+    mov %r14d, done
     jmp 1b
     .bss
     .align 64
 work: .skip 64
 epoch: .skip 64
 done: .skip 64
-r0: .skip 64
-r1: .skip 64
+instances: .skip BATCH * SIZE

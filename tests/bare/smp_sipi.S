@@ -60,7 +60,7 @@ TEST64 smp_sipi
     movl $0xC4500, LAPIC + 0x300
     mov $10, %edi
     call rt_delay_ms
-    mov $100, %r13d             /* soon: the host may be busy */
+    mov $(RT_PATIENCE / 20), %r13d  /* soon: the host may be busy */
 1:  mov rec + 44, %eax
     mov %rax, %r12
     mov $10, %edi
@@ -86,7 +86,6 @@ TEST64 smp_sipi
     EXPECT "in 64-bit mode", %rax, $1
     mov $done, %edi
     mov $1, %esi
-    mov $2000, %edx
     call rt_ap_wait
     EXPECT "it ran", %rax, $1
     mov ap_id, %eax
@@ -113,7 +112,6 @@ start:
     mov %ecx, LAPIC + 0x300
     mov $rec, %edi
     mov $1, %esi
-    mov $2000, %edx
     jmp rt_ap_wait
 
 ap64:

@@ -13,12 +13,17 @@
 
 TEST64 smp_tlb
     HOOK 0x40, on_flush
+    HOOK 0x41, on_answer
     movl $TPA + 7, rt_pt
     movl $0, TPA
     movl $1, TPA + 0x1000
     mov $ap, %edi
     call rt_ap_start
     EXPECT "the second processor is up", %rax, $1
+    mov $ready, %edi            /* an APIC that is still disabled drops IPIs */
+    mov $1, %esi
+    call rt_ap_wait
+    EXPECT "its APIC is enabled", %rax, $1
     xor %r15d, %r15d
     mov $N, %r14d
 1:  mov %r14d, %eax
@@ -32,7 +37,9 @@ TEST64 smp_tlb
     movl $0x4040, LAPIC + 0x300
 2:  cmpl $0, flushed
     jne 3f
-    pause
+    sti                         /* sleeps until the answer: on a busy host the other runs at once */
+    hlt
+    cli
     jmp 2b
 3:  mov %r14d, %eax
     and $1, %eax
@@ -63,7 +70,6 @@ TEST64 smp_tlb
     jb 6b
     mov $wrote, %edi
     mov $1, %esi
-    mov $5000, %edx
     call rt_ap_wait
     xor %ecx, %ecx
     xor %edx, %edx
@@ -85,10 +91,16 @@ on_flush:
     lock incl flushes
     movl $0, LAPIC + 0xB0
     movl $1, flushed
+    movl $0, LAPIC + 0x310
+    movl $0x4041, LAPIC + 0x300
+    ret
+on_answer:
+    movl $0, LAPIC + 0xB0
     ret
 ap:
     movl $0x1FF, LAPIC + 0xF0
     movl $0, LAPIC + 0x80
+    movl $1, ready
     sti
 1:  mov TVA, %eax           /* keeps the translation hot */
     cmpl $0, go
@@ -109,5 +121,6 @@ ap:
 flushed: .skip 8
 flushed_saw: .skip 8
 flushes: .skip 8
+ready: .skip 8
 go: .skip 8
 wrote: .skip 8

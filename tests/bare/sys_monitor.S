@@ -56,7 +56,6 @@ have:
     cli
     mov $0x40, %edi
     mov $1, %esi
-    mov $1000, %edx
     call rt_wait                /* MWAIT may end early, the interrupt still comes */
     EXPECT "the interrupt came", %rax, $1
     /* a store by the other processor */

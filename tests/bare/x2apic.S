@@ -93,7 +93,6 @@ TEST64 x2apic
     WRMSR_ X(0x380), $1000000
     mov $V, %edi
     mov $4, %esi
-    mov $500, %edx
     call rt_wait
     EXPECT "the timer", %rax, $4
     /* off, then xAPIC again */

@@ -110,10 +110,11 @@ rt_delay_ms:
     popfq
     ret
 
-/* EDI: vector, ESI: count, EDX: most milliseconds, interrupts on meanwhile. EAX: the count, ESI at most. */
+/* EDI: vector, ESI: count, interrupts on meanwhile. EAX: the count, ESI at most. Gives up after RT_PATIENCE. */
 rt_wait:
     push %rdx
     pushfq
+    mov $RT_PATIENCE, %edx
     sti
 1:  mov rt_counts(,%rdi,4), %eax
     cmp %esi, %eax
@@ -168,14 +169,11 @@ rt_ap_start:
     cmpl $0, rt_ap_alive
     jne 1f
     movl $0xC4600 + 0x8000 / 4096, LAPIC + 0x300
-1:  mov $2000, %ecx
-2:  cmpl $0, rt_ap_alive
-    jne 3f
-    mov $1, %edi
-    call rt_delay_ms
-    dec %ecx
-    jnz 2b
-3:  mov rt_ap_alive, %eax
+1:  mov $rt_ap_alive, %edi
+    push %rsi
+    mov $1, %esi
+    call rt_ap_wait
+    pop %rsi
     pop %rdx
     pop %rcx
     pop %rdi
@@ -185,9 +183,10 @@ rt_ap_hello:
     mov rt_ap_entry2, %eax
     jmp *%rax
 
-/* EDI: address of a 32-bit flag, ESI: value to wait for, EDX: most milliseconds. EAX: its value. */
+/* EDI: address of a 32-bit flag, ESI: value to wait for. EAX: its value. Gives up after RT_PATIENCE. */
 rt_ap_wait:
     push %rdx
+    mov $RT_PATIENCE, %edx
 1:  mov (%rdi), %eax
     cmp %esi, %eax
     je 2f

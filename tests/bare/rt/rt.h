@@ -139,6 +139,7 @@
  */
 #define TVA 0x40000000
 #define TPA 0x02000000
+#define RT_PATIENCE 60000   /* milliseconds after which a wait gives up; the host may be very busy */
 #define IOAPIC 0x7EC00000
 #define HPET 0x7ED00000
 #define LAPIC 0x7EE00000
