@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/firecracker.h"
+#include "api/fc_call.h"
 #include "base/err.h"
 
 static const char *fc_text(const json_t *o, const char *key) { return json_string_value(json_object_get(o, key)); }
@@ -29,14 +29,14 @@ static int fc_number(struct machine_config *c, const char *key, const json_t *v,
 /* As Firecracker does, the root device is named on the kernel's command line. */
 static int fc_boot(struct firecracker *f, struct err *err)
 {
-    const char *args = fc_text(f->boot, "boot_args"), *initrd = fc_text(f->boot, "initrd_path");
+    const json_t *boot = fc_said(f, "boot-source"), *d;
+    const char *args = fc_text(boot, "boot_args"), *initrd = fc_text(boot, "initrd_path");
     char line[8192];
-    const json_t *d;
     size_t i;
-    int r = config_set(&f->cfg, "kernel", fc_text(f->boot, "kernel_image_path"), err);
+    int r = config_set(&f->cfg, "kernel", fc_text(boot, "kernel_image_path"), err);
 
     snprintf(line, sizeof(line), "%s", args ? args : "reboot=k panic=1 pci=off 8250.nr_uarts=0");
-    json_array_foreach(f->drives, i, d)
+    json_array_foreach(fc_said(f, "drives"), i, d)
     {
         if (json_is_true(json_object_get(d, "is_root_device")))
             snprintf(line + strlen(line), sizeof(line) - strlen(line), " root=/dev/vda %s",
@@ -68,7 +68,7 @@ static int fc_drives(struct firecracker *f, bool root, struct err *err)
     size_t i;
     int r = 0;
 
-    json_array_foreach(f->drives, i, d)
+    json_array_foreach(fc_said(f, "drives"), i, d)
     {
         if (r == 0 && json_is_true(json_object_get(d, "is_root_device")) == root)
             r = fc_drive(f, d, err);
@@ -95,31 +95,45 @@ static int fc_net(struct firecracker *f, const json_t *n, struct err *err)
     return config_set(&f->cfg, "net", text, err);
 }
 
+static int fc_vsock_device(struct firecracker *f, const json_t *v, struct err *err)
+{
+    const char *path = fc_text(v, "uds_path");
+    char text[PATH_MAX + 64];
+    int r = fc_path(path, "uds_path", err);
+
+    if (r < 0)
+        return r;
+    snprintf(text, sizeof(text), "cid=%lld,path=%s", (long long)json_integer_value(json_object_get(v, "guest_cid")), path);
+    return config_set(&f->cfg, "vsock", text, err);
+}
+
 int fc_configure(struct firecracker *f, struct err *err)
 {
-    const json_t *n;
+    const json_t *machine = fc_said(f, "machine-config"), *vsock = fc_said(f, "vsock"), *n;
     size_t i;
     int r;
 
-    if (!f->boot)
+    if (!fc_said(f, "boot-source"))
         return err_set(err, EINVAL, "there is no boot source: PUT /boot-source first");
     config_fini(&f->cfg);
     if (config_init(&f->cfg) < 0)
         return err_set(err, ENOMEM, "out of memory");
-    r = fc_number(&f->cfg, "cpus", json_object_get(f->machine, "vcpu_count"), "", err);
+    r = fc_number(&f->cfg, "cpus", json_object_get(machine, "vcpu_count"), "", err);
     if (r == 0)
-        r = fc_number(&f->cfg, "memory", json_object_get(f->machine, "mem_size_mib"), "M", err);
+        r = fc_number(&f->cfg, "memory", json_object_get(machine, "mem_size_mib"), "M", err);
     if (r == 0)
         r = fc_boot(f, err);
     if (r == 0)
         r = fc_drives(f, true, err);
     if (r == 0)
         r = fc_drives(f, false, err);
-    json_array_foreach(f->nets, i, n)
+    json_array_foreach(fc_said(f, "network-interfaces"), i, n)
     {
         if (r == 0)
             r = fc_net(f, n, err);
     }
+    if (r == 0 && vsock)
+        r = fc_vsock_device(f, vsock, err);
     /* Its reboot ends the process. */
     if (r == 0)
         r = config_set(&f->cfg, "no-reboot", NULL, err);

@@ -9,41 +9,41 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/fc_call.h"
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "engine/engine.h"
 #include "machine/host.h"
 #include "machine/sandbox.h"
 #include "machine/vm.h"
 
-#define FC_KEY "fault_message"
+void fc_done(struct fc_call *k) { k->r->status = 204; }
 
-/* A request, as its handler gets it. */
-struct fc_call {
-    struct firecracker *f;
-    const char *method;
-    const char *id; /* behind the path: drives/ID */
-    json_t *body;   /* an object; NULL for GET */
-    struct api_reply *r;
-};
+void fc_fault(struct fc_call *k, const char *text) { api_reply_error(k->r, 400, FC_KEY, "%s", text); }
 
-static void fc_done(struct fc_call *k) { k->r->status = 204; }
-
-static void fc_fault(struct fc_call *k, const char *text) { api_reply_error(k->r, 400, FC_KEY, "%s", text); }
-
-/* Only before the start; says so if it is too late. */
-static bool fc_early(struct fc_call *k)
+bool fc_early(struct fc_call *k)
 {
     if (k->f->vm)
         fc_fault(k, "the requested operation is not supported after starting the microVM");
     return !k->f->vm;
 }
 
-static bool fc_late(struct fc_call *k)
+bool fc_late(struct fc_call *k)
 {
     if (!k->f->vm)
         fc_fault(k, "the requested operation is not supported before starting the microVM");
     return k->f->vm != NULL;
+}
+
+json_t *fc_said(const struct firecracker *f, const char *key) { return json_object_get(f->said, key); }
+
+void fc_keep(struct fc_call *k, const char *key)
+{
+    if (json_object_set(k->f->said, key, k->body) < 0)
+        fc_fault(k, "out of memory");
+    else
+        fc_done(k);
 }
 
 /* -- looking -- */
@@ -62,13 +62,7 @@ static void fc_version(struct fc_call *k)
     api_reply_json(k->r, 200, json_pack("{s:s}", "firecracker_version", FC_VERSION));
 }
 
-static void fc_vm_config(struct fc_call *k)
-{
-    const struct firecracker *f = k->f;
-
-    api_reply_json(k->r, 200, json_pack("{s:O, s:O?, s:O, s:O, s:O?}", "machine-config", f->machine, "boot-source", f->boot,
-                                        "drives", f->drives, "network-interfaces", f->nets, "balloon", f->balloon));
-}
+static void fc_vm_config(struct fc_call *k) { api_reply_json(k->r, 200, json_incref(k->f->said)); }
 
 /* -- configuring -- */
 
@@ -77,8 +71,7 @@ static void fc_machine_config(struct fc_call *k)
     const json_t *cpus = json_object_get(k->body, "vcpu_count"), *mib = json_object_get(k->body, "mem_size_mib");
 
     if (!strcmp(k->method, "GET")) {
-        json_incref(k->f->machine);
-        api_reply_json(k->r, 200, k->f->machine);
+        api_reply_json(k->r, 200, json_incref(fc_said(k->f, "machine-config")));
         return;
     }
     if (!fc_early(k))
@@ -91,17 +84,10 @@ static void fc_machine_config(struct fc_call *k)
         fc_fault(k, "vcpu_count is not between 1 and 64");
     else if (mib && (json_integer_value(mib) < 2 || json_integer_value(mib) > (json_int_t)(CONFIG_MEMORY_MAX >> 20)))
         fc_fault(k, "mem_size_mib is not between 2 and 1048576");
-    else if (json_object_update(k->f->machine, k->body) < 0)
+    else if (json_object_update(fc_said(k->f, "machine-config"), k->body) < 0)
         fc_fault(k, "out of memory");
     else
         fc_done(k);
-}
-
-static void fc_keep(struct fc_call *k, json_t **place)
-{
-    json_decref(*place);
-    *place = json_incref(k->body);
-    fc_done(k);
 }
 
 static void fc_boot_source(struct fc_call *k)
@@ -115,7 +101,7 @@ static void fc_boot_source(struct fc_call *k)
     else if (access(path, R_OK) < 0)
         api_reply_error(k->r, 400, FC_KEY, "the kernel file cannot be opened: %s: %s", path, strerror(errno));
     else
-        fc_keep(k, &k->f->boot);
+        fc_keep(k, "boot-source");
 }
 
 /* Put an object with its id into a list, in the place of an older one. */
@@ -143,27 +129,40 @@ static void fc_put(struct fc_call *k, json_t *list, const char *key, size_t most
         fc_done(k);
 }
 
+/* A bucket of no size, or that is never filled, limits nothing, nor does one that is not there. */
+static bool fc_limits(const struct fc_call *k, const char *key)
+{
+    json_t *limiter = json_object_get(k->body, key), *bucket;
+    const char *name;
+
+    json_object_foreach(limiter, name, bucket)
+    {
+        if (json_integer_value(json_object_get(bucket, "size")) && json_integer_value(json_object_get(bucket, "refill_time")))
+            return true;
+    }
+    return false;
+}
+
 static void fc_drive_put(struct fc_call *k)
 {
     if (!fc_early(k))
         return;
-    if (json_is_object(json_object_get(k->body, "rate_limiter")))
-        fc_fault(k, "rate_limiter is not supported yet");
+    if (fc_limits(k, "rate_limiter"))
+        fc_fault(k, "rate_limiter is not supported");
     else if (!json_is_string(json_object_get(k->body, "path_on_host")))
         fc_fault(k, "a drive needs path_on_host");
     else
-        fc_put(k, k->f->drives, "drive_id", FC_DRIVES);
+        fc_put(k, fc_said(k->f, "drives"), "drive_id", FC_DRIVES);
 }
 
 static void fc_net_put(struct fc_call *k)
 {
     if (!fc_early(k))
         return;
-    if (json_is_object(json_object_get(k->body, "rx_rate_limiter")) ||
-        json_is_object(json_object_get(k->body, "tx_rate_limiter")))
-        fc_fault(k, "rate limiters are not supported yet");
+    if (fc_limits(k, "rx_rate_limiter") || fc_limits(k, "tx_rate_limiter"))
+        fc_fault(k, "rate limiters are not supported");
     else
-        fc_put(k, k->f->nets, "iface_id", FC_NETS);
+        fc_put(k, fc_said(k->f, "network-interfaces"), "iface_id", FC_NETS);
 }
 
 /* What the monitor says goes to that file. */
@@ -208,58 +207,63 @@ static void fc_metrics(struct fc_call *k)
 /* Every machine has an entropy device. */
 static void fc_entropy(struct fc_call *k)
 {
-    if (fc_early(k))
+    if (!fc_early(k))
+        return;
+    if (fc_limits(k, "rate_limiter"))
+        fc_fault(k, "rate_limiter is not supported");
+    else
         fc_done(k);
 }
 
-static void fc_balloon(struct fc_call *k)
+static void fc_vsock(struct fc_call *k)
 {
-    const json_t *mib = json_object_get(k->body, "amount_mib");
-    struct vm *vm = k->f->vm;
-    uint64_t bytes = (uint64_t)json_integer_value(mib) << 20;
-
-    if (!strcmp(k->method, "GET")) {
-        if (k->f->balloon)
-            api_reply_json(k->r, 200, json_incref(k->f->balloon));
-        else
-            fc_fault(k, "there is no balloon");
+    if (!fc_early(k))
         return;
-    }
-    if (!json_is_integer(mib) || json_integer_value(mib) < 0 || json_integer_value(mib) > 1 << 20)
-        fc_fault(k, "a balloon needs amount_mib");
-    else if (!strcmp(k->method, "PUT") && fc_early(k))
-        fc_keep(k, &k->f->balloon);
-    else if (!strcmp(k->method, "PATCH") && fc_late(k)) {
-        if (bytes > vm->cfg->memory || vm_set_memory(vm, vm->cfg->memory - bytes) < 0)
-            fc_fault(k, "amount_mib is more than the machine has");
-        else
-            fc_keep(k, &k->f->balloon);
-    }
+    if (!json_is_integer(json_object_get(k->body, "guest_cid")) || !json_is_string(json_object_get(k->body, "uds_path")))
+        fc_fault(k, "vsock needs guest_cid and uds_path");
+    else
+        fc_keep(k, "vsock");
 }
 
 /* -- steering -- */
 
-/* A machine of what was said; its loop has the server from now on. */
-static int fc_start(struct firecracker *f, struct err *err)
+static int fc_make(struct firecracker *f, struct save_file *file, const struct engine_ops *ops, struct err *err)
+{
+    const struct save_how how = { .clone = true }, trusting = { .clone = true, .trust_disks = true };
+    int r = sandbox_init(&f->cfg, -1, -1, err);
+
+    if (r < 0)
+        return r;
+    if (!file)
+        return vm_create(&f->vm, &f->cfg, ops, err);
+    r = vm_create_blank(&f->vm, &f->cfg, ops, err);
+    if (r == 0)
+        r = save_restore(file, f->vm, &how, err);
+    if (r == -ESTALE) { /* said before anything was done: in this API it is the client's affair */
+        log_msg(LOG_WARN, "%s", err->text);
+        r = save_restore(file, f->vm, &trusting, err);
+    }
+    return r;
+}
+
+int fc_start(struct firecracker *f, struct save_file *file, struct err *err)
 {
     const struct engine_ops *ops;
     char why[256];
-    int r = fc_configure(f, err);
+    int r = host_pick_engine(f->cfg.engine, &ops, why, sizeof(why), err);
 
     if (r == 0)
-        r = host_pick_engine(f->cfg.engine, &ops, why, sizeof(why), err);
-    if (r == 0)
-        r = sandbox_init(&f->cfg, -1, -1, err);
-    if (r == 0)
-        r = vm_create(&f->vm, &f->cfg, ops, err);
-    if (r < 0)
-        return r;
-    r = api_move(&f->control.server, &f->vm->loop);
+        r = fc_make(f, file, ops, err);
     if (r == 0)
         r = control_adopt(&f->control, f->vm, err);
-    if (r == 0 && f->balloon)
-        vm_set_memory(f->vm, f->cfg.memory - ((uint64_t)json_integer_value(json_object_get(f->balloon, "amount_mib")) << 20));
-    return r;
+    if (r < 0) {
+        vm_destroy(f->vm);
+        f->vm = NULL;
+        sandbox_fini();
+        return r;
+    }
+    r = api_move(&f->control.server, &f->vm->loop);
+    return r < 0 ? err_set(err, -r, "cannot serve the API: %s", strerror(-r)) : 0;
 }
 
 static void fc_instance_start(struct fc_call *k)
@@ -268,10 +272,12 @@ static void fc_instance_start(struct fc_call *k)
 
     if (!fc_early(k))
         return;
-    if (fc_start(k->f, &err) < 0)
+    if (fc_configure(k->f, &err) < 0 || fc_start(k->f, NULL, &err) < 0) {
         fc_fault(k, err.text[0] ? err.text : "the machine cannot be started");
-    else
-        fc_done(k);
+        return;
+    }
+    fc_balloon_begin(k->f);
+    fc_done(k);
 }
 
 /* Scan codes of set 2: press and release. */
@@ -333,20 +339,30 @@ static const struct fc_route {
     const char *path;    /* one that ends in '/' takes an id */
     const char *methods; /* with spaces around */
     void (*fn)(struct fc_call *k);
+    const char *lacks; /* no fn: why it is refused */
 } fc_routes[] = {
-    { "/", " GET ", fc_root },
-    { "/version", " GET ", fc_version },
-    { "/vm/config", " GET ", fc_vm_config },
-    { "/machine-config", " GET PUT PATCH ", fc_machine_config },
-    { "/boot-source", " PUT ", fc_boot_source },
-    { "/drives/", " PUT ", fc_drive_put },
-    { "/network-interfaces/", " PUT ", fc_net_put },
-    { "/logger", " PUT ", fc_logger },
-    { "/metrics", " PUT ", fc_metrics },
-    { "/entropy", " PUT ", fc_entropy },
-    { "/balloon", " GET PUT PATCH ", fc_balloon },
-    { "/actions", " PUT ", fc_actions },
-    { "/vm", " PATCH ", fc_vm_state },
+    { "/", " GET ", fc_root, NULL },
+    { "/version", " GET ", fc_version, NULL },
+    { "/vm/config", " GET ", fc_vm_config, NULL },
+    { "/machine-config", " GET PUT PATCH ", fc_machine_config, NULL },
+    { "/boot-source", " PUT ", fc_boot_source, NULL },
+    { "/drives/", " PUT ", fc_drive_put, NULL },
+    { "/drives/", " PATCH ", NULL, "a drive's file and rate limiter cannot be changed" },
+    { "/network-interfaces/", " PUT ", fc_net_put, NULL },
+    { "/network-interfaces/", " PATCH ", NULL, "rate limiters are not supported" },
+    { "/logger", " PUT ", fc_logger, NULL },
+    { "/metrics", " PUT ", fc_metrics, NULL },
+    { "/entropy", " PUT ", fc_entropy, NULL },
+    { "/vsock", " PUT ", fc_vsock, NULL },
+    { "/balloon", " GET PUT PATCH ", fc_balloon, NULL },
+    { "/balloon/statistics", " GET PATCH ", fc_balloon_stats, NULL },
+    { "/actions", " PUT ", fc_actions, NULL },
+    { "/vm", " PATCH ", fc_vm_state, NULL },
+    { "/snapshot/create", " PUT ", fc_snapshot_create, NULL },
+    { "/snapshot/load", " PUT ", fc_snapshot_load, NULL },
+    { "/mmds", " GET PUT PATCH ", NULL, "MMDS is not supported: user networking has no 169.254.169.254" },
+    { "/mmds/config", " PUT ", NULL, "MMDS is not supported: user networking has no 169.254.169.254" },
+    { "/cpu-config", " PUT ", NULL, "CPU templates are not supported" },
 };
 
 static const struct fc_route *fc_find(const struct http_request *q, const char **id)
@@ -375,6 +391,10 @@ static void fc_serve(void *opaque, const struct http_request *q, struct api_repl
     if (!route) {
         if (!f->vm || !control_route(&f->control, q, r))
             api_reply_error(r, 400, FC_KEY, "Invalid request method and/or path: %s %s", q->method, q->target);
+        return;
+    }
+    if (route->lacks) {
+        fc_fault(&k, route->lacks);
         return;
     }
     if (strcmp(q->method, "GET")) {
@@ -415,20 +435,20 @@ static const struct api_ops fc_ops = {
     .serve = fc_serve, .wake = fc_wake, .type = fc_type, .gone = fc_gone, .error_key = FC_KEY
 };
 
-int fc_init(struct firecracker *f, const char *id, int listen_fd, struct err *err)
+int fc_init(struct firecracker *f, const char *id, int listen_fd, const struct maker *maker, struct err *err)
 {
     int r;
 
     memset(f, 0, sizeof(*f));
+    f->maker = *maker;
     f->id = id;
     f->metrics_fd = -1;
     control_init(&f->control);
     snprintf(f->control.site.info.name, sizeof(f->control.site.info.name), "%s", id);
-    f->machine = json_pack("{s:i, s:i, s:b, s:b}", "vcpu_count", 1, "mem_size_mib", 128, "smt", 0, "track_dirty_pages", 0);
-    f->drives = json_array();
-    f->nets = json_array();
+    f->said = json_pack("{s:{s:i, s:i, s:b, s:b}, s:[], s:[]}", "machine-config", "vcpu_count", 1, "mem_size_mib", 128, "smt", 0,
+                        "track_dirty_pages", 0, "drives", "network-interfaces");
     clock_init_host(&f->clock);
-    r = f->machine && f->drives && f->nets ? loop_init(&f->loop, &f->clock) : -ENOMEM;
+    r = f->said ? loop_init(&f->loop, &f->clock) : -ENOMEM;
     if (r == 0)
         return api_init(&f->control.server, &f->loop, listen_fd, &fc_ops, f, err);
     close(listen_fd);
@@ -444,6 +464,8 @@ int fc_wait(struct firecracker *f, struct err *err)
         if (r == 0)
             api_serve(&f->control.server);
     }
+    if (f->vm)
+        fc_wake(f); /* for those who asked already */
     return r < 0 ? err_set(err, -r, "cannot serve the API: %s", strerror(-r)) : 0;
 }
 
@@ -457,11 +479,8 @@ void fc_fini(struct firecracker *f)
     sandbox_fini();
     config_fini(&f->cfg);
     loop_fini(&f->loop);
-    json_decref(f->machine);
-    json_decref(f->boot);
-    json_decref(f->balloon);
+    json_decref(f->said);
     if (f->metrics_fd >= 0)
         close(f->metrics_fd);
-    json_decref(f->drives);
-    json_decref(f->nets);
+    maker_fini(&f->maker);
 }

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "api/control.h"
+#include "api/maker.h"
 #include "base/clock.h"
 #include "base/loop.h"
 #include "machine/config.h"
@@ -25,15 +26,15 @@ struct firecracker {
     struct clock clock;
     struct loop loop; /* until the machine has one */
     const char *id;   /* borrowed */
-    /* What was said: objects by the names that GET /vm/config gives them; drives and nets in the order of their first PUT. */
     int metrics_fd; /* -1: none */
-    json_t *machine, *boot, *balloon, *drives, *nets;
+    struct maker maker;
+    json_t *said; /* what clients said: the object that GET /vm/config tells; drives and interfaces in the order of their first PUT */
     struct machine_config cfg;
     struct vm *vm; /* NULL: not started */
 };
 
-/* Take a listening socket over. 0 or -errno with a sentence. */
-int fc_init(struct firecracker *f, const char *id, int listen_fd, struct err *err);
+/* Take a listening socket and a running maker over. 0 or -errno with a sentence. */
+int fc_init(struct firecracker *f, const char *id, int listen_fd, const struct maker *maker, struct err *err);
 /* Serve until there is a machine, which is then ready for vm_run(). 0 or -errno with a sentence. */
 int fc_wait(struct firecracker *f, struct err *err);
 /* The machine has ended. */

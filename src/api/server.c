@@ -447,7 +447,10 @@ int api_move(struct api_server *s, struct loop *loop)
 
 void api_serve(struct api_server *s)
 {
-    for (unsigned n = 0; n < s->clients; n++) {
+    const struct loop *loop = s->loop;
+
+    /* Not on behalf of another loop, which does not run yet, if an answer has moved us there. */
+    for (unsigned n = 0; s->loop == loop && n < s->clients; n++) {
         struct api_client *c = s->client[n];
         struct api_reply r = { .status = 500, .passed = c->passed };
 

@@ -75,15 +75,21 @@ int cmd_api(int argc, char **argv)
     const char *path = NULL, *id = "anonymous-instance";
     struct err err = { "" };
     struct firecracker f;
-    int fd, signals, status;
+    struct maker maker;
+    int fd, signals, status, made;
 
     if (api_options(argc, argv, &path, &id))
         return CLI_ERROR;
-    fd = api_listen(path, &err);
-    if (fd < 0)
+    made = maker_start(&maker, &err);
+    if (made > 0)
+        return CLI_OK;
+    fd = made < 0 ? made : api_listen(path, &err);
+    if (fd < 0) {
+        maker_fini(&maker);
         return cli_fail(false, &err);
+    }
     signal(SIGPIPE, SIG_IGN);
-    if (fc_init(&f, id, fd, &err) < 0 || fc_wait(&f, &err) < 0) {
+    if (fc_init(&f, id, fd, &maker, &err) < 0 || fc_wait(&f, &err) < 0) {
         status = cli_fail(false, &err);
     } else {
         signals = api_signals();

@@ -1,0 +1,37 @@
+/* Files for a machine inside its sandbox, which opens none: a process of its own makes them, and gives them their names.
+ *
+ * It is started before the sandbox, serves one machine by a socket pair, and ends with it. It does nothing but make new files: what is there
+ * is replaced only if it is empty or was made by it (a saved machine or a snapshot's description), and only by a whole new file (image.h,
+ * drafts). So a machine's process that a guest has taken over can ruin snapshots of its user, and nothing else.
+ *
+ * Thread: the machine's.
+ */
+#ifndef VITRO_API_MAKER_H
+#define VITRO_API_MAKER_H
+
+#include <sys/types.h>
+
+struct err;
+
+#define MAKER_SLOTS 2 /* files at a time */
+#define MAKER_TEXT  "{\"format\":\"vitro snapshot\"," /* how a description begins */
+
+struct maker {
+    int fd; /* -1: none */
+    pid_t pid;
+};
+
+/* Before there are threads and a sandbox. 0; -errno with a sentence; or 1: this is the other process, which has done its work: it ends, and
+ * nothing is open in it any more. */
+int maker_start(struct maker *m, struct err *err);
+/* It has ended afterwards, and files that were not given their names are gone. */
+void maker_fini(struct maker *m);
+
+/* Begin the file that will be at path; what was begun in the slot before is thrown away. A descriptor, open for reading and writing, the
+ * caller's to close; or -errno with a sentence. */
+int maker_begin(struct maker *m, unsigned slot, const char *path, struct err *err);
+/* Make it durable under its name. 0 or -errno with a sentence; then the file that was there before is still there. */
+int maker_commit(struct maker *m, unsigned slot, struct err *err);
+void maker_abort(struct maker *m, unsigned slot);
+
+#endif
