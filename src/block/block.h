@@ -115,6 +115,10 @@ int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len);
  * BLOCK_SECTOR. 0 or -errno. */
 int block_memory_open(struct block **out, uint8_t *data, size_t size);
 
+/* In the place of a disk that comes later, of a size that is known: everything fails. 0 or -ENOMEM. */
+int block_absent_open(struct block **out, uint64_t size, bool ro);
+bool block_is_absent(const struct block *b);
+
 /* --- asynchronous requests --- */
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };

@@ -118,7 +118,7 @@ static int image_open_backing(struct block **out, struct imgfile *f, const char 
                        IMAGE_CHAIN_MAX);
     r = image_find_backing(&info, path, o, depth, &file, &below.format, err);
     below.ro = true;
-    below.repair = false;
+    below.repair = below.unlocked = false;
     if (r == 0)
         r = image_open_at(out, file, &below, depth + 1, err);
     free(file);
@@ -137,10 +137,10 @@ static int image_open_at(struct block **out, const char *path, const struct imag
                        "image '%s': is raw, so it has no backing file, but '%.200s' was named as one", path,
                        o->backing[depth].path);
     if (o->format == IMAGE_RAW)
-        return block_raw_open_how(out, path, o->ro, o->ro || !o->unlocked, err);
+        return block_raw_open_how(out, path, o->ro, !o->unlocked, err);
     if (o->format != IMAGE_QCOW2)
         return err_set(err, EINVAL, "image '%s': its format must be stated: raw or qcow2", path);
-    r = imgfile_open_how(&f, path, o->ro, o->ro || !o->unlocked, err);
+    r = imgfile_open_how(&f, path, o->ro, !o->unlocked, err);
     if (r < 0)
         return r;
     r = image_open_backing(&q.backing, f, path, o, depth, err);

@@ -29,7 +29,7 @@ struct image_backing {
 struct image_opts {
     enum image_format format;
     bool ro;
-    bool unlocked;      /* without the lock of the file that is written: block_take() */
+    bool unlocked;      /* without the first image's lock: block_take(); or, with ro, only to look at what another may be writing */
     bool repair;        /* qcow2_opts */
     bool no_backing;    /* do without backing files */
     bool allow_backing; /* follow the names that images hold */

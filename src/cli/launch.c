@@ -149,8 +149,12 @@ static void launch_refuse(struct run_options *o, const struct err *err)
 /* New, from a file, or from elsewhere. */
 static int launch_create(struct run_options *o, struct vm **vm, const struct engine_ops *ops, struct err *err)
 {
-    return o->incoming ? migrate_receive(o->incoming, vm, &o->cfg, ops, err)
-                       : run_restore_create(&o->restore, vm, &o->cfg, ops, err);
+    int r;
+
+    if (!o->incoming)
+        return run_restore_create(&o->restore, vm, &o->cfg, ops, err);
+    r = migrate_make(o->incoming, vm, &o->cfg, ops, err);
+    return r < 0 ? r : migrate_receive(o->incoming, *vm, err);
 }
 
 /* The last step: a machine that comes from elsewhere is given up there. */

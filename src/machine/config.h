@@ -111,7 +111,7 @@ struct machine_config {
     unsigned cpus;
     unsigned trace; /* TRACE_* */
     bool debug_exit, no_reboot, detach;
-    bool disks_unlocked; /* no option: disks are opened without their locks, see pc_take_disks() */
+    bool disks_late; /* no option: disks that are written are opened later, see pc_open_disks() */
     enum sandbox_mode seccomp;
     struct config_given *given; /* in the order given; the last one of those that do not repeat */
     unsigned givens;

@@ -21,12 +21,13 @@ struct vm_disk {
 
 #define PC_DISK_QUEUES 4 /* by default: what there are I/O threads for */
 
-static int pc_open_disk(struct block **out, const struct config_disk *cfg, bool unlocked, struct err *err)
+/* look: another machine writes to it: only what it is may be found out. */
+static int pc_open_disk(struct block **out, const struct config_disk *cfg, bool unlocked, bool look, struct err *err)
 {
     struct image_backing backing[IMAGE_CHAIN_MAX];
     struct image_opts o = {
         .format = cfg->format,
-        .ro = cfg->ro || cfg->ephemeral,
+        .ro = cfg->ro || cfg->ephemeral || look,
         .unlocked = unlocked,
         .allow_backing = cfg->allow_backing,
         .backing = backing,
@@ -146,11 +147,53 @@ static int pc_add_block(struct vm *vm, struct block *block, const struct config_
     return r < 0 ? err_set(err, -r, "cannot add disk '%s': %s", cfg->path, strerror(-r)) : 0;
 }
 
-static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
+/* A disk that was looked at, and is opened later. */
+static int pc_put_off(struct block **b, const struct config_disk *cfg, struct err *err)
+{
+    uint64_t size = (*b)->size;
+
+    block_close(*b);
+    if (access(cfg->path, R_OK | W_OK) < 0)
+        return err_set(err, errno, "disk '%s' cannot be written: %s", cfg->path, strerror(errno));
+    return block_absent_open(b, size, false) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
+}
+
+static void pc_set_disk(struct vm *vm, unsigned n, struct block *block)
+{
+    loop_lock(&vm->loop);
+    block_close(vm->disk[n]->block);
+    vm->disk[n]->block = block;
+    virtio_blk_switch(&vm->disk[n]->blk, block);
+    loop_unlock(&vm->loop);
+}
+
+int pc_open_disks(struct vm *vm, struct err *err)
 {
     struct block *block;
-    int r = pc_open_disk(&block, cfg, vm->cfg->disks_unlocked, err);
+    int r = 0;
 
+    for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++) {
+        if (!block_is_absent(vm->disk[n]->block))
+            continue;
+        r = pc_open_disk(&block, &vm->cfg->disk[n], true, false, err);
+        if (r == 0 && block->size != vm->disk[n]->block->size) {
+            block_close(block);
+            r = err_set(err, ESTALE, "disk '%s' has another size than before", vm->cfg->disk[n].path);
+        }
+        if (r == 0)
+            pc_set_disk(vm, n, block);
+    }
+    return r;
+}
+
+static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
+{
+    bool late = vm->cfg->disks_late && !cfg->ro;
+    struct block *block;
+    int r = pc_open_disk(&block, cfg, late, late, err);
+
+    if (r == 0 && late)
+        r = pc_put_off(&block, cfg, err);
     return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);
 }
 

@@ -298,6 +298,9 @@ int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
 /* Everything that was written is in the disks' files, for whoever opens them next; nothing is under way. */
 int pc_flush_disks(struct vm *vm, struct err *err);
+/* A machine that was made with disks_late: its disks are looked at when it is made, and opened by this, without their locks, when nobody
+ * writes to them any more. No vCPU has run; the machine stands. 0 or -errno with a sentence. */
+int pc_open_disks(struct vm *vm, struct err *err);
 /* A machine that moves: take the locks of disks that were opened without; give them up for good, after a flush. */
 int pc_take_disks(struct vm *vm, struct err *err);
 void pc_give_disks(struct vm *vm);

@@ -4,7 +4,8 @@
  *                handed over and ends with VM_END_MOVED; until the commit any failure lets it go on here
  *   destination  migrate_hello(&in, fd, fd, stall, &err)     the machine's description has come
  *                migrate_config(in, &cfg, without, &err)     what it was, what shall be different
- *                migrate_receive(in, &vm, &cfg, ops, &err)   memory and state: it is held, and stands
+ *                migrate_make(in, &vm, &cfg, ops, &err)      a machine that can take it, its disks not open yet
+ *                migrate_receive(in, vm, &err)               memory and state: it is held, and stands
  *                migrate_take_over(in, vm, &err)             the source has given it up, its disks are locked: vm_run()
  *                migrate_in_close(in, &err)                  tells why not, if it did not come to that
  *
@@ -58,7 +59,7 @@ struct migrate {
     pthread_t thread;
     bool started, stopped, was_paused; /* there is a thread; the machine's thread: we stopped it */
     char *about;                       /* owned */
-    struct state_buf state;
+    struct state_buf state; /* the shape first, then the state */
     int64_t dirty_pages;
     uint64_t stop_ns, nap_ms;
     unsigned nap_us;
@@ -95,8 +96,10 @@ int migrate_hello(struct migrate_in **out, int in, int to, const struct migrate_
 int migrate_config(const struct migrate_in *in, struct machine_config *c, const char *const *without, struct err *err);
 /* Descriptors of the connection get other numbers, above the standard streams'. 0 or -errno. */
 int migrate_in_keep(struct migrate_in *in);
-int migrate_receive(struct migrate_in *in, struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
-                    struct err *err);
+/* Nothing but the description has been sent when this refuses. cfg is borrowed for the machine's life. */
+int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err);
+/* On failure vm is only good for vm_destroy(). */
+int migrate_receive(struct migrate_in *in, struct vm *vm, struct err *err);
 int migrate_take_over(struct migrate_in *in, struct vm *vm, struct err *err);
 /* err: tell the source why, if there is a sentence and it has not given the machine up. NULL is allowed for both. */
 void migrate_in_close(struct migrate_in *in, const struct err *err);

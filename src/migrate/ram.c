@@ -69,6 +69,26 @@ static bool ram_is_zero(const uint8_t *page)
     return true;
 }
 
+uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram)
+{
+    uint64_t there[512], used = 0;
+
+    for (unsigned n = 0; p->pagemap >= 0 && n < ram->nslots; n++) {
+        const struct ram_slot *s = &ram->slot[n];
+        uint64_t first = (uintptr_t)s->hva / PAGE_SIZE, pages = s->size / PAGE_SIZE;
+
+        for (uint64_t at = 0; at < pages; at += ARRAY_LEN(there)) {
+            size_t count = pages - at < ARRAY_LEN(there) ? (size_t)(pages - at) : ARRAY_LEN(there);
+
+            if (pread(p->pagemap, there, count * 8, (off_t)((first + at) * 8)) != (ssize_t)(count * 8))
+                break;
+            for (size_t i = 0; i < count; i++)
+                used += there[i] & RAM_THERE ? PAGE_SIZE : 0;
+        }
+    }
+    return used;
+}
+
 /* In the first round what the host never gave to the guest is not looked at, since that would make the host fill it in. */
 static void ram_skip_untouched(const struct mig_packer *p, const struct save_chunk *c, uint8_t want[32])
 {

@@ -29,6 +29,8 @@ struct mig_packer {
 
 int mig_packer_init(struct mig_packer *p);
 void mig_packer_fini(struct mig_packer *p);
+/* Bytes of memory that the guest has touched, as far as the host tells; else 0. */
+uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram);
 /* Send pages `want` (a bit each) of chunk n; *sent counts them. first: the other side has nothing but zeroes yet. */
 int mig_send_chunk(struct mig_packer *p, struct mig_stream *s, struct ram *ram, uint64_t n, const uint8_t want[32],
                    bool first, struct err *err);

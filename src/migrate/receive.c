@@ -1,13 +1,16 @@
 /* The destination of a migration. See migrate.h and stream.h.
  *
- * Memory is received into slots of its own, before there is a machine; the machine is made when all is there, while the source
- * stands, and its memory moves in without a copy. Only then are the disks' images looked at, without their locks: the source has
- * written everything, and does not write any more unless it goes on, in which case this machine is thrown away.
+ * The machine is made before anything but its description has come, so that what does not fit is told while nothing has been done. Memory is
+ * received into slots of its own and moves in without a copy when all is there. The images of disks that are written are looked at when
+ * the machine is made, and opened, without their locks, when the source stands: it has written everything then, and does not write any more unless
+ * it goes on, in which case this machine is thrown away.
  *
  * Thread: whoever builds the machine.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,8 +29,12 @@ struct migrate_in {
     uint8_t token[MIG_TOKEN];
     json_t *about;
     struct ram ram;
+    struct machine_config *cfg; /* borrowed */
     unsigned slots;
     uint8_t slot[RAM_MAX_SLOTS * SAVE_SLOT];
+    uint64_t used;       /* bytes of memory that the guest has touched, about */
+    uint8_t *shape;      /* owned */
+    size_t shape_len;
     uint8_t *staging; /* owned */
     uint64_t stopped_ns; /* when the source stopped, by its clock */
     bool paused;      /* it stood, and shall stand */
@@ -38,21 +45,30 @@ struct migrate_in {
 
 static int receive_hello(struct migrate_in *in, const struct mig_frame *f, struct err *err)
 {
-    size_t slots;
+    size_t slots, about, left = f->len - MIG_HELLO_HEAD;
 
-    if (f->len < 32)
+    if (f->len < MIG_HELLO_HEAD)
         return err_set(err, EBADMSG, "the other side does not speak vitro's migration");
     if (ld_le32(f->data) != MIG_VERSION)
         return err_set(err, EPROTONOSUPPORT, "the source speaks version %u of the migration, this vitro version %u", ld_le32(f->data),
                        MIG_VERSION);
     in->slots = ld_le32(f->data + 4);
     slots = (size_t)in->slots * SAVE_SLOT;
-    if (in->slots > RAM_MAX_SLOTS || ld_le32(f->data + 8) != SAVE_CHUNK || f->len - 32 < slots)
+    about = ld_le32(f->data + 12);
+    if (in->slots > RAM_MAX_SLOTS || ld_le32(f->data + 8) != SAVE_CHUNK || left < slots || left - slots < about)
         return err_set(err, EBADMSG, "the source describes memory that cannot be");
     memcpy(in->token, f->data + 16, MIG_TOKEN);
-    memcpy(in->slot, f->data + 32, slots);
-    in->about = save_about_parse(f->data + 32 + slots, f->len - 32 - slots, err);
-    return in->about ? 0 : -EINVAL;
+    in->used = ld_le64(f->data + 32);
+    memcpy(in->slot, f->data + MIG_HELLO_HEAD, slots);
+    in->about = save_about_parse(f->data + MIG_HELLO_HEAD + slots, about, err);
+    if (!in->about)
+        return -EINVAL;
+    in->shape_len = left - slots - about;
+    in->shape = malloc(in->shape_len + 1);
+    if (!in->shape)
+        return err_set(err, ENOMEM, "out of memory");
+    memcpy(in->shape, f->data + f->len - in->shape_len, in->shape_len);
+    return 0;
 }
 
 static void receive_tick(void *opaque)
@@ -132,6 +148,56 @@ static int receive_slots(struct migrate_in *in, const struct machine_config *cfg
     return r < 0 ? err_set(err, -r, "the source's memory cannot be made here: %s", strerror(-r)) : 0;
 }
 
+/* Memory that the host can still give, in bytes; UINT64_MAX: it does not say (proc_meminfo(5)). */
+static uint64_t receive_free(void)
+{
+    uint64_t free = 0, kib;
+    unsigned found = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1 || sscanf(line, "SwapFree: %" SCNu64, &kib) == 1) {
+            free += kib << 10;
+            found++;
+        }
+    }
+    if (f)
+        fclose(f);
+    return found == 2 ? free : UINT64_MAX;
+}
+
+static int receive_room(const struct migrate_in *in, struct err *err)
+{
+    uint64_t room = receive_free();
+
+    if (in->used <= room)
+        return 0;
+    return err_set(err, ENOMEM, "the guest uses %" PRIu64 " MiB of memory, and the host has %" PRIu64 " MiB left", in->used >> 20, room >> 20);
+}
+
+int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
+{
+    int r = receive_slots(in, cfg, err);
+
+    *out = NULL;
+    in->cfg = cfg;
+    cfg->disks_late = true;
+    if (r == 0)
+        r = receive_room(in, err);
+    if (r == 0)
+        r = vm_create_blank(out, cfg, ops, err);
+    if (r == 0 && !ram_same_slots(&(*out)->ram, &in->ram))
+        r = err_set(err, EINVAL, "the source's memory is laid out otherwise than this machine's: memory and firmware must be the same");
+    if (r == 0)
+        r = save_shape_check(*out, in->shape, in->shape_len, err);
+    if (r < 0) {
+        vm_destroy(*out);
+        *out = NULL;
+    }
+    return r;
+}
+
 /* Frames until STATE, which is *f then. */
 static int receive_memory(struct migrate_in *in, struct mig_frame *f, struct err *err)
 {
@@ -157,9 +223,8 @@ static int receive_all(struct migrate_in *in, uint32_t frames, struct err *err)
     return r;
 }
 
-/* A machine of what has come. STATE's bytes are copied, since ALL takes their place. */
-static int receive_make(struct migrate_in *in, const uint8_t *state, size_t len, struct vm **out, struct machine_config *cfg,
-                        const struct engine_ops *ops, struct err *err)
+/* Everything that has come, into the machine. */
+static int receive_give(struct migrate_in *in, const uint8_t *state, size_t len, struct vm *vm, struct err *err)
 {
     size_t about = len < 16 ? len : ld_le32(state + 8);
     json_t *now;
@@ -173,18 +238,17 @@ static int receive_make(struct migrate_in *in, const uint8_t *state, size_t len,
     in->paused = ld_le32(state) & MIG_PAUSED;
     in->stopped_ns = save_about_number(now, "saved_ns");
     if (!in->o.trust_disks)
-        r = save_about_disks(now, cfg, err);
+        r = save_about_disks(now, in->cfg, err);
     json_decref(now);
-    cfg->disks_unlocked = true;
     if (r == 0)
-        r = vm_create_blank(out, cfg, ops, err);
-    if (r == 0 && (r = ram_take(&(*out)->ram, &in->ram)) < 0)
-        err_set(err, -r, "the source's memory is laid out otherwise than this machine's: memory and firmware must be the same");
-    return r < 0 ? r : save_state_give(*out, state + 16 + about, len - 16 - about, err);
+        r = pc_open_disks(vm, err);
+    if (r == 0 && (r = ram_take(&vm->ram, &in->ram)) < 0)
+        err_set(err, -r, "the memory cannot be moved into the machine: %s", strerror(-r));
+    return r < 0 ? r : save_state_give(vm, state + 16 + about, len - 16 - about, err);
 }
 
-static int receive_rest(struct migrate_in *in, const struct mig_frame *f, struct vm **out, struct machine_config *cfg,
-                        const struct engine_ops *ops, struct err *err)
+/* STATE's bytes are copied, since ALL takes their place. */
+static int receive_rest(struct migrate_in *in, const struct mig_frame *f, struct vm *vm, struct err *err)
 {
     uint8_t *state = malloc(f->len ? f->len : 1);
     size_t len = f->len;
@@ -195,30 +259,20 @@ static int receive_rest(struct migrate_in *in, const struct mig_frame *f, struct
     memcpy(state, f->data, len);
     r = receive_all(in, in->stream.received, err);
     if (r == 0)
-        r = receive_make(in, state, len, out, cfg, ops, err);
+        r = receive_give(in, state, len, vm, err);
     free(state);
     return r;
 }
 
-int migrate_receive(struct migrate_in *in, struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
-                    struct err *err)
+int migrate_receive(struct migrate_in *in, struct vm *vm, struct err *err)
 {
     uint8_t ready[8] = { MIG_VERSION };
     struct mig_frame f;
-    int r = receive_slots(in, cfg, err);
+    int r = mig_send(&in->stream, MIG_READY, ready, sizeof(ready), NULL, 0, err);
 
-    *out = NULL;
-    if (r == 0)
-        r = mig_send(&in->stream, MIG_READY, ready, sizeof(ready), NULL, 0, err);
     if (r == 0)
         r = receive_memory(in, &f, err);
-    if (r == 0)
-        r = receive_rest(in, &f, out, cfg, ops, err);
-    if (r < 0) {
-        vm_destroy(*out);
-        *out = NULL;
-    }
-    return r;
+    return r == 0 ? receive_rest(in, &f, vm, err) : r;
 }
 
 /* -- taking over -- */
@@ -269,5 +323,6 @@ void migrate_in_close(struct migrate_in *in, const struct err *err)
     ram_fini(&in->ram);
     json_decref(in->about);
     free(in->staging);
+    free(in->shape);
     free(in);
 }

@@ -17,6 +17,7 @@
 #include "base/thread.h"
 #include "migrate/migrate.h"
 #include "save/internal.h"
+#include "virtio/fs.h"
 
 #define SEND_ROUNDS   60
 #define SEND_NAP_MS   10  /* a vCPU that is slowed down sleeps a part of each of these */
@@ -288,25 +289,42 @@ static int send_rounds(struct migrate *m, struct err *err)
 
 /* -- the whole -- */
 
-static int send_hello(struct migrate *m, struct err *err)
+/* Returns its length. */
+static size_t send_hello_head(const struct migrate *m, uint8_t head[MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT])
 {
-    uint8_t head[32 + RAM_MAX_SLOTS * SAVE_SLOT] = { 0 };
     const struct ram *ram = &m->vm->ram;
-    struct mig_frame f;
-    int r;
+    uint8_t *at = head + MIG_HELLO_HEAD;
 
+    memset(head, 0, MIG_HELLO_HEAD);
     st_le32(head, MIG_VERSION);
     st_le32(head + 4, ram->nslots);
     st_le32(head + 8, SAVE_CHUNK);
+    st_le32(head + 12, (uint32_t)strlen(m->about));
     memcpy(head + 16, m->token, MIG_TOKEN);
-    for (unsigned n = 0; n < ram->nslots; n++) {
-        uint8_t *at = head + 32 + n * SAVE_SLOT;
-
+    st_le64(head + 32, mig_ram_used(&m->packer, &m->vm->ram));
+    for (unsigned n = 0; n < ram->nslots; n++, at += SAVE_SLOT) {
         st_le64(at, ram->slot[n].gpa);
         st_le64(at + 8, ram->slot[n].size);
         st_le64(at + 16, ram->slot[n].readonly);
     }
-    r = mig_send(&m->stream, MIG_HELLO, head, 32 + ram->nslots * SAVE_SLOT, m->about, strlen(m->about), err);
+    return (size_t)(at - head);
+}
+
+static int send_hello(struct migrate *m, struct err *err)
+{
+    uint8_t head[MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT];
+    size_t len = send_hello_head(m, head), about = strlen(m->about);
+    uint8_t *rest = malloc(about + m->state.len);
+    struct mig_frame f;
+    int r;
+
+    if (!rest)
+        return err_set(err, ENOMEM, "out of memory");
+    memcpy(rest, m->about, about);
+    memcpy(rest + about, m->state.data, m->state.len);
+    r = mig_send(&m->stream, MIG_HELLO, head, len, rest, about + m->state.len, err);
+    free(rest);
+    state_buf_fini(&m->state);
     return r < 0 ? r : mig_expect(&m->stream, MIG_READY, 8, &f, err);
 }
 
@@ -456,11 +474,19 @@ static int send_alloc(struct migrate *m)
 }
 
 /* What cannot move. */
-static int send_check(const struct vm *vm, struct err *err)
+static int send_check(struct vm *vm, struct err *err)
 {
+    int r = 0;
+
     if (vm->cfg->firmware_vars)
-        return err_set(err, ENOTSUP, "a machine with --firmware-vars cannot be migrated yet: the file has one user at a time");
-    return 0;
+        return err_set(err, ENOTSUP, "a machine that keeps firmware variables (--firmware ...,vars=FILE) cannot be migrated: the file has one user at a time");
+    loop_lock(&vm->loop);
+    for (unsigned n = 0; r == 0 && n < vm->ndevices; n++) { /* it may be mounted later: save_state_take() refuses that */
+        if (vm->device[n].ops == &virtio_fs_ops && virtio_fs_mounted(vm->device[n].dev))
+            r = err_set(err, ENOTSUP, "a shared folder is mounted in the guest: open files of the host cannot be carried along; unmount it first");
+    }
+    loop_unlock(&vm->loop);
+    return r;
 }
 
 static int send_prepare(struct migrate *m, struct err *err)
@@ -477,6 +503,8 @@ static int send_prepare(struct migrate *m, struct err *err)
     r = rand_bytes(&rand, m->token, sizeof(m->token));
     if (r == 0)
         r = send_alloc(m);
+    if (r == 0)
+        return save_shape_take(m->vm, &m->state, err);
     return r < 0 ? err_set(err, -r, "cannot prepare the migration: %s", strerror(-r)) : 0;
 }
 

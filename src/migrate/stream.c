@@ -26,7 +26,7 @@ static size_t mig_most(uint32_t type)
 {
     switch (type) {
     case MIG_HELLO:
-        return 32 + RAM_MAX_SLOTS * SAVE_SLOT + SAVE_JSON_MAX;
+        return MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT + SAVE_JSON_MAX + MIG_SHAPE_MAX;
     case MIG_READY:
         return 8;
     case MIG_REFUSE:

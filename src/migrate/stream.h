@@ -5,11 +5,14 @@
  *
  *   source                                destination
  *   HELLO  version:u32 slots:u32 max:u32
- *          0:u32 token:u8[16], then a slot
- *          each { gpa:u64 size:u64
- *          readonly:u64 }, then what the
- *          machine is as JSON (save/about.c)
- *                                         READY  version:u32 0:u32, or REFUSE and a sentence, which may come at any time
+ *          about:u32 token:u8[16] used:u64
+ *          0:u64, then a slot each { gpa:u64
+ *          size:u64 readonly:u64 }, then what
+ *          the machine is as JSON
+ *          (save/about.c, `about` bytes) and
+ *          its shape (save/machine.c)
+ *                                         READY  version:u32 0:u32: there is a machine that can take all that comes;
+ *                                         or REFUSE and a sentence, which may come at any time
  *   PAGES  chunk:u32 form:u32 here:u8[32]   as often as it takes
  *          zero:u8[32], then the pages of
  *          `here`, as they are or packed
@@ -36,9 +39,11 @@
 
 struct err;
 
-#define MIG_VERSION 1
+#define MIG_VERSION 2
 #define MIG_TOKEN   16
 #define MIG_HEAD    24
+#define MIG_HELLO_HEAD 48
+#define MIG_SHAPE_MAX  (1u << 20)
 #define MIG_PAGES   72 /* bytes of PAGES before its pages */
 
 enum mig_type { MIG_HELLO = 1, MIG_READY, MIG_REFUSE, MIG_CHUNK, MIG_STATE, MIG_ALL, MIG_HELD, MIG_COMMIT, MIG_RUNS };

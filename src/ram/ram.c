@@ -133,7 +133,7 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
     return 0;
 }
 
-static bool ram_same_slots(const struct ram *a, const struct ram *b)
+bool ram_same_slots(const struct ram *a, const struct ram *b)
 {
     bool same = a->nslots == b->nslots;
 

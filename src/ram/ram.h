@@ -58,6 +58,9 @@ int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
  * (engine_ops.invalidate). 0 or -errno. */
 int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
+/* Have both the same slots? */
+bool ram_same_slots(const struct ram *a, const struct ram *b);
+
 /* The bytes of from become those of to, which has the same slots; from is empty afterwards, as after ram_fini(). No bytes
  * are copied, host addresses of to stay. No vCPU runs; engines must be told. 0 or -errno, then both are only good for
  * ram_fini(). */

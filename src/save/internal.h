@@ -13,6 +13,10 @@
 /* machine.c: everything but RAM of a machine that is paused; and into one that was made blank and has its RAM already. */
 int save_state_take(struct vm *vm, struct state_buf *out, struct err *err);
 int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
+/* Which parts a machine has, and what CPUs its guest sees: what a machine has to be like that takes its state. It may run.
+ * And is vm like that? 0, or -errno with a sentence. */
+int save_shape_take(struct vm *vm, struct state_buf *out, struct err *err);
+int save_shape_check(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
 
 /* about.c: what the machine is and which disks belong to it. overlays: what is on
  * ephemeral disks goes along; else such disks are refused. NULL, with a sentence, if it cannot be saved. */

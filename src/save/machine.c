@@ -138,6 +138,26 @@ int save_state_take(struct vm *vm, struct state_buf *out, struct err *err)
     return r == -ENOMEM ? err_set(err, ENOMEM, "out of memory for the machine's state") : r;
 }
 
+/* One section that only says that it is there, and of which version. */
+static int shape_put(struct state_buf *out, const struct section *s)
+{
+    static const struct state_field none[] = { STATE_END };
+    struct state_desc d = { .name = s->desc->name, .version = s->desc->version, .size = s->desc->size, .fields = none };
+
+    return state_save(out, s->desc == &cpuid_state ? s->desc : &d, s->instance, s->obj);
+}
+
+int save_shape_take(struct vm *vm, struct state_buf *out, struct err *err)
+{
+    struct section_list *l = section_list(vm);
+    int r = l ? 0 : -ENOMEM;
+
+    for (unsigned n = 0; r == 0 && n < l->count; n++)
+        r = shape_put(out, &l->s[n]);
+    free(l);
+    return r == -ENOMEM ? err_set(err, ENOMEM, "out of memory for the machine's state") : r;
+}
+
 /* ---- loading ---- */
 
 static struct section *section_find(struct section_list *l, const struct state_section *s)
@@ -257,6 +277,31 @@ int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *
     loop_unlock(&vm->loop);
     if (r == 0)
         vm->engine.ops->invalidate(&vm->engine, 0, UINT64_MAX);
+    free(l);
+    return r;
+}
+
+static int shape_check_version(const struct section *s, struct err *err)
+{
+    struct state_section found;
+    size_t pos = 0;
+    int r = state_next(s->data, s->len, &pos, &found, err);
+
+    if (r > 0 && found.version > s->desc->version)
+        return err_set(err, ENOTSUP, "its %s is of version %u, this vitro knows up to %u", s->desc->name, found.version, s->desc->version);
+    return r < 0 ? r : 0;
+}
+
+int save_shape_check(struct vm *vm, const uint8_t *data, size_t len, struct err *err)
+{
+    struct section_list *l = section_list(vm);
+    int r = l ? section_index(l, data, len, err) : err_set(err, ENOMEM, "out of memory for the machine's state");
+
+    for (unsigned n = 0; r == 0 && n < l->count; n++)
+        r = l->s[n].desc == &cpuid_state ? state_load(l->s[n].data, l->s[n].len, &cpuid_state, 0, &l->cpuid, err)
+                                         : shape_check_version(&l->s[n], err);
+    if (r == 0)
+        r = save_check_cpuid(vm, &l->cpuid, err);
     free(l);
     return r;
 }

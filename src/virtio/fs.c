@@ -282,6 +282,8 @@ static void fs_reset(void *dev)
     virtio_pci_reset(&f->vp);
 }
 
+bool virtio_fs_mounted(const struct virtio_fs *f) { return !f->ended && share_in_session(f->share); }
+
 /* Nothing is under way in a machine that stands. */
 static void fs_pause(void *dev)
 {
@@ -289,7 +291,7 @@ static void fs_pause(void *dev)
 
     share_work_drain(f->work);
     timer_cancel(&f->again); /* fs_resume() looks at all queues */
-    f->mounted = !f->ended && share_in_session(f->share);
+    f->mounted = virtio_fs_mounted(f);
 }
 
 static void fs_resume(void *dev)

@@ -51,4 +51,7 @@ struct virtio_fs_setup {
  * for what is under way, and leaves the share open. */
 int virtio_fs_init(struct virtio_fs *f, const struct virtio_fs_setup *setup);
 
+/* Has the guest mounted it, so that its state cannot be saved? Device lock held. */
+bool virtio_fs_mounted(const struct virtio_fs *f);
+
 #endif
