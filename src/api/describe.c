@@ -4,28 +4,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/control.h"
+#include "base/clock.h"
 #include "machine/vm.h"
 #include "virtio/net.h"
-
-static double describe_clock(clockid_t id)
-{
-    struct timespec ts;
-
-    if (clock_gettime(id, &ts) < 0)
-        return 0;
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 /* Host CPU time of a vCPU's thread. */
 static double describe_vcpu_seconds(const struct vm_vcpu *v)
 {
     clockid_t id;
 
-    return v->has_thread && pthread_getcpuclockid(v->thread, &id) == 0 ? describe_clock(id) : 0;
+    return v->has_thread && pthread_getcpuclockid(v->thread, &id) == 0 ? clock_host_seconds(id) : 0;
 }
 
 /* Bytes of the host's memory that the process has now. */
@@ -64,7 +55,7 @@ json_t *describe_machine(struct control *c)
                      vm->engine.ops->name, "vcpus", (int)vm->nvcpus, "memory", (json_int_t)vm->cfg->memory,
                      "memory_target", (json_int_t)describe_target(vm), "started", c->site.info.started,
                      "guest_seconds", (double)clock_ns(&vm->clock) / 1e9, "cpu_seconds",
-                     describe_clock(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
+                     clock_host_seconds(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
                      (int)api_viewers(&c->server), "version", "v1");
     loop_unlock(&vm->loop);
     if (!root || !config || json_object_set(root, "config", config) < 0) {
@@ -154,7 +145,7 @@ json_t *describe_stats(struct control *c)
     loop_lock(&vm->loop);
     root = json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:o}", "name", c->site.info.name, "id",
                      c->site.info.id, "state", describe_state(vm), "guest_seconds", (double)clock_ns(&vm->clock) / 1e9,
-                     "cpu_seconds", describe_clock(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets,
+                     "cpu_seconds", clock_host_seconds(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets,
                      "vcpus", describe_vcpus(vm), "memory", describe_memory(c), "disks", describe_disks(vm), "nets",
                      describe_nets(vm));
     loop_unlock(&vm->loop);

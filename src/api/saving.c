@@ -6,21 +6,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/control.h"
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "machine/vm.h"
-
-static uint64_t saving_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 static void saving_done(struct save_job *job, int result, const char *why)
 {
@@ -46,7 +38,7 @@ int control_save_begin(struct control *c, int fd, const char *token, bool plain,
     const struct save_options o = { .plain = plain, .given = true, .fd = fd };
     struct vm *vm = c->vm;
     bool was_paused = vm->life.paused;
-    uint64_t start = saving_now();
+    uint64_t start = clock_host_ns(CLOCK_MONOTONIC);
     struct migrate_progress p;
     int r = saving_check(fd, err);
 
@@ -69,7 +61,7 @@ int control_save_begin(struct control *c, int fd, const char *token, bool plain,
     c->save.holds = !was_paused && r == 0 && hold;
     if (!was_paused && !c->save.holds)
         vm_set_paused(vm, false);
-    c->save.stood_ns = was_paused ? 0 : saving_now() - start;
+    c->save.stood_ns = was_paused ? 0 : clock_host_ns(CLOCK_MONOTONIC) - start;
     if (r < 0)
         c->save.state = CONTROL_SAVE_NONE;
     return r;

@@ -9,11 +9,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/ring.h"
 #include "api/server_int.h"
+#include "base/clock.h"
 #include "base/err.h"
 
 #define API_DRAIN_MS 1000
@@ -21,13 +21,7 @@
 static void api_read(struct api_client *c);
 static void api_drop_passed(struct api_client *c);
 
-uint64_t api_now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
+uint64_t api_now_ms(void) { return clock_host_ns(CLOCK_MONOTONIC) / 1000000; }
 
 /* -- answers -- */
 

@@ -11,23 +11,15 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/site_int.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/rand.h"
 #include "base/rundir.h"
 
 #define SITE_TRIES 40 /* of 10 ms: who tidies up holds the lock for a moment */
-
-static double site_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 /* One write, of a constant length: a reader sees the old object or the new one. */
 int site_store(int fd, const struct site_info *i)
@@ -151,7 +143,7 @@ int site_claim(struct site *p, const char *name, bool keep, struct err *err)
         return r;
     p->info.pid = getpid();
     p->info.keep = keep;
-    p->info.started = site_now();
+    p->info.started = clock_host_seconds(CLOCK_REALTIME);
     site_sweep(p->dir, false);
     r = site_store(p->lock, &p->info);
     if (r < 0)
@@ -188,7 +180,7 @@ void site_leave(struct site *p, int status, const char *why)
 {
     if (p->lock < 0)
         return;
-    p->info.ended = site_now();
+    p->info.ended = clock_host_seconds(CLOCK_REALTIME);
     p->info.status = status;
     snprintf(p->info.why, sizeof(p->info.why), "%s", why);
     site_store(p->lock, &p->info); /* also for who waits with the file open */

@@ -40,6 +40,12 @@ static inline bool range_outside(uint64_t start, uint64_t len, uint64_t limit)
     return len > limit || start > limit - len;
 }
 
+/* Nothing but zeroes, len bytes of them. */
+static inline bool mem_is_zero(const void *p, size_t len)
+{
+    return len == 0 || (*(const uint8_t *)p == 0 && !memcmp(p, (const uint8_t *)p + 1, len - 1));
+}
+
 /* Little-endian loads and stores at any alignment. */
 static inline uint16_t ld_le16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
 static inline uint32_t ld_le32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }

@@ -10,17 +10,19 @@
 #include <string.h>
 #include <time.h>
 
-static uint64_t clock_host(clockid_t id)
+uint64_t clock_host_ns(clockid_t id)
 {
-    struct timespec ts;
+    struct timespec ts = { 0 };
 
     clock_gettime(id, &ts);
     return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t clock_source_host(struct clock *c) { return clock_host(CLOCK_MONOTONIC); }
+double clock_host_seconds(clockid_t id) { return (double)clock_host_ns(id) / 1e9; }
 
-static uint64_t clock_wall_host(struct clock *c) { return clock_host(CLOCK_REALTIME); }
+static uint64_t clock_source_host(struct clock *c) { return clock_host_ns(CLOCK_MONOTONIC); }
+
+static uint64_t clock_wall_host(struct clock *c) { return clock_host_ns(CLOCK_REALTIME); }
 
 static uint64_t clock_source_manual(struct clock *c)
 {

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #define NSEC_PER_SEC 1000000000ULL
 
@@ -17,6 +18,10 @@ struct clock {
     uint64_t manual_ns;      /* manual clocks: the current time */
     uint64_t manual_wall_ns; /* manual clocks: wall time at manual_ns == 0 */
 };
+
+/* What the host's clock shows now, 0 if there is none: for what is about the host and not the guest. */
+uint64_t clock_host_ns(clockid_t id);
+double clock_host_seconds(clockid_t id);
 
 /* The host's CLOCK_MONOTONIC and CLOCK_REALTIME; starts running at 0 ns. */
 void clock_init_host(struct clock *c);

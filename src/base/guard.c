@@ -47,7 +47,6 @@ void guard_disarm(void)
     guard_process.armed = false;
 }
 
-bool guard_armed(void) { return guard_process.armed; }
 enum guard_kind guard_inside(void) { return guard_mine; }
 void guard_inherit(enum guard_kind kind) { guard_mine = kind; }
 

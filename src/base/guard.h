@@ -39,7 +39,6 @@ struct guard_fence {
 void guard_arm(const struct guard_fence fence[GUARD_KINDS]);
 /* Forget the fences; threads that are inside stay inside. */
 void guard_disarm(void);
-bool guard_armed(void);
 
 /* Put the fence of kind around the calling thread, unless it is inside that one already. 0 or -errno: then the thread must
  * not go on. */

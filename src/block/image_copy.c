@@ -25,11 +25,6 @@ static void copy_tell(const struct copier *c, uint64_t done)
         c->progress->tell(c->progress->opaque, done, c->total);
 }
 
-static bool copy_is_zero(const uint8_t *p, size_t len)
-{
-    return len == 0 || (p[0] == 0 && !memcmp(p, p + 1, len - 1));
-}
-
 /* Does [off, off+*n) of b read as zeroes, as far as the tables say? Makes *n shorter where that ends. */
 static int copy_hole(struct block *b, uint64_t off, uint64_t *n, bool *hole)
 {
@@ -61,7 +56,7 @@ static int copy_put(struct copier *c, uint64_t off, uint64_t len)
         for (start = at; at < len; at += c->granule) {
             uint64_t n = len - at < c->granule ? len - at : c->granule;
 
-            if (copy_is_zero(c->buf + at, n))
+            if (mem_is_zero(c->buf + at, n))
                 break;
         }
         at = at < len ? at : len;

@@ -49,9 +49,6 @@ int boot_image_from_memory(struct boot_image *img, const void *data, size_t len,
 /* Free what img owns; also good for an img whose open failed, and twice. */
 void boot_image_close(struct boot_image *img);
 
-/* "bzImage", "ELF with a PVH entry", "Multiboot 1 kernel". */
-const char *boot_kind_name(enum boot_kind kind);
-
 /* Read a whole regular file of at most max bytes (for an initrd). *data is malloc()ed and is the
  * caller's; an empty file gives *len 0 and a pointer that must be freed all the same. what names
  * the file's role in messages ("initrd"). Returns 0 or -errno with err filled. */

@@ -40,19 +40,6 @@ static const struct {
     { 0, "MZ", 2, "is an EFI program without a Linux boot header; give a Linux bzImage or an ELF kernel" },
 };
 
-const char *boot_kind_name(enum boot_kind kind)
-{
-    switch (kind) {
-    case BOOT_BZIMAGE:
-        return "bzImage";
-    case BOOT_PVH_ELF:
-        return "ELF with a PVH entry";
-    case BOOT_MULTIBOOT1:
-        return "Multiboot 1 kernel";
-    }
-    return "unknown";
-}
-
 /* Read len bytes from fd. */
 static int image_read_all(int fd, uint8_t *buf, size_t len)
 {

@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "block/image.h"
 #include "cli/cli.h"
@@ -41,14 +41,6 @@ struct fork_args {
     int rest;    /* words for run_parse(), */
     char **word; /* and where they are */
 };
-
-static double fork_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 static int fork_parse(struct fork_args *f, int argc, char **argv)
 {
@@ -179,7 +171,7 @@ int cmd_fork(int argc, char **argv)
     struct err err = { "" };
     char path[32];
     uint64_t stood_ns = 0;
-    double at[3] = { fork_now(), 0, 0 }; /* begun, saved, ended */
+    double at[3] = { clock_host_seconds(CLOCK_MONOTONIC), 0, 0 }; /* begun, saved, ended */
     unsigned made = 0;
     int fd, status = CLI_OK;
 
@@ -188,13 +180,13 @@ int cmd_fork(int argc, char **argv)
     fd = fork_check(&f, &err) < 0 ? -1 : fork_save(&f, &stood_ns, &err);
     if (fd < 0)
         return cli_fail(f.json, &err);
-    at[1] = fork_now();
+    at[1] = clock_host_seconds(CLOCK_MONOTONIC);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     while (made < f.count && status == CLI_OK) {
         status = fork_one(&f, path, made + 1);
         made += status == CLI_OK;
     }
-    at[2] = fork_now();
+    at[2] = clock_host_seconds(CLOCK_MONOTONIC);
     close(fd);
     fork_tell(&f, made, stood_ns, at);
     return status;

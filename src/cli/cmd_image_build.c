@@ -16,10 +16,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "block/block.h"
 #include "block/qcow2.h"
@@ -301,21 +301,13 @@ static int build_work(const struct build_args *a, const char *script, const char
     return r;
 }
 
-static double build_seconds(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
 int image_build(int argc, char **argv)
 {
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction sa = { .sa_handler = build_on_signal };
     char script[PATH_SIZE], work[PATH_SIZE];
     const char *temp = getenv("TMPDIR");
-    double start = build_seconds();
+    double start = clock_host_seconds(CLOCK_MONOTONIC);
     struct build_args a;
     struct err err = { "" };
     int r = build_parse(&a, argc, argv, &err);
@@ -336,6 +328,6 @@ int image_build(int argc, char **argv)
     build_remove(work);
     if (r < 0)
         return cli_fail(a.json, &err);
-    build_tell(&a, build_seconds() - start);
+    build_tell(&a, clock_host_seconds(CLOCK_MONOTONIC) - start);
     return CLI_OK;
 }

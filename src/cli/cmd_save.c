@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "block/image.h"
 #include "cli/cli.h"
@@ -91,11 +91,9 @@ static int save_wait(const struct save_args *a, uint64_t *stood_ns, struct err *
 static int save_draft(struct save_args *a, struct image_draft *draft, int *held, uint64_t *stood_ns, struct err *err)
 {
     struct site_info i;
-    struct timespec now;
     int r = verb_running(a->name, &i, err);
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    snprintf(a->token, sizeof(a->token), "%d-%" PRIx64, (int)getpid(), (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+    snprintf(a->token, sizeof(a->token), "%d-%" PRIx64, (int)getpid(), clock_host_ns(CLOCK_MONOTONIC));
     if (r == 0)
         r = save_idle(a, err);
     if (r == 0)

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/verb.h"
@@ -35,14 +35,6 @@ void cmd_stats_help(void)
          "  --prometheus    the counters of all named machines in Prometheus' text form (each machine also serves them at\n"
          "                  GET /metrics on its control socket)\n"
          "  --json          one array of objects with all counters");
-}
-
-static double stats_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
 /* The machines that are meant and run; an array to free(). */
@@ -89,16 +81,14 @@ static json_int_t stats_sum(const json_t *root, const char *list, const char *ke
 /* Host CPU per cent since the last look, or over the whole life. */
 static double stats_cpu(struct stats *s, const struct site_info *i, const json_t *m)
 {
-    double cpu = json_number_value(json_object_get(m, "cpu_seconds")), now = stats_now(), percent;
+    double cpu = json_number_value(json_object_get(m, "cpu_seconds")), now = clock_host_seconds(CLOCK_MONOTONIC), percent;
     struct stats_before *b = NULL;
-    struct timespec wall;
 
     for (unsigned n = 0; n < s->known; n++) {
         if (!strcmp(s->before[n].id, i->id))
             b = &s->before[n];
     }
-    clock_gettime(CLOCK_REALTIME, &wall);
-    percent = b ? 100 * (cpu - b->cpu) / (now - b->at) : 100 * cpu / ((double)wall.tv_sec - i->started + 1);
+    percent = b ? 100 * (cpu - b->cpu) / (now - b->at) : 100 * cpu / (clock_host_seconds(CLOCK_REALTIME) - i->started + 1);
     if (!b && s->known < VERB_NAMES)
         b = &s->before[s->known++];
     if (b) {

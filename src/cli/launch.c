@@ -18,11 +18,11 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/control.h"
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/cli.h"
@@ -108,14 +108,6 @@ static void launch_die_by(int sig)
 
 /* -- running -- */
 
-static double launch_seconds(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
 /* The name that was chosen, or NULL. */
 static const char *launch_name(const struct machine_config *cfg)
 {
@@ -171,7 +163,7 @@ static int launch_take_over(struct run_options *o, struct vm *vm, struct err *er
 static int launch_machine(struct run_options *o, struct control *c, const struct engine_ops *ops, const char *why,
                           struct err *err)
 {
-    double start = launch_seconds();
+    double start = clock_host_seconds(CLOCK_MONOTONIC);
     int status, sig, signals = launch_take_signals(o->save.path);
     struct vm *vm = NULL;
 
@@ -191,7 +183,7 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
     run_save_attach(&o->save, vm);
     vm_run(vm, signals);
     run_save_finish(&o->save);
-    launch_say_end(o, vm, launch_seconds() - start);
+    launch_say_end(o, vm, clock_host_seconds(CLOCK_MONOTONIC) - start);
     status = vm_status(vm);
     sig = vm->life.end == VM_END_SIGNAL ? vm->life.signal : 0;
     control_fini(c, status, vm_end_name(vm->life.end));

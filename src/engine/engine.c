@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -82,9 +81,4 @@ void vcpu_wait(struct vcpu *v)
     kvmpv_busy(&v->cpu);
 }
 
-uint64_t vcpu_run_ns(struct cpu *cpu)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
+uint64_t vcpu_run_ns(struct cpu *cpu) { return clock_host_ns(CLOCK_THREAD_CPUTIME_ID); }

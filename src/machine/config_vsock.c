@@ -7,6 +7,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,14 +38,11 @@ static int config_vsock_cid(struct machine_config *c, const char *value, struct 
 static int config_vsock_path(struct machine_config *c, const char *value, struct err *err)
 {
     const size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - VSOCK_PORT_TEXT;
-    char *cwd = *value == '/' ? strdup("") : getcwd(NULL, 0), *path = NULL;
+    char cwd[PATH_MAX] = "", *path = NULL;
 
-    if (!*value || !cwd || asprintf(&path, "%s%s%s", cwd, *cwd ? "/" : "", value) < 0)
-        path = NULL;
-    free(cwd);
     if (!*value)
         return err_set(err, EINVAL, "vsock: path is empty: write it like path=/run/user/1000/guest.sock");
-    if (!path)
+    if ((*value != '/' && !getcwd(cwd, sizeof(cwd))) || asprintf(&path, "%s%s%s", cwd, *cwd ? "/" : "", value) < 0)
         return err_set(err, ENOMEM, "vsock: the current folder's path cannot be had");
     if (strlen(path) > max) {
         err_set(err, EINVAL, "vsock: the path '%.40s...' is longer than %zu bytes, which a socket's name with a port behind it may have",

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "machine/host.h"
 
 #define PROBE_GPA       0x1000
@@ -35,14 +35,6 @@ struct probe {
     struct kvm_run *run;
     size_t run_size;
 };
-
-static double probe_now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
 
 static bool probe_cpu_virt(void)
 {
@@ -118,12 +110,12 @@ static double probe_time(struct probe *p, uint16_t ip, unsigned runs)
 
     if (probe_start_at(p, ip) < 0 || ioctl(p->vcpu, KVM_RUN, 0) < 0) /* one to warm up */
         return -1;
-    start = probe_now_ns();
+    start = (double)clock_host_ns(CLOCK_MONOTONIC);
     while (done < runs && spent < PROBE_BUDGET_NS) {
         if (ioctl(p->vcpu, KVM_RUN, 0) < 0 || p->run->exit_reason != KVM_EXIT_IO)
             return -1;
         done++;
-        spent = probe_now_ns() - start;
+        spent = (double)clock_host_ns(CLOCK_MONOTONIC) - start;
     }
     return spent / done;
 }

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "machine/serial_open.h"
 
 static void serial_watch(struct serial *s, struct serial_fd *f, uint32_t events)
@@ -327,13 +327,7 @@ void serial_stop(struct serial *s)
     s->started = false;
 }
 
-static int64_t serial_now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
+static int64_t serial_now_ms(void) { return (int64_t)(clock_host_ns(CLOCK_MONOTONIC) / 1000000); }
 
 void serial_drain(struct serial *s, int timeout_ms)
 {

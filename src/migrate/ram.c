@@ -10,11 +10,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <zstd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 
 #define RAM_LEVEL   1
@@ -44,29 +44,10 @@ void mig_packer_fini(struct mig_packer *p)
     p->zstd = NULL;
 }
 
-static double ram_seconds(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
 static void ram_learn(double *rate, size_t bytes, double seconds)
 {
     if (bytes >= RAM_SMALL && seconds > 1e-9)
         *rate += ((double)bytes / seconds - *rate) * 0.2;
-}
-
-static bool ram_is_zero(const uint8_t *page)
-{
-    const uint64_t *p = (const void *)page;
-
-    for (size_t i = 0; i < PAGE_SIZE / 8; i += 4) {
-        if (p[i] | p[i + 1] | p[i + 2] | p[i + 3])
-            return false;
-    }
-    return true;
 }
 
 uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram)
@@ -114,7 +95,7 @@ static size_t ram_gather(const struct save_chunk *c, const uint8_t want[32], uin
         if (!(want[n / 8] >> n % 8 & 1))
             continue;
         memcpy(out + len, c->slot->hva + c->off + n * PAGE_SIZE, PAGE_SIZE);
-        if (!ram_is_zero(out + len)) {
+        if (!mem_is_zero(out + len, PAGE_SIZE)) {
             here[n / 8] |= (uint8_t)(1u << n % 8);
             len += PAGE_SIZE;
         } else if (!first) {
@@ -137,7 +118,7 @@ static bool ram_packs(struct mig_rates *r, size_t len)
 /* Returns the packed length, or 0 if plain is better. */
 static size_t ram_pack(struct mig_packer *p, size_t len)
 {
-    double start = ram_seconds();
+    double start = clock_host_seconds(CLOCK_MONOTONIC);
     size_t n;
 
     if (!len || !ram_packs(&p->rate, len))
@@ -145,7 +126,7 @@ static size_t ram_pack(struct mig_packer *p, size_t len)
     n = ZSTD_compressCCtx(p->zstd, p->frame, ZSTD_compressBound(SAVE_CHUNK), p->pages, len, RAM_LEVEL);
     if (ZSTD_isError(n))
         return 0;
-    ram_learn(&p->rate.pack, len, ram_seconds() - start);
+    ram_learn(&p->rate.pack, len, clock_host_seconds(CLOCK_MONOTONIC) - start);
     if (len >= RAM_SMALL)
         p->rate.ratio += ((double)n / (double)len - p->rate.ratio) * 0.2;
     return n < len ? n : 0;
@@ -172,9 +153,9 @@ int mig_send_chunk(struct mig_packer *p, struct mig_stream *s, struct ram *ram, 
     packed = ram_pack(p, len);
     st_le32(head, (uint32_t)n);
     st_le32(head + 4, packed ? MIG_ZSTD : MIG_PLAIN);
-    start = ram_seconds();
+    start = clock_host_seconds(CLOCK_MONOTONIC);
     r = mig_send(s, MIG_CHUNK, head, sizeof(head), packed ? p->frame : p->pages, packed ? packed : len, err);
-    ram_learn(&p->rate.link, packed ? packed : len, ram_seconds() - start);
+    ram_learn(&p->rate.link, packed ? packed : len, clock_host_seconds(CLOCK_MONOTONIC) - start);
     return r;
 }
 
@@ -203,7 +184,7 @@ static void ram_scatter(const struct save_chunk *c, const uint8_t here[32], cons
         if (here[n / 8] >> n % 8 & 1) {
             memcpy(to, pages, PAGE_SIZE);
             pages += PAGE_SIZE;
-        } else if ((zero[n / 8] >> n % 8 & 1) && !ram_is_zero(to)) {
+        } else if ((zero[n / 8] >> n % 8 & 1) && !mem_is_zero(to, PAGE_SIZE)) {
             memset(to, 0, PAGE_SIZE);
         }
     }

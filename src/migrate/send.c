@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/rand.h"
@@ -47,14 +48,6 @@ static void send_tell(struct migrate *m, enum migrate_phase phase, const char *w
     m->p.phase = phase;
     snprintf(m->p.why, sizeof(m->p.why), "%s", why ? why : "");
     pthread_mutex_unlock(&m->lock);
-}
-
-static uint64_t send_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 /* -- what the machine's thread does -- */
@@ -126,7 +119,7 @@ static int send_stop(struct migrate *m, struct err *err)
 
     m->was_paused = vm->life.paused;
     m->stopped = true;
-    m->stop_ns = send_ns();
+    m->stop_ns = clock_host_ns(CLOCK_MONOTONIC);
     vm_pause(vm);
     vm->life.handing = true;
     r = pc_flush_disks(vm, err);
@@ -165,7 +158,7 @@ static int send_give_up(struct migrate *m, struct err *err)
 static void send_tick(void *opaque)
 {
     struct migrate *m = opaque;
-    uint64_t now = send_ns() / 1000000;
+    uint64_t now = clock_host_ns(CLOCK_MONOTONIC) / 1000000;
 
     if (!m->nap_us || now - m->nap_ms < SEND_NAP_MS)
         return;
@@ -243,7 +236,7 @@ static int send_round(struct migrate *m, bool first, struct err *err)
 /* One round at the speed of the last one; how many pages are dirty after it, or -errno. */
 static int64_t send_round_timed(struct migrate *m, bool first, int64_t pages, struct err *err)
 {
-    uint64_t start = send_ns(), moved = m->packer.moved, ns;
+    uint64_t start = clock_host_ns(CLOCK_MONOTONIC), moved = m->packer.moved, ns;
     int r;
 
     pthread_mutex_lock(&m->lock);
@@ -251,7 +244,7 @@ static int64_t send_round_timed(struct migrate *m, bool first, int64_t pages, st
     m->p.left = (uint64_t)pages * PAGE_SIZE;
     pthread_mutex_unlock(&m->lock);
     r = send_round(m, first, err);
-    ns = send_ns() - start;
+    ns = clock_host_ns(CLOCK_MONOTONIC) - start;
     if (r == 0)
         r = send_ask(m, send_collect, err);
     pthread_mutex_lock(&m->lock);
@@ -393,7 +386,7 @@ static int send_all(struct migrate *m, struct err *err)
 static void send_moved(struct migrate *m, int r, const struct err *err)
 {
     pthread_mutex_lock(&m->lock);
-    m->p.stood_ns = send_ns() - m->stop_ns;
+    m->p.stood_ns = clock_host_ns(CLOCK_MONOTONIC) - m->stop_ns;
     pthread_mutex_unlock(&m->lock);
     if (r == 0)
         fprintf(stderr, "vitro: '%s' was moved after %u rounds; it stood for %.1f ms\n", m->vm->cfg->name, m->p.round,

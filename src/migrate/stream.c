@@ -6,13 +6,13 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #define XXH_STATIC_LINKING_ONLY /* a state on the stack */
 #include <xxhash.h>
 #include <zstd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "save/format.h"
 
@@ -46,13 +46,7 @@ static size_t mig_most(uint32_t type)
     }
 }
 
-static uint64_t mig_now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
+static uint64_t mig_now_ms(void) { return clock_host_ns(CLOCK_MONOTONIC) / 1000000; }
 
 int mig_stream_init(struct mig_stream *s, int in, int out, int stall_ms)
 {

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "net/switch_int.h"
 
@@ -27,13 +27,7 @@ enum { KIND_FRAME, KIND_HELLO, KIND_BYE };
 enum { AT_MAGIC = 0, AT_KIND = 4, AT_ID = 8, AT_FLAGS = 16, AT_GSO = 17, AT_HDR_LEN = 18, AT_GSO_SIZE = 20 };
 enum { AT_CSUM_START = 22, AT_CSUM_OFFSET = 24 };
 
-static int64_t switch_now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
+static int64_t switch_now_ms(void) { return (int64_t)(clock_host_ns(CLOCK_MONOTONIC) / 1000000); }
 
 /* ---- who is where ---- */
 

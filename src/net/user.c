@@ -17,9 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "net/offload.h"
@@ -48,13 +48,7 @@ struct user {
     struct user_timer timer[USER_TIMERS];
 };
 
-static int64_t user_now_ns(void *opaque)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
+static int64_t user_now_ns(void *opaque) { return (int64_t)clock_host_ns(CLOCK_MONOTONIC); }
 
 /* ---- what libslirp calls ---- */
 

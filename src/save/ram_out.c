@@ -41,17 +41,6 @@ unsigned save_threads(void)
     return n < 1 ? 1 : n > SAVE_THREADS_MAX ? SAVE_THREADS_MAX : (unsigned)n;
 }
 
-static bool ram_out_is_zero(const uint8_t *page)
-{
-    const uint64_t *p = (const void *)page;
-
-    for (size_t i = 0; i < PAGE_SIZE / 8; i += 4) {
-        if (p[i] | p[i + 1] | p[i + 2] | p[i + 3])
-            return false;
-    }
-    return true;
-}
-
 /* Which of a chunk's pages are not all zeroes. */
 static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, struct save_entry *e)
 {
@@ -63,7 +52,7 @@ static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, st
 
     memset(e, 0, sizeof(*e));
     for (unsigned n = 0; n < c->pages; n++) {
-        if ((know && !(there[n] & PAGEMAP_THERE)) || ram_out_is_zero(hva + n * PAGE_SIZE))
+        if ((know && !(there[n] & PAGEMAP_THERE)) || mem_is_zero(hva + n * PAGE_SIZE, PAGE_SIZE))
             continue;
         e->map[n / 8] |= (uint8_t)(1u << n % 8);
         e->pages++;

@@ -240,8 +240,6 @@ void lapic_set_lint1(void *opaque, unsigned pin, bool level)
 
 /* --- task priority as CR8 --- */
 
-uint64_t lapic_cr8_read(struct lapic *l) { return l->tpr >> 4; }
-
 void lapic_write_tpr(struct lapic *l, uint32_t v)
 {
     l->tpr = v & 0xff;

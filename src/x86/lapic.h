@@ -109,7 +109,6 @@ void lapic_deadline_write(struct lapic *l, uint64_t value);
 void lapic_tsc_moved(struct lapic *l);
 
 /* CR8: the task priority's upper four bits. The setter keeps cpu->cr8 equal, and so do writes to the TPR. */
-uint64_t lapic_cr8_read(struct lapic *l);
 void lapic_cr8_write(struct lapic *l, uint64_t v);
 
 /* An interrupt above the processor's priority waits. Lock-free: any thread, no lock. */

@@ -154,6 +154,28 @@ static void manual_clock_moves_by_hand(void **state)
     assert_int_equal(clock_wall_ns(&c), 5 * NSEC_PER_SEC + 30);
 }
 
+static void host_clock_goes_on(void **state)
+{
+    uint64_t a = clock_host_ns(CLOCK_MONOTONIC), b = clock_host_ns(CLOCK_MONOTONIC);
+
+    assert_true(a > 0 && b >= a);
+    assert_true(clock_host_seconds(CLOCK_MONOTONIC) >= (double)b / 1e9);
+    assert_int_equal(clock_host_ns(12345), 0); /* no such clock */
+}
+
+static void zeroes_are_told(void **state)
+{
+    uint8_t m[70] = { 0 };
+
+    assert_true(mem_is_zero(m, 0) && mem_is_zero(m, 1) && mem_is_zero(m, sizeof(m)));
+    for (size_t at = 0; at < sizeof(m); at++) {
+        m[at] = 1;
+        assert_true(mem_is_zero(m, at));
+        assert_false(mem_is_zero(m, at + 1));
+        m[at] = 0;
+    }
+}
+
 static void stopped_clock_stands(void **state)
 {
     struct clock c;
@@ -299,6 +321,8 @@ int main(void)
         cmocka_unit_test(log_honours_level),
         cmocka_unit_test(log_guest_is_limited),
         cmocka_unit_test(manual_clock_moves_by_hand),
+        cmocka_unit_test(host_clock_goes_on),
+        cmocka_unit_test(zeroes_are_told),
         cmocka_unit_test(stopped_clock_stands),
         cmocka_unit_test(clock_can_be_set),
         cmocka_unit_test(host_clock_starts_near_zero),

@@ -385,15 +385,6 @@ uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways)
     return s && cpu_canonical(cpu, lin) ? flat_put(f, s, lin, e, ways) : 0;
 }
 
-void flat_learn(struct flat *f, uint64_t lin, unsigned ways)
-{
-    struct cpu *cpu = f->cpu;
-    struct flat_set *s = flat_current(f);
-    const struct tlb_entry *e = &cpu->tlbs[cpu->mmu_idx][(lin >> 12) & (TLB_SIZE - 1)];
-    if (s && cpu_canonical(cpu, lin))
-        flat_put(f, s, lin, e, ways);
-}
-
 const uint8_t *flat_jump_find(struct flat *f, uint64_t rip)
 {
     const struct flat_set *s = flat_current_code(f);

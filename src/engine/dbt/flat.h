@@ -91,9 +91,6 @@ uint64_t flat_fill(struct flat *f, uint64_t lin, unsigned size, unsigned ways);
 /* The same, but without translating anything, raising anything, or marking a page accessed or dirty. */
 uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways);
 
-/* The access was done by other means: make it direct for the next time, if that can be told without translating anything. */
-void flat_learn(struct flat *f, uint64_t lin, unsigned ways);
-
 /* Note that the len bytes of code at linear address rip of the current mode continue at host. */
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global);
 

@@ -9,22 +9,6 @@
 
 /* --- flags --- */
 
-static void flags_to_frame(struct emit *e, int frame)
-{
-    emit_rr(e, OP_W | 0x89, RAX, T2);
-    EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
-    emit_rm(e, OP_66 | 0x89, RAX, RSP, frame);
-    emit_rr(e, OP_W | 0x89, T2, RAX);
-}
-
-void flags_save(struct xblock *xb)
-{
-    if (xb->flags_mem)
-        return;
-    flags_to_frame(&xb->e, FRAME_FLAGS);
-    xb->flags_mem = true;
-}
-
 void place_flags_load(struct emit *e)
 {
     emit_rr(e, OP_W | 0x89, RAX, T2);

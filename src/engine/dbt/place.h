@@ -211,7 +211,6 @@ static inline size_t xblock_bytes(const struct xblock *xb)
 bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, unsigned off);
 
 /* place.c */
-void flags_save(struct xblock *xb); /* make the frame's right; host flags survive */
 void flags_load(struct xblock *xb); /* make the host's flags right */
 /* Host register that holds guest register n: its own, or temp after loading it. */
 unsigned place_get(struct xblock *xb, unsigned n, unsigned temp);

@@ -307,8 +307,8 @@ static uint64_t thunk_fill(struct dbt *t, struct cpu *cpu, uint64_t lin, uint32_
         return addend;
     t->stats->slow++;
     i->fn(cpu, i);
-    if (ways & MEM_QUIET)
-        flat_learn(&t->flat, lin, ways & (MEM_READ | MEM_WRITE));
+    if (ways & MEM_QUIET) /* direct the next time */
+        flat_peek(&t->flat, lin, ways & (MEM_READ | MEM_WRITE));
     return 0;
 }
 
