@@ -58,6 +58,8 @@ json_t *describe_machine(struct control *c)
                      clock_host_seconds(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
                      (int)api_viewers(&c->server), "version", "v1");
     loop_unlock(&vm->loop);
+    if (root && vm->cfg->vsock_path)
+        json_object_set_new(root, "vsock", json_string(vm->cfg->vsock_path));
     if (!root || !config || json_object_set(root, "config", config) < 0) {
         json_decref(root);
         root = NULL;

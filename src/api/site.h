@@ -2,6 +2,7 @@
  *
  *   state    a JSON object, and an open-file-description lock that its machine holds as long as it lives
  *   sock     the control socket, 0600
+ *   vsock    sockets of the guest, if the machine has --agent
  *   console  what the console showed last (ring.h)
  *   log      what a machine in the background says on standard error
  *

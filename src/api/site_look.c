@@ -21,7 +21,7 @@
 
 void site_sweep(int dir, bool all)
 {
-    static const char *const files[] = { "sock", "console", "log", "state" };
+    static const char *const files[] = { "sock", "vsock", "console", "log", "state" };
 
     for (size_t i = 0; i < ARRAY_LEN(files) - (all ? 0 : 1); i++)
         unlinkat(dir, files[i], 0);
@@ -101,6 +101,7 @@ static void site_tidy(int dir, int fd, struct site_info *i)
     if (i->ended > 0)
         return;
     unlinkat(dir, "sock", 0);
+    unlinkat(dir, "vsock", 0);
     i->ended = fstat(fd, &st) == 0 ? (double)time(NULL) : 1;
     i->status = 128 + 9;
     snprintf(i->why, sizeof(i->why), "the monitor was killed");

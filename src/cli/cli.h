@@ -55,6 +55,8 @@ int cmd_mem_set(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_fork(int argc, char **argv);
+int cmd_exec(int argc, char **argv);
+void cmd_exec_help(void);
 int cmd_save(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 void cmd_mem_set_help(void);

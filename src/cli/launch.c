@@ -167,7 +167,8 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
     int status, sig, signals = launch_take_signals(o->save.path);
     struct vm *vm = NULL;
 
-    if (run_save_prepare(&o->save, err) < 0 || sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || launch_create(o, &vm, ops, err) < 0 ||
+    if (config_agent_vsock(&o->cfg, c->site.dir, err) < 0 || run_save_prepare(&o->save, err) < 0 ||
+        sandbox_init(&o->cfg, c->site.dir, c->site.parent, err) < 0 || launch_create(o, &vm, ops, err) < 0 ||
         (c->site.lock >= 0 && control_start(c, vm, err) < 0) || launch_take_over(o, vm, err) < 0) {
         launch_refuse(o, err);
         run_save_finish(&o->save);

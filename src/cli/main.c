@@ -24,6 +24,8 @@ const struct cli_verb cli_verbs[] = {
       cmd_logs },
     { "stats", "Show what machines use: CPU, memory, disks, network.",
       "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
+    { "exec", "Run a program in a guest.",
+      "vitro exec NAME [-t] [-e NAME=VALUE] [-u USER] [-w DIR] [--time SECONDS] -- PROGRAM [ARGUMENT ...]", cmd_exec_help, cmd_exec },
     { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,
       cmd_pause },
     { "resume", "Let paused machines go on.", "vitro resume NAME ... [--json]", NULL, cmd_resume },
@@ -60,7 +62,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " exec cp snapshot serve bench ";
+    " cp snapshot serve bench ";
 
 static void main_overview(void)
 {
@@ -115,7 +117,7 @@ static void main_fill_streams(void)
 
 static bool main_wants_help(int argc, char **argv)
 {
-    for (int i = 0; i < argc; i++) {
+    for (int i = 0; i < argc && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
             return true;
     }

@@ -255,6 +255,8 @@ const struct config_key config_keys[] = {
       "none user user,forward=tcp: tap,ifname= switch=", PARSED(config_set_net), .repeatable = true },
     { "vsock", "path=PATH[,cid=N]", "sockets between guest and host (AF_VSOCK), at PATH and PATH_PORT", "path=",
       PARSED(config_set_vsock) },
+    { "agent", NULL, "let 'vitro exec' in: a socket device, and an agent in the initrd", NULL,
+      MEMBER(CONFIG_FLAG, agent) },
     { "name", "NAME", "what other verbs and messages call the machine", NULL, PARSED(config_set_name) },
     { "debug-exit", NULL, "a value v written to port 0xF4 ends with status (v<<1)|1", NULL,
       MEMBER(CONFIG_FLAG, debug_exit) },
@@ -410,5 +412,9 @@ int config_check(const struct machine_config *c, struct err *err)
     if (!c->kernel && (c->initrd || c->cmdline))
         return err_set(err, EINVAL, "%s is for a kernel: give one with --kernel FILE",
                        c->initrd ? "initrd" : "cmdline");
+    if (c->agent && c->kernel && !c->initrd)
+        return err_set(err, EINVAL, "agent: a kernel that is given gets the agent in its initrd: add --initrd FILE");
+    if (c->agent && c->cmdline && strstr(c->cmdline, "rdinit="))
+        return err_set(err, EINVAL, "agent: the agent itself takes rdinit=: leave it out of the command line, or --agent");
     return config_check_stdio(c, err);
 }

@@ -110,7 +110,7 @@ struct machine_config {
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;
     unsigned trace; /* TRACE_* */
-    bool debug_exit, no_reboot, detach;
+    bool debug_exit, no_reboot, detach, agent;
     bool disks_late; /* no option: disks that are written are opened later, see pc_open_disks() */
     enum sandbox_mode seccomp;
     struct config_given *given; /* in the order given; the last one of those that do not repeat */
@@ -202,8 +202,10 @@ void config_free_consoles(struct machine_config *c);
 bool config_is_serial(const char *where);
 int config_check_stdio(const struct machine_config *c, struct err *err);
 
-/* config_vsock.c: the same for --vsock. */
+/* config_vsock.c: the same for --vsock; and the device of --agent, when there is no --vsock: its socket is in folder, which is open.
+ * 0 or -errno with a sentence. */
 int config_set_vsock(struct machine_config *c, const char *value, struct err *err);
+int config_agent_vsock(struct machine_config *c, int folder, struct err *err);
 
 /* config_net.c: the same for --net. */
 int config_set_net(struct machine_config *c, const char *value, struct err *err);

@@ -83,3 +83,19 @@ int config_set_vsock(struct machine_config *c, const char *value, struct err *er
         return err_set(err, EINVAL, "vsock: there is no path: write it like path=FILE,cid=3");
     return r;
 }
+
+int config_agent_vsock(struct machine_config *c, int folder, struct err *err)
+{
+    char link[64], path[PATH_MAX];
+    ssize_t n;
+
+    if (!c->agent || c->vsock_path)
+        return 0;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", folder);
+    n = readlink(link, path, sizeof(path) - sizeof("/vsock"));
+    if (n < 0)
+        return err_set(err, errno, "agent: the machine has no folder of its own: %s; give --vsock path=FILE", strerror(errno));
+    strcpy(path + n, "/vsock");
+    c->vsock_cid = VSOCK_CID_MIN;
+    return config_vsock_path(c, path, err);
+}

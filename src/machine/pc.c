@@ -464,6 +464,8 @@ static int pc_read_late(struct vm *vm, struct err *err)
     if (r == 0 && vm->boot_fd[1] >= 0)
         r = boot_read_fd(vm->boot_fd[1], vm->cfg->initrd, "initrd", vm->cfg->memory, &vm->initrd, &vm->initrd_len,
                          err);
+    if (r == 0 && vm->boot_fd[1] >= 0)
+        r = pc_agent_initrd(vm, err);
     for (unsigned n = 0; r == 0 && n < ARRAY_LEN(vm->boot_fd); n++) {
         if (vm->boot_fd[n] >= 0)
             close(vm->boot_fd[n]);
@@ -476,20 +478,26 @@ static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *e
 {
     struct boot_config cfg;
     int r = pc_read_late(vm, err);
+    char *line;
 
     if (r < 0)
         return r;
+    line = pc_agent_cmdline(vm, config_cmdline(vm->cfg));
+    if (!line)
+        return err_set(err, ENOMEM, "out of memory");
     cfg = (struct boot_config){
         .kernel = &vm->kernel,
         .initrd = vm->initrd,
         .initrd_len = vm->initrd_len,
-        .cmdline = vm->kernel.kind == BOOT_MULTIBOOT1 ? vm->cfg->cmdline : config_cmdline(vm->cfg),
+        .cmdline = vm->kernel.kind == BOOT_MULTIBOOT1 ? vm->cfg->cmdline : line,
         .cpus = vm->cfg->cpus,
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
         .mem_above_4g = layout_above_4g(vm->cfg->memory),
     };
 
-    return boot_load(&vm->ram, &cfg, entry, err);
+    r = boot_load(&vm->ram, &cfg, entry, err);
+    free(line);
+    return r;
 }
 
 static void pc_reset_devices(struct vm *vm, const struct boot_entry *entry)

@@ -309,16 +309,18 @@ static int pc_give_kernel(struct vm *vm, const struct boot_fw_kernel *k)
 
 static int pc_fill_kernel(struct vm *vm, struct err *err)
 {
+    char *line = pc_agent_cmdline(vm, vm->cfg->cmdline ? vm->cfg->cmdline : "console=ttyS0");
     struct boot_config cfg = {
         .kernel = &vm->kernel,
         .initrd = vm->initrd,
         .initrd_len = vm->initrd_len,
-        .cmdline = vm->cfg->cmdline ? vm->cfg->cmdline : "console=ttyS0",
+        .cmdline = line,
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
     };
     struct boot_fw_kernel k;
-    int r = boot_fw_kernel_make(&k, &cfg, err);
+    int r = line ? boot_fw_kernel_make(&k, &cfg, err) : err_set(err, ENOMEM, "out of memory");
 
+    free(line);
     if (r < 0)
         return r;
     r = pc_give_kernel(vm, &k);

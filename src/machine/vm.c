@@ -259,7 +259,7 @@ static int vm_read_files(struct vm *vm, bool blank, struct err *err)
                        "initrd '%s' is larger than the guest's memory of %" PRIu64
                        " MiB: give the guest more with --memory",
                        vm->cfg->initrd, vm->cfg->memory >> 20);
-    return r;
+    return r < 0 ? r : pc_agent_initrd(vm, err);
 }
 
 /* What end n is to be, and what messages call it. */

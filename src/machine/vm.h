@@ -327,6 +327,11 @@ void pc_fini_shares(struct vm *vm);
 int pc_init_vsock(struct vm *vm, struct err *err);
 void pc_fini_vsock(struct vm *vm);
 
+/* pc_agent.c: put the agent into the initrd that was read, if it is wanted; the kernel's command line with what starts it, to
+ * free() (NULL: no memory). */
+int pc_agent_initrd(struct vm *vm, struct err *err);
+char *pc_agent_cmdline(const struct vm *vm, const char *text);
+
 /* vcpu_thread.c */
 extern const struct cpu_ops vcpu_thread_ops;
 int vcpu_threads_start(struct vm *vm, struct err *err);

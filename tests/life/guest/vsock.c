@@ -1,5 +1,6 @@
-/* vsock echo PORT | vsock send PORT BYTES: sockets between guest and host, from the guest. echo answers connections, one after the
- * other, with what they say; send connects to the host, sends that many bytes, closes its half, and says what came back. */
+/* vsock echo PORT | vsock send PORT BYTES | vsock knock CID PORT: sockets between guest and host, from the guest. echo answers connections, one after the
+ * other, with what they say; send connects to the host, sends that many bytes, closes its half, and says what came back; knock connects
+ * to whatever CID, and says whether it is let in, and whether anything comes. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,17 @@ static int chat(struct sockaddr_vm *a, unsigned long len)
     return 0;
 }
 
+static int knock(struct sockaddr_vm *a)
+{
+    char byte;
+    int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)a, sizeof(*a)) < 0)
+        return fail("KNOCKED connect");
+    printf("KNOCKED %s\n", read(fd, &byte, 1) > 0 ? "heard" : "nothing");
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct sockaddr_vm a = { .svm_family = AF_VSOCK };
@@ -79,5 +91,10 @@ int main(int argc, char **argv)
     if (argc < 3)
         return 2;
     a.svm_port = (unsigned)atoi(argv[2]);
+    if (!strcmp(argv[1], "knock") && argc > 3) {
+        a.svm_cid = a.svm_port;
+        a.svm_port = (unsigned)atoi(argv[3]);
+        return knock(&a);
+    }
     return strcmp(argv[1], "echo") ? chat(&a, argc > 3 ? strtoul(argv[3], NULL, 10) : 0) : echo(&a);
 }
