@@ -13,7 +13,7 @@
 #include "api/site.h"
 #include "base/err.h"
 
-#define CLIENT_ANSWER_MAX (4u << 20)
+#define CLIENT_ANSWER_MAX (16u << 20) /* a picture of the largest screen */
 
 /* An answer as it comes in. */
 struct client_answer {
@@ -201,12 +201,14 @@ int client_call_with(const char *name, const char *method, const char *path, con
     return r;
 }
 
-int client_text(const char *name, const char *path, char **text, struct err *err)
+int client_text(const char *name, const char *path, char **text, size_t *len, struct err *err)
 {
     struct client_answer a = { .body = NULL };
     int r = client_ask(name, "GET", path, NULL, -1, NULL, CLIENT_SECONDS, &a, err);
 
     *text = r == 0 ? a.body : NULL;
+    if (len)
+        *len = a.len;
     if (r < 0)
         free(a.body);
     return r;

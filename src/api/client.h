@@ -19,8 +19,8 @@ int client_call_for(const char *name, const char *method, const char *path, cons
  * what was asked for shall last; -1 on failure. */
 int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept,
                      struct err *err);
-/* The answer as text, to free(). */
-int client_text(const char *name, const char *path, char **text, struct err *err);
+/* The answer as text, to free(); *len (may be NULL): its bytes, without the NUL that follows. */
+int client_text(const char *name, const char *path, char **text, size_t *len, struct err *err);
 
 /* Become a viewer: the connection, after the answer's head; or -errno with a sentence. */
 int client_attach(const char *name, const char *path, struct err *err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/control.h"
+#include "api/screen.h"
 #include "base/bits.h"
 #include "base/err.h"
 #include "machine/vm.h"
@@ -133,6 +134,50 @@ static void route_memory(struct route_call *k)
         route_done(k);
 }
 
+/* -- screen and keyboard -- */
+
+static bool route_display(struct route_call *k)
+{
+    if (k->c->vm->cfg->vga)
+        return true;
+    api_reply_error(k->r, 409, ROUTE_KEY, "the machine has no display: make it with --display vga");
+    return false;
+}
+
+static void route_screen(struct route_call *k)
+{
+    if (route_display(k))
+        api_reply_json(k->r, 200, screen_describe(k->c->vm));
+}
+
+static void route_screen_png(struct route_call *k)
+{
+    struct err err = { "" };
+
+    if (!route_display(k))
+        return;
+    if (screen_png(k->c->vm, &k->r->text, &k->r->len, &err) < 0) {
+        api_reply_error(k->r, 500, ROUTE_KEY, "%s", err.text);
+        return;
+    }
+    k->r->status = 200;
+    k->r->type = "image/png";
+}
+
+/* The keyboard is there without a display, too. */
+static void route_keys(struct route_call *k)
+{
+    const char *text = json_string_value(json_object_get(k->body, "text")), *key = json_string_value(json_object_get(k->body, "key"));
+    int n = text && !key ? screen_type(k->c->vm, text) : key && !text ? screen_press(k->c->vm, key) : -ENOENT;
+
+    if (n == -ENOENT)
+        api_reply_error(k->r, 400, ROUTE_KEY, "keys needs {\"text\": TEXT} or {\"key\": NAME}");
+    else if (n < 0)
+        api_reply_error(k->r, 400, ROUTE_KEY, key ? "there is no key '%.32s'" : "the keyboard has ASCII characters only", key);
+    else
+        api_reply_json(k->r, 200, json_pack("{s:i}", "taken", n));
+}
+
 /* -- moving -- */
 
 static bool route_number(const json_t *body, const char *key, unsigned least, unsigned most, unsigned *v)
@@ -218,6 +263,9 @@ static const struct route {
     { "POST", "/v1/power-button", route_power_button },
     { "POST", "/v1/break", route_break },
     { "PUT", "/v1/memory", route_memory },
+    { "GET", "/v1/screen", route_screen },
+    { "GET", "/v1/screen.png", route_screen_png },
+    { "POST", "/v1/keys", route_keys },
     { "GET", "/v1/migrate", route_migration },
     { "POST", "/v1/migrate", route_migrate },
     { "DELETE", "/v1/migrate", route_migrate_cancel },

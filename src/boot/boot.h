@@ -69,6 +69,7 @@ struct boot_config {
     uint64_t mem_below_4g; /* bytes of RAM from address 0 (without the 640K..768K hole) */
     uint64_t mem_above_4g; /* bytes of RAM from 4 GiB */
     uint64_t ecam;         /* where firmware has put the ECAM; 0: LAYOUT_ECAM_BASE */
+    bool vga;              /* there is a VGA, in text mode 3 */
     uint8_t uuid[16];      /* SMBIOS system UUID, in RFC 4122 byte order; all zero: not set */
 };
 

@@ -38,6 +38,12 @@ enum {
     HDR_END_MIN = 0x264, /* we need the fields up to here */
     HDR_END_MAX = 0x290, /* room in the zero page */
 
+    ZP_VIDEO_MODE = 0x06,
+    ZP_VIDEO_COLUMNS = 0x07,
+    ZP_VIDEO_EGA = 0x0a,
+    ZP_VIDEO_LINES = 0x0e,
+    ZP_VIDEO_IS_VGA = 0x0f,
+    ZP_VIDEO_POINTS = 0x10,
     ZP_RSDP = 0x70,
     ZP_EXT_RAMDISK = 0xc0,
     ZP_EXT_RAMDISK_SIZE = 0xc4,
@@ -304,6 +310,17 @@ static int bz_load_cmdline(struct load *l, uint64_t at, size_t len)
     return load_bytes(l, at, l->cmdline, len + 1);
 }
 
+/* struct screen_info: a VGA in mode 3, 80 by 25 characters of 16 lines. */
+static void bz_tell_screen(uint8_t *zp)
+{
+    zp[ZP_VIDEO_MODE] = 3;
+    zp[ZP_VIDEO_COLUMNS] = 80;
+    zp[ZP_VIDEO_EGA] = 3; /* 256 KiB */
+    zp[ZP_VIDEO_LINES] = 25;
+    zp[ZP_VIDEO_IS_VGA] = 1;
+    zp[ZP_VIDEO_POINTS] = 16;
+}
+
 /* The zero page: the kernel's own setup header completed by us, memory map, RSDP. */
 static int bz_load_zero_page(struct load *l, uint64_t at, uint64_t cmdline)
 {
@@ -314,6 +331,8 @@ static int bz_load_zero_page(struct load *l, uint64_t at, uint64_t cmdline)
     uint8_t zp[PAGE_SIZE] = { 0 };
 
     memcpy(zp + ZP_HDR, file + ZP_HDR, (end < HDR_END_MAX ? end : HDR_END_MAX) - ZP_HDR);
+    if (l->cfg->vga)
+        bz_tell_screen(zp);
     zp[HDR_LOADER] = 0xff; /* a loader without a number of its own */
     st_le32(zp + HDR_CMDLINE, (uint32_t)cmdline);
     st_le32(zp + ZP_EXT_CMDLINE, (uint32_t)(cmdline >> 32));

@@ -52,6 +52,17 @@ static int firmware_read(struct boot_blob *b, const char *path, struct err *err)
     return r;
 }
 
+int boot_vgabios_open(struct boot_blob *b, struct err *err)
+{
+    static const char *const places[] = { "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin" };
+
+    for (size_t n = 0; n < ARRAY_LEN(places); n++) {
+        if (access(places[n], F_OK) == 0)
+            return boot_read_file(places[n], "video BIOS", BOOT_ROM_MIN, &b->data, &b->len, err);
+    }
+    return err_set(err, ENOENT, "the video BIOS is not installed on this host (there is no %s): apt install seabios", places[0]);
+}
+
 static int firmware_open_file(struct boot_firmware *f, const char *rom, const char *vars, struct err *err)
 {
     int r = firmware_read(&f->rom, rom, err);

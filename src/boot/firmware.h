@@ -31,6 +31,8 @@ struct boot_firmware {
 /* name is "seabios", "ovmf" or a file. Whole pages, BOOT_ROM_MIN to BOOT_ROM_MAX. 0, or -errno with a sentence in err and
  * nothing to free. */
 int boot_firmware_open(struct boot_firmware *f, const char *name, struct err *err);
+/* The video BIOS of SeaBIOS for Bochs' VGA, which boot_firmware.rom runs when it gets it as a file. 0, or -errno with a sentence. */
+int boot_vgabios_open(struct boot_blob *b, struct err *err);
 void boot_firmware_close(struct boot_firmware *f);
 
 /* Files in fw_cfg. */

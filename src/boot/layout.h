@@ -10,6 +10,7 @@
  *   0010_0000  RAM up to at most b000_0000
  *   b000_0000  ECAM (PCI configuration space), buses 0 to 255; firmware may move it
  *   c000_0000  window for 32-bit PCI BARs
+ *   fd00_0000  16 MiB: memory of the display card, if there is one; SeaBIOS puts its frame buffer there
  *   fec0_0000  IO-APIC; fed0_0000 HPET; fee0_0000 local APICs
  *   feff_b000  one page of ROM: the VM generation ID
  *   ff00_0000  firmware, if there is one: its image ends at 4 GiB
@@ -31,6 +32,7 @@
 #define LAYOUT_LOW_RAM_MAX 0xb0000000ULL /* RAM below 4 GiB ends here at the latest */
 #define LAYOUT_PCI32_BASE  0xc0000000ULL
 #define LAYOUT_PCI32_SIZE  0x3ec00000ULL /* up to the I/O APIC */
+#define LAYOUT_VRAM        0xfd000000ULL
 #define LAYOUT_ECAM_BASE   0xb0000000ULL /* where SeaBIOS puts it on a Q35 board */
 #define LAYOUT_ECAM_SIZE   0x10000000ULL /* 1 MiB a bus, 256 buses */
 #define LAYOUT_IOAPIC      0xfec00000ULL

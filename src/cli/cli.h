@@ -41,6 +41,8 @@ int cmd_logs(int argc, char **argv);
 void cmd_logs_help(void);
 int cmd_stats(int argc, char **argv);
 void cmd_stats_help(void);
+int cmd_screen(int argc, char **argv);
+void cmd_screen_help(void);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_stop(int argc, char **argv);

@@ -190,7 +190,7 @@ static int stats_prometheus(struct stats *s)
         return cli_fail(s->args.json, &err);
     text = calloc(n + 1, sizeof(*text));
     for (size_t i = 0; text && i < n; i++) {
-        if (client_text(list[i].name, "/metrics", &text[got], NULL) < 0 || !text[got])
+        if (client_text(list[i].name, "/metrics", &text[got], NULL, NULL) < 0 || !text[got])
             continue;
         if (strlen(text[got]) > strlen(text[longest])) /* has all families that any has */
             longest = got;

@@ -26,6 +26,8 @@ const struct cli_verb cli_verbs[] = {
       "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
     { "exec", "Run a program in a guest.",
       "vitro exec NAME [-t] [-e NAME=VALUE] [-u USER] [-w DIR] [--time SECONDS] -- PROGRAM [ARGUMENT ...]", cmd_exec_help, cmd_exec },
+    { "screen", "Show a machine's screen, or type on its keyboard.",
+      "vitro screen NAME [--png FILE | --type TEXT | --key NAME] [--json]", cmd_screen_help, cmd_screen },
     { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,
       cmd_pause },
     { "resume", "Let paused machines go on.", "vitro resume NAME ... [--json]", NULL, cmd_resume },

@@ -222,6 +222,14 @@ static int config_set_seccomp(struct machine_config *c, const char *value, struc
     return err_set(err, EINVAL, "seccomp '%.64s' is unknown: use on, off or log", value);
 }
 
+static int config_set_display(struct machine_config *c, const char *value, struct err *err)
+{
+    if (strcmp(value, "none") && strcmp(value, "vga"))
+        return err_set(err, EINVAL, "display '%.64s' is unknown: use none or vga", value);
+    c->vga = !strcmp(value, "vga");
+    return 0;
+}
+
 #define PARSED(fn)   .kind = CONFIG_PARSED, .parse = fn
 #define MEMBER(k, m) .kind = k, .offset = offsetof(struct machine_config, m)
 
@@ -243,6 +251,7 @@ const struct config_key config_keys[] = {
       "stdio none file: unix: pty control", PARSED(config_set_serial), .repeatable = true },
     { "virtio-console", "WHERE", "hvc0 ..: as --serial; ,name=NAME: a port by that name",
       "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
+    { "display", "WHAT", "none, or vga: a display card, see 'vitro screen'", "none vga", PARSED(config_set_display) },
     { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
     { "share", "DIR[,OPT]", "folder for the guest; options: tag=, ro, cache=, owner=; repeatable", NULL,

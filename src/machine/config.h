@@ -110,6 +110,7 @@ struct machine_config {
     uint64_t timeout_ns;          /* host time; 0: none */
     unsigned cpus;
     unsigned trace; /* TRACE_* */
+    bool vga; /* --display */
     bool debug_exit, no_reboot, detach, agent;
     bool disks_late; /* no option: disks that are written are opened later, see pc_open_disks() */
     enum sandbox_mode seccomp;

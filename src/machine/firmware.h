@@ -12,6 +12,7 @@ struct vm;
 
 struct vm_firmware {
     struct boot_firmware image; /* empty without --firmware */
+    struct boot_blob vgabios;   /* empty without a display, and for UEFI */
     struct fw_cfg fw_cfg;
     struct debugcon debugcon;
     struct pflash flash;

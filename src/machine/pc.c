@@ -180,6 +180,8 @@ int pc_init_ram(struct vm *vm, struct err *err)
         r = ram_add_slot(&vm->ram, LAYOUT_VMGENID, LAYOUT_VMGENID_SIZE, true);
     if (r == 0)
         r = pc_firmware_init_ram(vm);
+    if (r == 0)
+        r = pc_display_init_ram(vm);
     if (r < 0)
         return err_set(err, -r, "the host does not give %llu MiB of memory to the guest: %s",
                        (unsigned long long)(vm->cfg->memory >> 20), strerror(-r));
@@ -392,6 +394,8 @@ int pc_init(struct vm *vm, struct err *err)
     r = pc_init_virtio(vm, err);
     if (r == 0)
         r = pc_init_net(vm, err);
+    if (r == 0)
+        r = pc_init_display(vm, err);
     return r < 0 ? r : pc_firmware_fill(vm, err);
 }
 
@@ -493,6 +497,7 @@ static int pc_load_kernel(struct vm *vm, struct boot_entry *entry, struct err *e
         .cpus = vm->cfg->cpus,
         .mem_below_4g = layout_below_4g(vm->cfg->memory),
         .mem_above_4g = layout_above_4g(vm->cfg->memory),
+        .vga = vm->cfg->vga,
     };
 
     r = boot_load(&vm->ram, &cfg, entry, err);
@@ -505,8 +510,10 @@ static void pc_reset_devices(struct vm *vm, const struct boot_entry *entry)
     loop_lock(&vm->loop);
     for (unsigned n = 0; n < vm->ndevices; n++)
         vm->device[n].ops->reset(vm->device[n].dev);
-    if (entry)
+    if (entry) {
         pc_set_elcr(vm);
+        pc_display_set_up(vm);
+    }
     for (unsigned n = 0; n < vm->nvcpus; n++)
         pc_reset_cpu(vm->vcpu[n], entry);
     loop_unlock(&vm->loop);

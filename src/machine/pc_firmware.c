@@ -25,6 +25,8 @@
 /* CMOS cells in which SeaBIOS looks (facts from its sources: rtc.h). */
 enum { CMOS_EQUIPMENT = 0x14, CMOS_BOOT_ORDER = 0x3d, CMOS_CPUS = 0x5f };
 
+/* SeaBIOS takes the file of this name for the ROM of the display card. */
+#define DISPLAY_ROM "pci1234,1111.rom"
 #define KERNEL_ROM "genroms/vitro-linux.bin"
 
 void pc_firmware_prepare(struct vm *vm) { vm->firmware.vars_fd = -1; }
@@ -99,6 +101,8 @@ int pc_firmware_open(struct vm *vm, struct err *err)
     struct vm_firmware *fw = &vm->firmware;
     int r = pc_has_firmware(vm) ? boot_firmware_open(&fw->image, vm->cfg->firmware, err) : 0;
 
+    if (r == 0 && vm->cfg->vga && pc_has_firmware(vm) && strcmp(vm->cfg->firmware, "ovmf"))
+        r = boot_vgabios_open(&fw->vgabios, err);
     if (r == 0)
         r = pc_open_vars(fw, vm->cfg, err);
     if (r == 0 && fw->image.vars.len > PFLASH_MAX)
@@ -172,7 +176,7 @@ static int pc_fill_numbers(struct vm *vm)
         unsigned key, size;
         uint64_t value;
     } numbers[] = {
-        { FW_CFG_RAM_SIZE, 8, vm->cfg->memory }, { FW_CFG_NOGRAPHIC, 2, 1 },
+        { FW_CFG_RAM_SIZE, 8, vm->cfg->memory }, { FW_CFG_NOGRAPHIC, 2, !vm->cfg->vga },
         { FW_CFG_NB_CPUS, 2, vm->cfg->cpus },    { FW_CFG_MAX_CPUS, 2, vm->cfg->cpus },
         { FW_CFG_BOOT_MENU, 2, 0 },
     };
@@ -180,7 +184,7 @@ static int pc_fill_numbers(struct vm *vm)
 
     for (size_t n = 0; r == 0 && n < ARRAY_LEN(numbers); n++)
         r = fw_cfg_set_int(&vm->firmware.fw_cfg, numbers[n].key, numbers[n].value, numbers[n].size);
-    rtc_set_cmos(&vm->rtc, CMOS_EQUIPMENT, 0x06);  /* FPU, mouse port; no display */
+    rtc_set_cmos(&vm->rtc, CMOS_EQUIPMENT, 0x06);  /* FPU, mouse port; a display, if any, with a BIOS of its own */
     rtc_set_cmos(&vm->rtc, CMOS_BOOT_ORDER, 0x32); /* hard disk, then CD */
     rtc_set_cmos(&vm->rtc, CMOS_CPUS, (uint8_t)(vm->cfg->cpus - 1));
     return r;
@@ -269,6 +273,7 @@ static int pc_fill_boot_order(struct vm *vm)
 static int pc_fill_files(struct vm *vm)
 {
     static const uint8_t com1[2] = { 0xf8, 0x03 }, system_states[6] = { 128, 0, 0, 0x80 | LAYOUT_S5_TYP, 0, 0 };
+    const struct boot_blob *vgabios = &vm->firmware.vgabios;
     struct fw_cfg *fc = &vm->firmware.fw_cfg;
     int r = pc_fill_boot_order(vm);
 
@@ -276,6 +281,8 @@ static int pc_fill_files(struct vm *vm)
         r = fw_cfg_set_file(fc, "etc/sercon-port", com1, sizeof(com1));
     if (r == 0)
         r = fw_cfg_set_file(fc, "etc/system-states", system_states, sizeof(system_states));
+    if (r == 0 && vgabios->len)
+        r = fw_cfg_set_file(fc, DISPLAY_ROM, vgabios->data, (uint32_t)vgabios->len);
     return r;
 }
 
@@ -365,6 +372,7 @@ void pc_firmware_close(struct vm *vm)
     int r;
 
     boot_firmware_close(&fw->image);
+    boot_blob_free(&fw->vgabios);
     if (fw->vars_fd < 0)
         return;
     r = block_file_flush(fw->vars_fd);

@@ -42,6 +42,7 @@
 #include "machine/console.h"
 #include "machine/firmware.h"
 #include "machine/serial.h"
+#include "pci/display.h"
 #include "pci/host.h"
 #include "pci/lpc.h"
 #include "ram/ram.h"
@@ -186,6 +187,7 @@ struct vm {
     unsigned nnets;
     struct vm_share *share[CONFIG_SHARES]; /* owned, see pc_share.c */
     unsigned nshares;
+    struct display display;   /* if cfg->vga */
     struct vm_vsock *vsock; /* owned, see pc_vsock.c; NULL: none */
 
     struct device device[VM_MAX_DEVICES]; /* all of the above but CPUs and local APICs */
@@ -322,6 +324,12 @@ void pc_fini_net(struct vm *vm);
 /* pc_share.c, called by these */
 int pc_init_shares(struct vm *vm, struct err *err);
 void pc_fini_shares(struct vm *vm);
+
+/* pc_display.c: the display card, on the slot after all others; its memory, before the engine; what firmware would have done,
+ * device lock held. Nothing if there is none. */
+int pc_display_init_ram(struct vm *vm);
+int pc_init_display(struct vm *vm, struct err *err);
+void pc_display_set_up(struct vm *vm);
 
 /* pc_vsock.c, the same */
 int pc_init_vsock(struct vm *vm, struct err *err);

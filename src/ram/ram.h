@@ -33,6 +33,7 @@ struct ram_slot {
     uint8_t *hva;
     _Atomic uint8_t *flags; /* one byte a page */
     bool readonly;          /* ROM: guest writes are dropped */
+    bool device;            /* a device's memory, which is not counted as RAM; set by whoever added the slot */
     bool backed;            /* untouched pages are a file's, see ram_map_file() */
 };
 

@@ -203,7 +203,7 @@ static uint64_t msr_top_of_memory(struct cpu *cpu, bool above)
     uint64_t top = 0;
     for (unsigned n = 0; n < cpu->ram->nslots; n++) {
         const struct ram_slot *s = &cpu->ram->slot[n];
-        if (!s->readonly && (s->gpa >= 1ULL << 32) == above)
+        if (!s->readonly && !s->device && (s->gpa >= 1ULL << 32) == above)
             top = s->gpa + s->size;
     }
     return top;

@@ -2,6 +2,7 @@
  * interrupts, A20, reset. */
 #include "base/bits.h"
 #include "chip/i8042.h"
+#include "chip/ps2_keys.h"
 #include "rig.h"
 
 enum { IRQ1 = 0, IRQ12 = 1, A20 = 2 };
@@ -361,6 +362,39 @@ static void test_state(void **state)
     EXPECT(true, 0xfa);
 }
 
+/* Keys by name and character, as set 2 has them. */
+static void test_strokes(void **state)
+{
+    static const struct {
+        const char *name, *bytes;
+    } keys[] = {
+        { "a", "\x1c\xf0\x1c" },
+        { "A", "\x12\x1c\xf0\x1c\xf0\x12" },
+        { "f12", "\x07\xf0\x07" },
+        { "up", "\xe0\x75\xe0\xf0\x75" },
+        { "-", "\x4e\xf0\x4e" },
+        { "ctrl--", "\x14\x4e\xf0\x4e\xf0\x14" },
+        { "ctrl-alt-delete", "\x14\x11\xe0\x71\xe0\xf0\x71\xf0\x11\xf0\x14" },
+        { "shift-alt-ctrl-insert", "\x14\x11\x12\xe0\x70\xe0\xf0\x70\xf0\x12\xf0\x11\xf0\x14" },
+        { "", "" }, { "f13", "" }, { "ctrl-", "" }, { "ctrl-ctrl-a", "" }, { "\xe4", "" }, { "uppp", "" },
+    };
+    uint8_t out[PS2_STROKE];
+    unsigned known = 0;
+
+    for (size_t n = 0; n < ARRAY_LEN(keys); n++) {
+        assert_int_equal(ps2_stroke(keys[n].name, out), strlen(keys[n].bytes));
+        assert_memory_equal(out, keys[n].bytes, strlen(keys[n].bytes));
+    }
+    for (unsigned c = 0; c < 256; c++) {
+        size_t len = ps2_stroke_char((char)c, out);
+
+        assert_in_range(len, 0, PS2_STROKE);
+        assert_true(len || c < 0x20 || c > 0x7e);
+        known += len > 0;
+    }
+    assert_int_equal(known, 0x7f - 0x20 + 4);
+}
+
 static void test_attach(void **state) { rig_attach_conflicts(&f.rig.io, attach, NULL); }
 
 static void test_fuzz(void **state)
@@ -395,6 +429,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_both, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a20_and_reset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state, setup, teardown),
+        cmocka_unit_test(test_strokes),
         cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fuzz, setup, teardown),
     };

@@ -146,10 +146,26 @@ static void test_bzimage_loads(void **state)
     assert_int_equal(guest_get(&g, zp + 0x21c, 4), sizeof(initrd));
     assert_int_equal(guest_get(&g, 8 * MIB - 0x2000, 2), 'i' | 'n' << 8);
     assert_int_equal(guest_get(&g, zp + 0x1e8, 1), 6);
+    assert_int_equal(guest_get(&g, zp + 0x06, 2), 0); /* no screen */
     assert_int_equal(guest_get(&g, zp + 0x2d0 + 3 * 20 + 8, 8), 7 * MIB);
     assert_int_equal(guest_get(&g, KERNEL_LOAD + 0x300, 2), 0x8b1f);
     assert_int_equal(guest_get(&g, 0x40e, 2), 0x9fc0);
     assert_int_equal(guest_get(&g, 0x413, 2), 639);
+    guest_fini(&g);
+}
+
+/* Mode 3 of a VGA. */
+static void test_bzimage_screen(void **state)
+{
+    struct guest g;
+
+    guest_init(&g, 64 * MIB);
+    g.len = kernel_bzimage(g.file);
+    g.cfg.vga = true;
+    assert_int_equal(guest_load(&g), 0);
+    assert_int_equal(guest_get(&g, g.entry.rsi + 0x06, 2), 3 | 80 << 8);
+    assert_int_equal(guest_get(&g, g.entry.rsi + 0x0a, 2), 3);
+    assert_int_equal(guest_get(&g, g.entry.rsi + 0x0e, 4), 25 | 1 << 8 | 16 << 16);
     guest_fini(&g);
 }
 
@@ -408,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_place),
         cmocka_unit_test(test_bzimage_loads),
+        cmocka_unit_test(test_bzimage_screen),
         cmocka_unit_test(test_bzimage_address),
         cmocka_unit_test(test_bzimage_initrd_limit),
         cmocka_unit_test(test_bzimage_refused),

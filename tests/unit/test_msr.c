@@ -205,6 +205,9 @@ static void test_vendors(void **state)
     assert_true(set(a, 0xc0010015, 0));
     assert_true(get(a, 0xc0010015) & 1 << 24);
     assert_int_equal(get(a, 0xc001001a), 16 << 20);
+    assert_int_equal(ram_add_slot(&a->ram, 0xfd000000, PAGE_SIZE, false), 0);
+    ram_slot_of(&a->ram, 0xfd000000)->device = true; /* is no RAM */
+    assert_int_equal(get(a, 0xc001001a), 16 << 20);
     assert_int_equal(get(a, 0xc001001d), (1ULL << 32) + (2 << 20));
     assert_true(get(a, 0xc0011029) & 2);
     assert_true(set(i, 0x8b, 0));

@@ -1,0 +1,43 @@
+/* The wiring of --display vga: the card, and its memory as a slot of guest memory.
+ *
+ * The memory has an address of its own, at which SeaBIOS and we put the frame buffer: there the guest reaches it as fast as RAM.
+ * A frame buffer that is elsewhere is served access by access.
+ *
+ * Threads: pc_display_init_ram() and pc_init_display() while no other thread knows the machine; pc_display_set_up() with the
+ * device lock held.
+ */
+#include <string.h>
+
+#include "base/err.h"
+#include "boot/layout.h"
+#include "machine/vm.h"
+
+int pc_display_init_ram(struct vm *vm)
+{
+    int r = vm->cfg->vga ? ram_add_slot(&vm->ram, LAYOUT_VRAM, VGA_VRAM, false) : 0;
+
+    if (r == 0 && vm->cfg->vga)
+        ram_slot_of(&vm->ram, LAYOUT_VRAM)->device = true;
+    return r;
+}
+
+int pc_init_display(struct vm *vm, struct err *err)
+{
+    int r;
+
+    if (!vm->cfg->vga)
+        return 0;
+    r = display_init(&vm->display, &vm->ram, LAYOUT_VRAM);
+    pc_add_device(vm, &display_ops, &vm->display, 0);
+    if (r == 0)
+        r = vga_attach(&vm->display.vga, &vm->io, &vm->mmio);
+    if (r == 0)
+        r = pci_dev_plug(&vm->display.pci, &vm->pci, -1);
+    return r < 0 ? err_set(err, -r, "cannot build the display card: %s", strerror(-r)) : 0;
+}
+
+void pc_display_set_up(struct vm *vm)
+{
+    if (vm->cfg->vga)
+        display_set_up(&vm->display, LAYOUT_VRAM);
+}
