@@ -286,7 +286,7 @@ int ahci_init(struct ahci *a, struct block *block, struct loop *loop, struct ram
     pci_dev_init(&a->pci, name, &ident, &ahci_pci_ops);
     r = pci_dev_add_bar(&a->pci, 5, PCI_BAR_MEM32, false, AHCI_BAR_LEN, &ahci_bus_ops, a);
     ahci_reset_hba(a);
-    return r ? r : block_io_create(&a->io, block, loop, ahci_io_done, a);
+    return r ? r : block_io_create(&a->io, block, BLOCK_AIO_THREADS, loop, ahci_io_done, a);
 }
 
 static void ahci_reset(void *dev)

@@ -51,6 +51,21 @@ int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsig
     return r;
 }
 
+int block_hold(struct block *b, uint64_t off, size_t len, struct block_place *p)
+{
+    int r = block_check(b, off, len);
+
+    if (r < 0)
+        return r;
+    return b->ops->hold ? b->ops->hold(b, off, len, p) : -EOPNOTSUPP;
+}
+
+void block_release(struct block *holder)
+{
+    if (holder->ops->release)
+        holder->ops->release(holder);
+}
+
 /* One at a time: the host tells an error to one fdatasync only, and another that ends at the same time must
  * not report success. lock held. */
 static int block_flush_turn(struct block *b)

@@ -28,8 +28,16 @@
 
 struct err;
 struct block;
+struct block_reader;
 
 #define BLOCK_SECTOR 512U
+
+/* Where bytes of a disk lie, see block_hold(). */
+struct block_place {
+    int fd;
+    uint64_t off;
+    struct block *holder; /* whom to release */
+};
 
 /* One form of disk. All but close are called by several I/O threads at a time; [off, off+len) lies inside the
  * disk and is a multiple of BLOCK_SECTOR, len is not 0. They return 0 or -errno, and transfer everything or
@@ -42,6 +50,11 @@ struct block_ops {
      * held during I/O: 0, -EAGAIN (use read; what iov holds is undefined), -EOPNOTSUPP (it never will), or
      * -errno. May be NULL: never. */
     int (*read_now)(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+    /* Find the place of all of [off, off+len) in a file, with no more waiting than read_now, and keep it where it is until
+     * release: 0, -EAGAIN or -EOPNOTSUPP. Any thread; the same one releases, and makes no other calls in between but these
+     * two. May be NULL: never; release too: there is nothing to do. */
+    int (*hold)(struct block *b, uint64_t off, size_t len, struct block_place *p);
+    void (*release)(struct block *b);
     /* What was written before the call is durable when it returns 0. */
     int (*flush)(struct block *b);
     /* The contents do not matter any more; doing nothing is allowed. */
@@ -81,6 +94,10 @@ int block_read(struct block *b, uint64_t off, void *buf, size_t len);
 int block_write(struct block *b, uint64_t off, const void *buf, size_t len);
 /* As block_read(), but -EAGAIN or -EOPNOTSUPP when it would have to wait. */
 int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+/* Where all of [off, off+len) lies in one file, for a read that goes on after this call: until block_release(p->holder), on the
+ * same thread, the place stays as it is. -EAGAIN or -EOPNOTSUPP: use block_read(). */
+int block_hold(struct block *b, uint64_t off, size_t len, struct block_place *p);
+void block_release(struct block *holder);
 int block_flush(struct block *b);
 int block_discard(struct block *b, uint64_t off, uint64_t len);
 int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap);
@@ -128,6 +145,7 @@ struct block_req {
     enum block_op op;
     bool unmap; /* BLOCK_WRITE_ZEROES */
     bool fua;   /* BLOCK_WRITE, BLOCK_WRITE_ZEROES: flush before reporting success */
+    bool cold;  /* BLOCK_READ: the device has tried read_now, which said -EAGAIN */
     uint64_t off, len;
     /* BLOCK_READ, BLOCK_WRITE: data moves in pieces through the I/O thread's own buffer. Called with bytes
      * [at, at+len) of the request: to fill the piece before it is written, to take it after it was read. On
@@ -139,6 +157,9 @@ struct block_req {
     /* Device lock held; on the loop's thread, an I/O thread, or in block_drain(). result is 0 or -errno. May
      * free the request and submit others. */
     void (*done)(struct block_req *req, int result);
+    /* The I/O threads' own: */
+    bool by_thread; /* the reader has given it back */
+    uint64_t at;    /* the first byte to be read */
     int result;
     struct block_req *next;
 };
@@ -147,9 +168,14 @@ struct block_req {
 
 #define BLOCK_THREADS 4
 
+/* How reads that the host must wait for are done: by the ring where the host allows it, by the threads, or not at all
+ * without the ring. */
+enum block_aio { BLOCK_AIO_AUTO, BLOCK_AIO_THREADS, BLOCK_AIO_IO_URING };
+
 /* The I/O threads of one disk; the first is started with it, the others when there is work for them. */
 struct block_io {
     struct block *block;
+    struct block_reader *reader; /* NULL: the threads read */
     struct loop *loop;
     void (*batch_end)(void *opaque); /* after a batch of done calls; may be NULL */
     void *opaque;
@@ -165,8 +191,8 @@ struct block_io {
 };
 
 /* block is borrowed and outlives io. batch_end(opaque): for work that is better done once for many
- * completions, like interrupts. 0 or -errno. */
-int block_io_create(struct block_io **io, struct block *block, struct loop *loop,
+ * completions, like interrupts. 0 or -errno; with BLOCK_AIO_IO_URING also that of uring_init() (uring.h). */
+int block_io_create(struct block_io **io, struct block *block, enum block_aio aio, struct loop *loop,
                     void (*batch_end)(void *opaque), void *opaque);
 /* Waits for what was submitted (done is called), then ends the threads. NULL: nothing. */
 void block_io_destroy(struct block_io *io);

@@ -27,6 +27,8 @@ struct posix_file {
 
 static int posix_fd(const struct imgfile *f) { return container_of(f, struct posix_file, base)->fd; }
 
+static int posix_own_fd(struct imgfile *f) { return posix_fd(f); }
+
 static ssize_t posix_pread(struct imgfile *f, void *buf, size_t len, uint64_t off)
 {
     ssize_t r = pread(posix_fd(f), buf, len, (off_t)off);
@@ -111,6 +113,7 @@ static const struct imgfile_ops posix_ops = {
     .pread = posix_pread,
     .pwrite = posix_pwrite,
     .read_now = posix_read_now,
+    .fd = posix_own_fd,
     .flush = posix_flush,
     .share = posix_share,
     .lock = posix_lock,

@@ -22,6 +22,7 @@ struct imgfile_ops {
     ssize_t (*pwrite)(struct imgfile *f, const void *buf, size_t len, uint64_t off);
     int (*read_now)(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n,
                     size_t len);     /* see file.h; may be NULL */
+    int (*fd)(struct imgfile *f);    /* the host's file itself; may be NULL: there is none */
     int (*flush)(struct imgfile *f); /* everything written is on stable storage afterwards */
     int (*share)(struct imgfile *f); /* from the exclusive lock to a reader's (file.h); may be NULL: there is none */
     int (*truncate)(struct imgfile *f, uint64_t size);

@@ -67,6 +67,43 @@ static int overlay_read(struct block *b, uint64_t off, void *buf, size_t len)
     return r;
 }
 
+/* Where a range is that lies in one file, unless somebody changes clusters: 0 with *own, or -EAGAIN. What is found stays so: the
+ * base is never written, and a cluster of the file stays there. */
+static int overlay_find(struct overlay *o, uint64_t off, size_t len, bool *own)
+{
+    bool whole;
+
+    if (pthread_rwlock_tryrdlock(&o->lock))
+        return -EAGAIN;
+    *own = overlay_has(o, off / OVERLAY_CLUSTER);
+    whole = overlay_run(o, off, len) == len;
+    pthread_rwlock_unlock(&o->lock);
+    return whole ? 0 : -EAGAIN;
+}
+
+static int overlay_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    struct overlay *o = overlay_of(b);
+    bool own;
+    int r = overlay_find(o, off, len, &own);
+
+    if (r == 0)
+        r = own ? block_file_read_now(o->fd, off, iov, n, len) : block_read_now(o->base, off, iov, n, len);
+    return r == -EOPNOTSUPP ? -EAGAIN : r; /* one of both files does not speak for the other */
+}
+
+static int overlay_hold(struct block *b, uint64_t off, size_t len, struct block_place *p)
+{
+    struct overlay *o = overlay_of(b);
+    bool own;
+    int r = overlay_find(o, off, len, &own);
+
+    if (r < 0 || !own)
+        return r < 0 ? r : block_hold(o->base, off, len, p);
+    *p = (struct block_place){ .fd = o->fd, .off = off, .holder = b };
+    return 0;
+}
+
 /* Bring one cluster into the file; keep: with what the base holds. Lock held alone. */
 static int overlay_add(struct overlay *o, uint64_t cluster, bool keep)
 {
@@ -172,6 +209,8 @@ static void overlay_close(struct block *b)
 static const struct block_ops overlay_ops = {
     .format = "overlay",
     .read = overlay_read,
+    .read_now = overlay_read_now,
+    .hold = overlay_hold,
     .write = overlay_write,
     .flush = overlay_flush,
     .discard = overlay_discard,

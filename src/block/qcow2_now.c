@@ -1,4 +1,5 @@
-/* Reads of a qcow2 disk that need not wait: tables in memory, data in the host's page cache.
+/* Reads of a qcow2 disk that need not wait: tables in memory, data in the host's page cache; and where data lies, for those that
+ * wait elsewhere.
  *
  * Any thread, also one that must not stop (a vCPU's). Locks are only tried: whoever has `lock` alone may be
  * loading a table, and who has `io` alone is in a commit. What cannot be had at once is -EAGAIN, and is then
@@ -96,3 +97,41 @@ int qcow2_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsig
     pthread_rwlock_unlock(&q->io);
     return r;
 }
+
+/* io held shared. */
+static int now_place(struct qcow2 *q, uint64_t off, size_t len, struct block_place *p)
+{
+    struct qextent e;
+    int r;
+
+    if (pthread_rwlock_tryrdlock(&q->lock))
+        return -EAGAIN;
+    r = qcow2_lookup_cached(q, off, len, &e);
+    pthread_rwlock_unlock(&q->lock);
+    if (r < 0)
+        return r;
+    if (e.len < len)
+        return -EAGAIN;
+    if (e.kind == QK_UNALLOC && q->backing && !range_outside(off, len, q->backing->size))
+        return block_hold(q->backing, off, len, p);
+    if (e.kind != QK_DATA || !q->f->ops->fd)
+        return -EOPNOTSUPP;
+    *p = (struct block_place){ .fd = q->f->ops->fd(q->f), .off = e.host, .holder = &q->block };
+    return 0;
+}
+
+/* A data cluster is not used for anything else while `io` is held, for as long as that takes. */
+int qcow2_hold(struct block *b, uint64_t off, size_t len, struct block_place *p)
+{
+    struct qcow2 *q = qcow2_of(b);
+    int r;
+
+    if (pthread_rwlock_tryrdlock(&q->io))
+        return -EAGAIN;
+    r = now_place(q, off, len, p);
+    if (r < 0 || p->holder != b)
+        pthread_rwlock_unlock(&q->io);
+    return r;
+}
+
+void qcow2_release(struct block *b) { pthread_rwlock_unlock(&qcow2_of(b)->io); }

@@ -28,6 +28,12 @@ static int raw_read_now(struct block *b, uint64_t off, const struct iovec *iov, 
     return block_file_read_now(raw_fd(b), off, iov, n, len);
 }
 
+static int raw_hold(struct block *b, uint64_t off, size_t len, struct block_place *p)
+{
+    *p = (struct block_place){ .fd = raw_fd(b), .off = off, .holder = b };
+    return 0;
+}
+
 static int raw_write(struct block *b, uint64_t off, const void *buf, size_t len)
 {
     return block_file_write(raw_fd(b), off, buf, len);
@@ -67,6 +73,7 @@ static const struct block_ops raw_ops = {
     .format = "raw",
     .read = raw_read,
     .read_now = raw_read_now,
+    .hold = raw_hold,
     .write = raw_write,
     .flush = raw_flush,
     .discard = raw_discard,

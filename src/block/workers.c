@@ -18,32 +18,39 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "block/reader.h"
 
 static int block_io_flushed(struct block *b, const struct block_req *req, int r)
 {
     return r == 0 && req->fua ? block_flush(b) : r;
 }
 
-/* A piece straight to where it goes if the host has it in memory, else through the thread's buffer. */
-static int block_io_read(struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t n)
+#define BLOCK_AWAY 1 /* instead of a result: the reader goes on with it */
+
+/* A piece straight to where it goes if the host has it in memory, else by the reader or through the thread's buffer. */
+static int block_io_read(struct block_io *io, struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t n)
 {
     int r = req->read_now ? req->read_now(req, at, n) : -EOPNOTSUPP;
 
     if (r != -EAGAIN && r != -EOPNOTSUPP)
         return r;
+    if (r == -EAGAIN && io->reader && !req->by_thread) {
+        req->at = at;
+        return BLOCK_AWAY;
+    }
     r = block_read(b, req->off + at, buf, n);
     return r == 0 ? req->move(req, at, buf, n) : r;
 }
 
 /* Data in pieces, through the thread's buffer. */
-static int block_io_move(struct block *b, struct block_req *req, uint8_t *buf)
+static int block_io_move(struct block_io *io, struct block *b, struct block_req *req, uint8_t *buf)
 {
     int r = buf ? 0 : -ENOMEM;
 
-    for (uint64_t at = 0, n; r == 0 && at < req->len; at += n) {
+    for (uint64_t at = req->at, n; r == 0 && at < req->len; at += n) {
         n = req->len - at < BLOCK_PIECE ? req->len - at : BLOCK_PIECE;
         if (req->op == BLOCK_READ) {
-            r = block_io_read(b, req, at, buf, n);
+            r = block_io_read(io, b, req, at, buf, n);
         } else {
             r = req->move(req, at, buf, n);
             r = r == 0 ? block_write(b, req->off + at, buf, n) : r;
@@ -52,13 +59,15 @@ static int block_io_move(struct block *b, struct block_req *req, uint8_t *buf)
     return r;
 }
 
-static int block_io_do(struct block *b, struct block_req *req, uint8_t *buf)
+static int block_io_do(struct block_io *io, struct block_req *req, uint8_t *buf)
 {
+    struct block *b = io->block;
+
     switch (req->op) {
     case BLOCK_READ:
-        return block_io_move(b, req, buf);
+        return block_io_move(io, b, req, buf);
     case BLOCK_WRITE:
-        return block_io_flushed(b, req, block_io_move(b, req, buf));
+        return block_io_flushed(b, req, block_io_move(io, b, req, buf));
     case BLOCK_FLUSH:
         return block_flush(b);
     case BLOCK_DISCARD:
@@ -159,6 +168,54 @@ static void block_io_wake(struct block_io *io, int threads)
     syscall(SYS_futex, &io->bell, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
 }
 
+struct block *block_io_disk(struct block_io *io)
+{
+    struct block *b;
+
+    pthread_mutex_lock(&io->lock);
+    b = io->block;
+    pthread_mutex_unlock(&io->lock);
+    return b;
+}
+
+void block_io_end(struct block_io *io, struct block_req *req)
+{
+    pthread_mutex_lock(&io->lock);
+    block_io_finish(io, req);
+    pthread_mutex_unlock(&io->lock);
+}
+
+static void block_io_queue(struct block_io *io, struct block_req *req)
+{
+    req->next = NULL;
+    *io->todo_tail = req;
+    io->todo_tail = &req->next;
+    if (io->idle)
+        block_io_wake(io, 1);
+}
+
+void block_io_again(struct block_io *io, struct block_req *req)
+{
+    pthread_mutex_lock(&io->lock);
+    req->by_thread = true;
+    io->running--;
+    block_io_queue(io, req);
+    pthread_mutex_unlock(&io->lock);
+}
+
+/* No lock held. */
+static void block_io_work(struct block_io *io, struct block_req *req, uint8_t *buf)
+{
+    int r = block_io_do(io, req, buf);
+
+    if (r == BLOCK_AWAY) {
+        block_reader_take(io->reader, req);
+        return;
+    }
+    req->result = r;
+    block_io_end(io, req);
+}
+
 static void *block_io_thread(void *opaque);
 
 /* One more thread. io->lock held, or nobody else knows io. */
@@ -192,9 +249,8 @@ static void *block_io_thread(void *opaque)
         if (io->todo && !io->idle && io->threads < BLOCK_THREADS)
             block_io_grow(io);
         pthread_mutex_unlock(&io->lock);
-        req->result = block_io_do(io->block, req, buf);
+        block_io_work(io, req, buf);
         pthread_mutex_lock(&io->lock);
-        block_io_finish(io, req);
     }
     pthread_mutex_unlock(&io->lock);
     free(buf);
@@ -214,7 +270,14 @@ static void block_io_on_event(void *opaque, uint32_t events)
 
 static void block_io_fini(struct block_io *io);
 
-static int block_io_init(struct block_io *io, struct block *block, struct loop *loop,
+static int block_io_start(struct block_io *io, enum block_aio aio)
+{
+    int r = aio == BLOCK_AIO_THREADS ? 0 : block_reader_create(&io->reader, io);
+
+    return r < 0 && aio == BLOCK_AIO_IO_URING ? r : block_io_grow(io);
+}
+
+static int block_io_init(struct block_io *io, struct block *block, enum block_aio aio, struct loop *loop,
                          void (*batch_end)(void *opaque), void *opaque)
 {
     int r;
@@ -234,19 +297,19 @@ static int block_io_init(struct block_io *io, struct block *block, struct loop *
     }
     pthread_mutex_init(&io->lock, NULL);
     pthread_cond_init(&io->finished, NULL);
-    r = block_io_grow(io);
+    r = block_io_start(io, aio);
     if (r < 0)
         block_io_fini(io);
     return r;
 }
 
-int block_io_create(struct block_io **io, struct block *block, struct loop *loop,
+int block_io_create(struct block_io **io, struct block *block, enum block_aio aio, struct loop *loop,
                     void (*batch_end)(void *opaque), void *opaque)
 {
     int r;
 
     *io = malloc(sizeof(**io));
-    r = *io ? block_io_init(*io, block, loop, batch_end, opaque) : -ENOMEM;
+    r = *io ? block_io_init(*io, block, aio, loop, batch_end, opaque) : -ENOMEM;
     if (r < 0) {
         free(*io);
         *io = NULL;
@@ -256,13 +319,18 @@ int block_io_create(struct block_io **io, struct block *block, struct loop *loop
 
 void block_submit(struct block_io *io, struct block_req *req)
 {
+    bool away = req->op == BLOCK_READ && req->cold && io->reader;
+
+    req->at = 0;
+    req->by_thread = false;
     pthread_mutex_lock(&io->lock);
-    req->next = NULL;
-    *io->todo_tail = req;
-    io->todo_tail = &req->next;
-    if (io->idle)
-        block_io_wake(io, 1);
+    if (away)
+        io->running++;
+    else
+        block_io_queue(io, req);
     pthread_mutex_unlock(&io->lock);
+    if (away)
+        block_reader_take(io->reader, req);
 }
 
 void block_io_switch(struct block_io *io, struct block *block)
@@ -296,6 +364,7 @@ static void block_io_fini(struct block_io *io)
     if (io->event.fd < 0)
         return;
     block_drain(io);
+    block_reader_destroy(io->reader);
     pthread_mutex_lock(&io->lock);
     io->quit = true;
     block_io_wake(io, INT_MAX);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "block/uring.h"
 #include "cli/cli.h"
 #include "engine/engine.h"
 #include "machine/host.h"
@@ -14,7 +15,7 @@ void cmd_doctor_help(void)
 {
     puts("Looks at /dev/kvm (and runs a guest of a few instructions in it, to see whether it is hardware), "
          "the\n"
-         "CPU's features and x86-64 level, the memory, and the sandbox; says which engine 'auto' takes and why.\n\n"
+         "CPU's features and x86-64 level, the memory, the sandbox and io_uring; says which engine 'auto' takes and why.\n\n"
          "  --json    the same as one JSON object");
 }
 
@@ -33,7 +34,7 @@ static void doctor_kvm(const struct host_kvm *k, char *out, size_t len)
                  k->api, k->loop_ns);
 }
 
-static void doctor_text(const struct host_info *h, const char *kvm, const char *sandbox, const char *why)
+static void doctor_text(const struct host_info *h, const char *kvm, const char *sandbox, const char *aio, const char *why)
 {
     printf("CPU        %s\n", h->cpu_name[0] ? h->cpu_name : "unknown");
     printf("level      %s\n", h->level[0] ? h->level : "below x86-64-v1");
@@ -44,7 +45,13 @@ static void doctor_text(const struct host_info *h, const char *kvm, const char *
     printf("host       %s\n", h->hypervisor ? "a virtual machine itself" : "bare metal, or does not tell");
     printf("KVM        %s\n", kvm);
     printf("sandbox    %s\n", sandbox);
+    printf("disks      %s\n", aio);
     printf("engine     auto takes %s\n", why);
+}
+
+static json_t *doctor_disks(bool ring, const char *says)
+{
+    return json_pack("{s:b, s:s}", "io_uring", ring, "says", says);
 }
 
 static json_t *doctor_sandbox(const struct sandbox_host *s, const char *says)
@@ -52,8 +59,9 @@ static json_t *doctor_sandbox(const struct sandbox_host *s, const char *says)
     return json_pack("{s:b, s:i, s:s}", "seccomp", s->seccomp, "landlock", s->landlock, "says", says);
 }
 
-/* Takes sandbox over. */
-static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandbox, const char *engine, const char *why)
+/* Takes sandbox and disks over. */
+static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandbox, json_t *disks, const char *engine,
+                       const char *why)
 {
     json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
                              h->level, "features", h->features, "cpus", (int)h->cpus, "memory_total",
@@ -65,11 +73,12 @@ static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandb
                   h->kvm.hardware, "exit_ns", h->kvm.exit_ns, "loop_ns", h->kvm.loop_ns, "says", kvm);
     char *text = NULL;
 
-    if (root && k && sandbox && json_object_set(root, "kvm", k) == 0 &&
-        json_object_set(root, "sandbox", sandbox) == 0)
+    if (root && k && sandbox && disks && json_object_set(root, "kvm", k) == 0 &&
+        json_object_set(root, "sandbox", sandbox) == 0 && json_object_set(root, "disks", disks) == 0)
         text = json_dumps(root, JSON_INDENT(2));
     json_decref(k);
     json_decref(sandbox);
+    json_decref(disks);
     json_decref(root);
     if (!text)
         return cli_failf("out of memory");
@@ -84,8 +93,8 @@ int cmd_doctor(int argc, char **argv)
     struct err err = { "" };
     struct host_info h;
     struct sandbox_host s;
-    char kvm[256], sandbox[256], why[256];
-    bool json;
+    char kvm[256], sandbox[256], aio[128], why[256];
+    bool json, ring;
 
     if (cli_only_json(argc, argv, "doctor", &json))
         return CLI_ERROR;
@@ -93,10 +102,11 @@ int cmd_doctor(int argc, char **argv)
     doctor_kvm(&h.kvm, kvm, sizeof(kvm));
     sandbox_probe(&s);
     sandbox_describe(&s, sandbox, sizeof(sandbox));
+    ring = uring_probe(aio, sizeof(aio));
     if (host_pick_engine("auto", &ops, why, sizeof(why), &err) < 0)
         return cli_fail(json, &err);
     if (json)
-        return doctor_json(&h, kvm, doctor_sandbox(&s, sandbox), ops->name, why);
-    doctor_text(&h, kvm, sandbox, why);
+        return doctor_json(&h, kvm, doctor_sandbox(&s, sandbox), doctor_disks(ring, aio), ops->name, why);
+    doctor_text(&h, kvm, sandbox, aio, why);
     return CLI_OK;
 }

@@ -252,7 +252,7 @@ const struct config_key config_keys[] = {
     { "virtio-console", "WHERE", "hvc0 ..: as --serial; ,name=NAME: a port by that name",
       "stdio none file: unix: pty", PARSED(config_set_console), .repeatable = true },
     { "display", "WHAT", "none, or vga: a display card, see 'vitro screen'", "none vga", PARSED(config_set_display) },
-    { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, boot=", NULL,
+    { "disk", "FILE[,OPT]", "disk image; options: format=, ro, ephemeral, backing=, aio=, boot=", NULL,
       PARSED(config_set_disk), .repeatable = true },
     { "share", "DIR[,OPT]", "folder for the guest; options: tag=, ro, cache=, owner=; repeatable", NULL,
       PARSED(config_set_share), .repeatable = true },

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "block/block.h"
 #include "block/image.h"
 #include "machine/sandbox.h"
 #include "net/net.h"
@@ -65,6 +66,7 @@ struct config_disk {
     char *backing[IMAGE_CHAIN_MAX - 1];
     char serial[CONFIG_SERIAL_MAX + 1]; /* "": the default */
     unsigned queues;                    /* 0: the default */
+    enum block_aio aio;
     unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
 };
 

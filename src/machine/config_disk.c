@@ -6,6 +6,7 @@
  *   backing=FILE       use this one instead; again: for the next one down the chain
  *   serial=TEXT        what the guest sees as the serial number
  *   queues=N
+ *   aio=auto|threads|io_uring
  *   boot=N             firmware tries the lowest number first (a CD too)
  *
  * The format is never found out from the image's contents: a guest that owns a raw disk could write the
@@ -85,6 +86,19 @@ static int config_disk_queues(struct config_disk *d, const char *value, struct e
     return 0;
 }
 
+static int config_disk_aio(struct config_disk *d, const char *value, struct err *err)
+{
+    if (!strcmp(value, "auto"))
+        d->aio = BLOCK_AIO_AUTO;
+    else if (!strcmp(value, "threads"))
+        d->aio = BLOCK_AIO_THREADS;
+    else if (!strcmp(value, "io_uring"))
+        d->aio = BLOCK_AIO_IO_URING;
+    else
+        return err_set(err, EINVAL, "disk '%s': aio '%.64s' is unknown: use auto, threads or io_uring", d->path, value);
+    return 0;
+}
+
 static int config_boot_number(unsigned *out, const char *what, const char *path, const char *value, struct err *err)
 {
     if (*value < '1' || *value > '9' || value[1])
@@ -105,7 +119,7 @@ static const struct {
     { "format=", config_disk_format },      { "ro", config_disk_ro },
     { "ephemeral", config_disk_ephemeral }, { "backing=", config_disk_backing },
     { "serial=", config_disk_serial },      { "queues=", config_disk_queues },
-    { "boot=", config_disk_boot },
+    { "aio=", config_disk_aio },            { "boot=", config_disk_boot },
 };
 
 static int config_disk_word(struct config_disk *d, const char *word, struct err *err)
@@ -118,7 +132,7 @@ static int config_disk_word(struct config_disk *d, const char *word, struct err 
             return config_disk_words[i].set(d, word + len, err);
     }
     return err_set(err, EINVAL,
-                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial=, queues= or boot=",
+                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial=, queues=, aio= or boot=",
                    d->path, word);
 }
 

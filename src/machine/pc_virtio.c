@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "block/image.h"
+#include "block/uring.h"
 #include "machine/seed.h"
 #include "machine/vm.h"
 
@@ -33,9 +34,12 @@ static int pc_open_disk(struct block **out, const struct config_disk *cfg, bool 
         .backing = backing,
         .backings = cfg->backings,
     };
+    char how[128];
     struct block *base;
     int r;
 
+    if (cfg->aio == BLOCK_AIO_IO_URING && !uring_probe(how, sizeof(how)))
+        return err_set(err, ENOSYS, "disk '%s': aio=io_uring cannot be had here (%s): use aio=auto", cfg->path, how);
     for (unsigned i = 0; i < cfg->backings; i++)
         backing[i] = (struct image_backing){ cfg->backing[i], image_format_suffix(cfg->backing[i]) };
     r = image_open(&base, cfg->path, &o, err);
@@ -61,6 +65,7 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_di
         .name = d->name,
         .serial = cfg->serial[0] ? cfg->serial : d->name,
         .queues = cfg->queues ? cfg->queues : queues,
+        .aio = cfg->aio,
     };
     int r = virtio_blk_init(&d->blk, &setup);
 

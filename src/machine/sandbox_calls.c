@@ -112,6 +112,7 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(sync_file_range, MAIN | BLOCK | SHARE) },
     { CALL(copy_file_range, BLOCK | SHARE) },
     { CALL(fadvise64, BLOCK | SHARE) },
+    { CALL(io_uring_enter, BLOCK) }, /* on a ring that can only read (block/uring.c) */
     { CALL_IS(ioctl, MAIN | BLOCK, 1, BLKDISCARD) },
     { CALL_IS(ioctl, MAIN | BLOCK, 1, BLKZEROOUT) },
     { CALL_IS(ioctl, VCPU | MAIN, 1, TUNSETOFFLOAD) },

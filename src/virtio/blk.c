@@ -271,13 +271,14 @@ static void blk_get_id(struct virtio_blk *b, unsigned queue, const struct vq_cha
 /* A small read whose data the host has in memory: answered here, which costs less than waking a thread.
  * False: not so. */
 static bool blk_at_once(struct virtio_blk *b, unsigned queue, const struct vq_chain *c,
-                        const struct block_req *req)
+                        struct block_req *req)
 {
     int r;
 
     if (req->op != BLOCK_READ || req->len > b->at_once)
         return false;
     r = blk_read_now(b, c, req->off, 0, (uint32_t)req->len);
+    req->cold = r == -EAGAIN;
     if (r == -EAGAIN || r == -EOPNOTSUPP)
         return false;
     b->at_once -= (uint32_t)req->len;
@@ -449,7 +450,7 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
         .deliver_opaque = setup->deliver_opaque,
     };
     r = virtio_pci_init(&b->vp, &transport);
-    return r ? r : block_io_create(&b->io, b->block, setup->loop, blk_batch_end, b);
+    return r ? r : block_io_create(&b->io, b->block, setup->aio, setup->loop, blk_batch_end, b);
 }
 
 void virtio_blk_resized(struct virtio_blk *b)

@@ -51,6 +51,7 @@ struct virtio_blk_setup {
     const char *name;   /* borrowed, for logs */
     const char *serial; /* at most 20 bytes count; what the guest sees as the disk's serial number */
     unsigned queues;    /* 1 to VIRTIO_BLK_QUEUES */
+    enum block_aio aio;
 };
 
 /* Not plugged yet: pci_dev_plug(&b->vp.pci, ...) follows. 0 or -errno. virtio_blk_ops.destroy undoes it: it

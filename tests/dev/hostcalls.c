@@ -5,6 +5,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "block/uring.h"
+
 struct hostcalls hostcalls;
 
 ssize_t __real_pread64(int fd, void *buf, size_t len, off_t off);
@@ -13,6 +15,9 @@ ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int
 int __real_fallocate64(int fd, int mode, off_t off, off_t len);
 int __real_ftruncate64(int fd, off_t len);
 
+bool __real_uring_next(struct uring *r, uint64_t *tag, int *result);
+
+bool __wrap_uring_next(struct uring *r, uint64_t *tag, int *result);
 ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off);
 ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags);
@@ -68,9 +73,14 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off)
 /* Short: only what the first entry takes. */
 ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 {
-    bool hit = hostcalls_hit();
     struct iovec first;
+    bool hit;
 
+    if (atomic_load(&hostcalls.cold)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    hit = hostcalls_hit();
     if (hostcalls_error(hit, true, true))
         return -1;
     first = (struct iovec){ .iov_base = iov->iov_base,
@@ -78,6 +88,24 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int
     if (first.iov_len < iov->iov_len)
         return __real_preadv64v2(fd, &first, 1, off, flags);
     return __real_preadv64v2(fd, iov, n, off, flags);
+}
+
+/* The reader's bell has no data. */
+bool __wrap_uring_next(struct uring *r, uint64_t *tag, int *result)
+{
+    bool hit;
+
+    if (!__real_uring_next(r, tag, result))
+        return false;
+    if (*tag == UINT64_MAX)
+        return true;
+    hostcalls.ring++;
+    hit = hostcalls_hit();
+    if (hostcalls_error(hit, true, true))
+        *result = -errno;
+    else if (*result > 0)
+        *result = (int)hostcalls_cut(hit, HOSTCALL_SHORT_READ, (size_t)*result);
+    return true;
 }
 
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off)

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "block/image_file.h"
 #include "block/qcow2.h"
+#include "block/uring.h"
 #include "hostcalls.h"
 #include "rig.h"
 #include "vdriver.h"
@@ -46,6 +47,7 @@ static struct {
     struct vring ring;
     struct block *block;
     bool qcow2, backed;
+    bool cold; /* all reads that can are io_uring's */
     char dir[64], path[96], base[96];
     uint64_t now[SECTORS], durable[SECTORS]; /* sets of numbers */
     unsigned requests, errors;
@@ -159,7 +161,8 @@ static void device_start(void)
                                       .deliver_opaque = &f.rig,
                                       .name = "disk",
                                       .serial = "",
-                                      .queues = 1 };
+                                      .queues = 1,
+                                      .aio = f.cold ? BLOCK_AIO_IO_URING : BLOCK_AIO_THREADS };
 
     assert_int_equal(virtio_blk_init(&f.blk, &setup), 0);
     assert_int_equal(pci_dev_plug(&f.blk.vp.pci, &f.host, 1), 0);
@@ -330,7 +333,7 @@ static void run(enum hostcall_fault fault, unsigned at, bool for_ever, uint64_t 
 static void runs(bool qcow2, bool all, uint64_t seed)
 {
     f.qcow2 = qcow2;
-    for (unsigned at = 1; at <= 500; at += all || at < 24 ? 1 : 17) {
+    for (unsigned at = 1; at <= 500; at += all || at < 24 ? 1 : f.cold ? 97 : 17) {
         for (enum hostcall_fault fault = HOSTCALL_EIO; fault < HOSTCALL_FAULTS; fault++) {
             run(fault, at, false, seed);
             if (at % 4 == 0)
@@ -357,6 +360,25 @@ static void test_qcow2(void **state)
     const struct params *p = *state;
     runs(true, p->all, p->seed);
 }
+
+/* Nothing is in the host's page cache. */
+static void runs_ring(bool qcow2, const struct params *p)
+{
+    char why[128];
+
+    if (!uring_probe(why, sizeof(why))) {
+        print_message("SKIP: %s\n", why);
+        skip();
+    }
+    f.cold = hostcalls.cold = true;
+    hostcalls.ring = 0;
+    runs(qcow2, p->all, p->seed);
+    hostcalls.cold = false;
+    assert_true(hostcalls.ring > 100);
+}
+
+static void test_raw_ring(void **state) { runs_ring(false, *state); }
+static void test_qcow2_ring(void **state) { runs_ring(true, *state); }
 
 static int setup(void **state)
 {
@@ -392,6 +414,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate_setup_teardown(test_raw, setup, teardown, &p),
         cmocka_unit_test_prestate_setup_teardown(test_qcow2, setup, teardown, &p),
+        cmocka_unit_test_prestate_setup_teardown(test_raw_ring, setup, teardown, &p),
+        cmocka_unit_test_prestate_setup_teardown(test_qcow2_ring, setup, teardown, &p),
     };
 
     log_set_level(LOG_ERROR);

@@ -192,7 +192,7 @@ static void test_disks(void **state)
 {
     static const char *const bad[] = { "",       ",ro",          "a.img,",        "a.img,rw",         "a",
                                        "a.img,", "a.img,ro,ro,", "a.img,format=", "a.img,format=vdi", "a.img,ro,ephemeral", "a.qcow2,backing=", "a.img,backing=allow",
-                                       "a.img,serial=", "a.img,serial=123456789012345678901", "a.img,queues=0" };
+                                       "a.img,serial=", "a.img,serial=123456789012345678901", "a.img,queues=0", "a.img,aio=", "a.img,aio=native" };
     struct machine_config c;
     struct err err = { "" };
 
@@ -215,7 +215,9 @@ static void test_disks(void **state)
     assert_int_equal(c.disk[3].format, IMAGE_QCOW2);
     assert_true(c.disk[3].allow_backing && c.disk[3].queues == 2);
     assert_string_equal(c.disk[3].serial, "abc");
-    assert_int_equal(config_set(&c, "disk", "e.img,format=qcow2,backing=f,backing=g.raw", &err), 0);
+    assert_int_equal(c.disk[3].aio, BLOCK_AIO_AUTO);
+    assert_int_equal(config_set(&c, "disk", "e.img,format=qcow2,backing=f,backing=g.raw,aio=threads", &err), 0);
+    assert_int_equal(c.disk[4].aio, BLOCK_AIO_THREADS);
     assert_true(c.disk[4].format == IMAGE_QCOW2 && c.disk[4].backings == 2 && !c.disk[4].allow_backing);
     assert_string_equal(c.disk[4].backing[1], "g.raw");
     for (unsigned n = 5; n < CONFIG_DISKS; n++)

@@ -54,6 +54,8 @@ static int do_kill(void) { return result(kill(1, 0)); }
 static int do_setuid(void) { return result(syscall(SYS_setuid, 0)); }
 static int do_unshare(void) { return result(syscall(SYS_unshare, 0)); }
 static int do_memfd(void) { return result(memfd_create("x", 0)); }
+static int do_ring(void) { return result(syscall(SYS_io_uring_setup, 0, NULL)); }
+static int do_ring_register(void) { return result(syscall(SYS_io_uring_register, -1, 0, NULL, 0)); }
 static int do_ioctl(void) { return result(syscall(SYS_ioctl, 0, 0x5412 /* TIOCSTI */, "x")); }
 static int do_mmap(void)
 {
@@ -205,6 +207,7 @@ static const struct deed forbidden[] = {
     { "execve", do_exec },     { "socket", do_packet }, { "ptrace", do_ptrace },     { "clone", do_process },
     { "kill", do_kill },       { "setuid", do_setuid }, { "unshare", do_unshare },   { "memfd_create", do_memfd },
     { "ioctl", do_ioctl },     { "mmap", do_mmap },     { "mprotect", do_mprotect },
+    { "io_uring_setup", do_ring },                      { "io_uring_register", do_ring_register },
 };
 
 /* ---- cases ---- */
