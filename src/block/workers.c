@@ -228,8 +228,8 @@ static int block_io_grow(struct block_io *io)
     return r;
 }
 
-/* The first thread starts with the disk, further ones are started by those that see more work than they can do: a vCPU,
- * which submits it, may start none. */
+/* The first thread starts with the disk, further ones are started by those that leave none idle: a vCPU, which submits a request
+ * while they wait for the host, may start none. */
 static void *block_io_thread(void *opaque)
 {
     struct block_io *io = opaque;
@@ -246,7 +246,7 @@ static void *block_io_thread(void *opaque)
         if (!io->todo)
             break;
         req = block_io_take(io);
-        if (io->todo && !io->idle && io->threads < BLOCK_THREADS)
+        if (!io->idle && io->threads < BLOCK_THREADS)
             block_io_grow(io);
         pthread_mutex_unlock(&io->lock);
         block_io_work(io, req, buf);

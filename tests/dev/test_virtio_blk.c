@@ -363,6 +363,20 @@ static void test_reset_in_flight(void **state)
     assert_int_equal(byte, 1); /* one used entry, the new one's */
 }
 
+/* A request that comes while all others wait for the host finds a thread. */
+static void test_thread_in_reserve(void **state)
+{
+    gate_set(true);
+    for (unsigned n = 0; n < BLOCK_THREADS; n++) {
+        submit(n, IN, 8 * n, DATA + 512 * n, 512);
+        vd_kick(&f.rig, 0);
+        gate_wait(n + 1);
+    }
+    gate_set(false);
+    for (unsigned n = 0; n < BLOCK_THREADS; n++)
+        assert_int_equal(finish(n), OK);
+}
+
 static void test_machine_reset_in_flight(void **state)
 {
     gate_set(true);
@@ -603,7 +617,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RAW(test_data),           RAW(test_data_packed),      RAW(test_edges),
         RAW(test_ranges),         RAW(test_misuse),           RAW(test_open),
-        RAW(test_fuzz),           GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
+        RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_resize),
         GATE(test_overlay),       GATE(test_cache_mode),
