@@ -165,39 +165,47 @@ static void fc_net_put(struct fc_call *k)
         fc_put(k, fc_said(k->f, "network-interfaces"), "iface_id", FC_NETS);
 }
 
-/* What the monitor says goes to that file. */
-static void fc_logger(struct fc_call *k)
+/* For what is written later: once the machine runs, its sandbox lets nothing be opened. A FIFO that nobody reads keeps nobody waiting. The answer
+ * says if it cannot be opened. */
+static int fc_sink(struct fc_call *k, const char *key)
 {
-    const char *path = json_string_value(json_object_get(k->body, "log_path"));
-    int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600) : -1;
+    const char *path = json_string_value(json_object_get(k->body, key));
+    int fd = path ? open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600) : -1;
 
-    if (!fc_early(k))
-        path = NULL;
-    else if (path && (fd < 0 || dup2(fd, STDERR_FILENO) < 0))
-        api_reply_error(k->r, 400, FC_KEY, "log_path '%.200s' cannot be opened: %s", path, strerror(errno));
-    else
-        fc_done(k);
-    if (fd >= 0)
-        close(fd);
+    if (!path)
+        api_reply_error(k->r, 400, FC_KEY, "%s is missing", key);
+    else if (fd < 0)
+        api_reply_error(k->r, 400, FC_KEY, "%s '%.200s' cannot be opened: %s", key, path, strerror(errno));
+    return fd;
 }
 
-/* The file is opened now: once the machine runs, its sandbox lets nothing be opened. */
-static void fc_metrics(struct fc_call *k)
+/* What the monitor says goes to that file, if one is named. */
+static void fc_logger(struct fc_call *k)
 {
-    const char *path = json_string_value(json_object_get(k->body, "metrics_path"));
     int fd;
 
     if (!fc_early(k))
         return;
-    if (!path) {
-        fc_fault(k, "metrics needs metrics_path");
+    if (!json_object_get(k->body, "log_path")) {
+        fc_done(k);
         return;
     }
-    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
-    if (fd < 0) {
-        api_reply_error(k->r, 400, FC_KEY, "metrics_path '%.200s' cannot be opened: %s", path, strerror(errno));
+    fd = fc_sink(k, "log_path");
+    if (fd < 0)
         return;
-    }
+    if (dup2(fd, STDERR_FILENO) < 0)
+        fc_fault(k, "log_path cannot be used");
+    else
+        fc_done(k);
+    close(fd);
+}
+
+static void fc_metrics(struct fc_call *k)
+{
+    int fd = fc_early(k) ? fc_sink(k, "metrics_path") : -1;
+
+    if (fd < 0)
+        return;
     if (k->f->metrics_fd >= 0)
         close(k->f->metrics_fd);
     k->f->metrics_fd = fd;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "api/firecracker.h"
+#include "base/bits.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "machine/vm.h"
@@ -19,20 +20,40 @@ void cmd_api_help(void)
     puts("Serves the Firecracker API on a unix socket: clients configure a machine, start it and steer it; the process ends\n"
          "with the machine. The guest's serial port is on stdin and stdout. docs/life.md lists what is known of the API.\n\n"
          "  --api-sock PATH    the socket, which must not exist yet\n"
-         "  --id NAME          what GET / tells (default anonymous-instance)");
+         "  --id NAME          what GET / tells (default anonymous-instance)\n\n"
+         "Options of Firecracker that mean nothing here (--no-seccomp, --level ...) are taken and change nothing.");
 }
 
-/* Firecracker's clients give options that mean nothing here, each with its value or none. */
+/* What Firecracker's clients say that means nothing here: its words with a value, and those without. The sandbox stays on. */
+static int api_ignored(const char *word)
+{
+    static const char *const with[] = { "--seccomp-filter", "--level", "--http-api-max-payload-size", "--mmds-size-limit",
+                                        "--start-time-us", "--start-time-cpu-us", "--parent-cpu-time-us" };
+    static const char *const without[] = { "--no-seccomp", "--boot-timer", "--show-level", "--show-log-origin" };
+
+    for (size_t n = 0; n < ARRAY_LEN(with); n++) {
+        if (!strcmp(word, with[n]))
+            return 2;
+    }
+    for (size_t n = 0; n < ARRAY_LEN(without); n++) {
+        if (!strcmp(word, without[n]))
+            return 1;
+    }
+    return 0;
+}
+
 static int api_options(int argc, char **argv, const char **path, const char **id)
 {
-    for (int i = 0; i < argc; i++) {
+    for (int i = 0, words; i < argc; i += words) {
         const char **to = !strcmp(argv[i], "--api-sock") ? path : !strcmp(argv[i], "--id") ? id : NULL;
 
-        if (!to)
+        words = to ? 2 : api_ignored(argv[i]);
+        if (!words)
             return cli_failf("'api' does not know '%.80s': see 'vitro help api'", argv[i]);
-        if (i + 1 >= argc)
+        if (i + words > argc)
             return cli_failf("option '%s' needs a value: see 'vitro help api'", argv[i]);
-        *to = argv[++i];
+        if (to)
+            *to = argv[i + 1];
     }
     return *path ? 0 : cli_failf("where shall the API be? Say --api-sock PATH");
 }
