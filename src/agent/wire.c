@@ -7,27 +7,18 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "base/bits.h"
+
 void wire_init(struct wire *w, int fd)
 {
     w->fd = fd;
     w->in_len = w->out_at = w->out_len = 0;
 }
 
-static uint32_t wire_get32(const uint8_t *p)
-{
-    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void wire_set32(uint8_t *p, uint32_t v)
-{
-    for (unsigned n = 0; n < 4; n++)
-        p[n] = (uint8_t)(v >> (8 * n));
-}
-
 /* How long the frame is of which a head has come; -EPROTO: it is none. */
 static int wire_length(const struct wire *w)
 {
-    uint32_t len = wire_get32(w->in + 4);
+    uint32_t len = ld_le32(w->in + 4);
 
     if (!w->in[0] || w->in[0] >= WIRE_TYPES || w->in[1] || w->in[2] || w->in[3] || len > WIRE_MAX)
         return -EPROTO;
@@ -96,7 +87,7 @@ int wire_put(struct wire *w, enum wire_type type, const void *data, size_t len)
     p = w->out + w->out_len;
     memset(p, 0, WIRE_HEAD);
     p[0] = (uint8_t)type;
-    wire_set32(p + 4, (uint32_t)len);
+    st_le32(p + 4, (uint32_t)len);
     if (len)
         memcpy(p + WIRE_HEAD, data, len);
     w->out_len += WIRE_HEAD + len;
@@ -107,7 +98,7 @@ int wire_put_u32(struct wire *w, enum wire_type type, uint32_t value)
 {
     uint8_t p[4];
 
-    wire_set32(p, value);
+    st_le32(p, value);
     return wire_put(w, type, p, sizeof(p));
 }
 

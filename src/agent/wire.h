@@ -29,6 +29,15 @@ enum wire_type {
     WIRE_CREDIT,    /* agent: so many bytes more of standard input, 32 bits */
     WIRE_EXIT,      /* agent: the exit status, one byte; the last frame */
     WIRE_FAIL,      /* either: it did not work: an exit status, one byte, and a sentence; the last frame */
+    /* Trees, see tree.h */
+    WIRE_FETCH, /* host: send what is at this path, which ends with a zero byte */
+    WIRE_STORE, /* host: what comes now goes to this path; a zero byte, its name if that is a folder, a zero byte */
+    WIRE_DIR,   /* a folder begins: struct tree_entry */
+    WIRE_UP,    /* and ends */
+    WIRE_FILE,  /* a file: struct tree_entry */
+    WIRE_DATA,  /* its bytes; empty: it ends */
+    WIRE_LINK,  /* a symbolic link: struct tree_entry */
+    WIRE_END,   /* it is all there; how many were left out, 32 bits */
     WIRE_TYPES
 };
 

@@ -57,6 +57,8 @@ int cmd_mem_set(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_fork(int argc, char **argv);
+int cmd_cp(int argc, char **argv);
+void cmd_cp_help(void);
 int cmd_exec(int argc, char **argv);
 void cmd_exec_help(void);
 int cmd_save(int argc, char **argv);

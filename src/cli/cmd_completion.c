@@ -42,6 +42,7 @@ static void completion_bash(void)
         printf("%s ", v->name);
     puts("' -- \"$cur\")) ;;\n"
          "        completion) COMPREPLY=($(compgen -W 'bash' -- \"$cur\")) ;;\n"
+         "        cp) compopt -o default; COMPREPLY=() ;;\n"
          "        exec) COMPREPLY=($(compgen -W '-t -e -u -w --time -- --help' -- \"$cur\")) ;;\n"
          "        *) COMPREPLY=($(compgen -W '--json --help' -- \"$cur\")) ;;\n"
          "    esac\n}\ncomplete -F _vitro vitro");

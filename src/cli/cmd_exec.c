@@ -227,7 +227,7 @@ static int exec_frame(struct exec *x, int *status)
             wire_done(x->w);
         return 1;
     case WIRE_CREDIT:
-        more = len == 4 ? d[0] | (uint32_t)d[1] << 8 | (uint32_t)d[2] << 16 | (uint32_t)d[3] << 24 : UINT32_MAX;
+        more = len == 4 ? ld_le32(d) : UINT32_MAX;
         if (more > WIRE_WINDOW - x->credit)
             return -EPROTO;
         x->credit += more;

@@ -26,6 +26,7 @@ const struct cli_verb cli_verbs[] = {
       "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
     { "exec", "Run a program in a guest.",
       "vitro exec NAME [-t] [-e NAME=VALUE] [-u USER] [-w DIR] [--time SECONDS] -- PROGRAM [ARGUMENT ...]", cmd_exec_help, cmd_exec },
+    { "cp", "Copy files into a guest and out of it.", "vitro cp PATH NAME:PATH\n       vitro cp NAME:PATH PATH", cmd_cp_help, cmd_cp },
     { "screen", "Show a machine's screen, or type on its keyboard.",
       "vitro screen NAME [--png FILE | --type TEXT | --key NAME] [--json]", cmd_screen_help, cmd_screen },
     { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,
@@ -64,7 +65,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " cp snapshot serve bench ";
+    " snapshot serve bench ";
 
 static void main_overview(void)
 {

@@ -46,6 +46,9 @@ bool agent_run_parse(struct agent_run *r, char *words, size_t len);
 /* Begin it. 0; or an exit status, after agent_fail(). */
 int agent_run_begin(struct agent_run *r, struct wire *w);
 
+/* copy.c: send or make what the frame in w says. */
+void agent_copy(struct wire *w);
+
 /* pump.c: carry between the program and the connection until one of them has ended. */
 void agent_pump(struct agent_run *r, struct wire *w);
 

@@ -77,6 +77,8 @@ void agent_session(int fd)
         return;
     if (wire_type(&w) == WIRE_EXEC)
         session_exec(&w);
+    else if (wire_type(&w) == WIRE_FETCH || wire_type(&w) == WIRE_STORE)
+        agent_copy(&w);
     else
         agent_fail(&w, AGENT_FAILED, "the guest's agent does not know what is wanted: is it older than this vitro?");
     session_leave(fd);
