@@ -197,11 +197,13 @@ static void route_migrate(struct route_call *k)
 {
     struct migrate_options o = { .downtime_ms = MIGRATE_DOWNTIME_MS, .stall_s = MIGRATE_STALL_S, .pagemap = k->c->pagemap };
     struct err err = { "" };
+    const json_t *copy = json_object_get(k->body, "copy_disks");
     int fd = k->r->passed;
 
-    if (fd < 0 || !route_number(k->body, "downtime_ms", 1, 60000, &o.downtime_ms) ||
+    o.copy_disks = json_is_true(copy);
+    if (fd < 0 || (copy && !json_is_boolean(copy)) || !route_number(k->body, "downtime_ms", 1, 60000, &o.downtime_ms) ||
         !route_number(k->body, "stall_s", 1, 3600, &o.stall_s)) {
-        api_reply_error(k->r, 400, ROUTE_KEY, "migrate needs a connected socket beside the request (SCM_RIGHTS), and numbers");
+        api_reply_error(k->r, 400, ROUTE_KEY, "migrate needs a connected socket beside the request (SCM_RIGHTS), numbers and a boolean");
         return;
     }
     k->r->passed = -1;

@@ -4,6 +4,7 @@
 #include "block/block.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/bits.h"
 
@@ -25,6 +26,13 @@ static int block_check_change(struct block *b, uint64_t off, uint64_t len)
     return r;
 }
 
+/* Also what failed may have changed something. */
+static int block_changed(struct block *b, uint64_t off, uint64_t len, int r)
+{
+    block_log_mark(b, off, len);
+    return r;
+}
+
 int block_read(struct block *b, uint64_t off, void *buf, size_t len)
 {
     int r = block_check(b, off, len);
@@ -34,7 +42,8 @@ int block_read(struct block *b, uint64_t off, void *buf, size_t len)
 int block_write(struct block *b, uint64_t off, const void *buf, size_t len)
 {
     int r = block_check_change(b, off, len);
-    return r ? r : b->ops->write(b, off, buf, len);
+
+    return r ? r : block_changed(b, off, len, b->ops->write(b, off, buf, len));
 }
 
 int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
@@ -106,13 +115,15 @@ int block_flush(struct block *b)
 int block_discard(struct block *b, uint64_t off, uint64_t len)
 {
     int r = block_check_change(b, off, len);
-    return r ? r : b->ops->discard(b, off, len);
+
+    return r ? r : block_changed(b, off, len, b->ops->discard(b, off, len));
 }
 
 int block_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
 {
     int r = block_check_change(b, off, len);
-    return r ? r : b->ops->write_zeroes(b, off, len, unmap);
+
+    return r ? r : block_changed(b, off, len, b->ops->write_zeroes(b, off, len, unmap));
 }
 
 int block_freeze(struct block *b)
@@ -141,6 +152,9 @@ void block_give(struct block *b)
 
 void block_close(struct block *b)
 {
+    struct block_log *log = b ? atomic_load(&b->log) : NULL;
+
     if (b)
         b->ops->close(b);
+    free(log);
 }

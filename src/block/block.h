@@ -29,6 +29,7 @@
 struct err;
 struct block;
 struct block_reader;
+struct block_log;
 
 #define BLOCK_SECTOR 512U
 
@@ -85,6 +86,7 @@ struct block {
     bool ro;
     _Atomic bool failed;  /* a flush failed: see above */
     _Atomic bool not_now; /* read_now never works */
+    _Atomic(struct block_log *) log; /* owned; NULL: nobody has asked for one */
     struct block_turns turns;
 };
 
@@ -108,6 +110,17 @@ int block_freeze(struct block *b);
  * it); give it up, after a flush and for good: nothing can be written any more. */
 int block_take(struct block *b);
 void block_give(struct block *b);
+/* For whoever copies a disk that is written meanwhile: note which parts are written, all of them to begin with. One thread at a time,
+ * while requests go on. 0 or -ENOMEM. */
+#define BLOCK_LOG_PART (64ULL << 10)
+int block_log_begin(struct block *b);
+void block_log_end(struct block *b);
+bool block_log_is_on(const struct block *b);
+/* The next marked bytes from *off on, at most most (a multiple of BLOCK_LOG_PART); they are not marked any more. False: there are none. */
+bool block_log_take(struct block *b, uint64_t *off, uint64_t *len, uint64_t most);
+uint64_t block_log_left(const struct block *b); /* bytes that are marked */
+/* For block.c: [off, off+len) was written, or may have been. */
+void block_log_mark(struct block *b, uint64_t off, uint64_t len);
 /* NULL is allowed. */
 void block_close(struct block *b);
 

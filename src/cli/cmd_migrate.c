@@ -25,14 +25,19 @@ void cmd_migrate_help(void)
          "  vitro migrate --receive unix:PATH|tcp:ADDRESS:PORT|stdio [--insecure] [--trust-disks] [options of run]\n"
          "  vitro migrate NAME unix:PATH|tcp:HOST:PORT|ssh:HOST [-- options for the receiving side of ssh]\n\n"
          "With ssh:HOST nothing has to wait: ssh runs 'vitro migrate --receive stdio' there. Disks are on storage that both\n"
-         "sides see by the same paths, and are locked by one of them at a time. If anything fails before the other side\n"
-         "holds the whole machine, it goes on here. Ctrl-C gives up.\n\n"
+         "sides see by the same paths, and are locked by one of them at a time; or --copy-disks. If anything fails before\n"
+         "the other side holds the whole machine, it goes on here. Ctrl-C gives up.\n\n"
+         "  --copy-disks        copy what is on the disks, too, while the guest runs; the files here stay\n"
          "  --max-downtime MS   how long the machine may stand at the end (default 50)\n"
          "  --stall SECONDS     how long the other side may be silent (default 20)\n"
          "  --ssh-config FILE   what ssh reads instead of its own configuration (ssh -F)\n"
          "  --json              progress and result as JSON, one object a line\n\n"
          "when receiving:\n"
          "  --name NAME, --engine E ...  options of run replace what the machine was; 'detach' is one of them\n"
+         "  --copy-disks        take the disks' contents, if the source sends them: into new files of the same names and\n"
+         "                      formats, without backing files; --disk FILE names others\n"
+         "  --disk-folder DIR   in this folder\n"
+         "  --force             also in the place of files that are there\n"
          "  --insecure          accept a connection by TCP, which is neither encrypted nor checked\n"
          "  --trust-disks       do not compare the disks' lengths and times of change with the source's");
 }
@@ -113,9 +118,9 @@ static int migrate_watch(const struct site_info *i, bool json, struct migrate_se
     return 0;
 }
 
-static int migrate_start(const char *name, int fd, unsigned downtime, unsigned stall, struct err *err)
+static int migrate_start(const char *name, int fd, bool copy_disks, unsigned downtime, unsigned stall, struct err *err)
 {
-    json_t *body = json_pack("{s:i, s:i}", "downtime_ms", (int)downtime, "stall_s", (int)stall);
+    json_t *body = json_pack("{s:i, s:i, s:b}", "downtime_ms", (int)downtime, "stall_s", (int)stall, "copy_disks", copy_disks);
     int r = body ? client_call_with(name, "POST", "/v1/migrate", body, fd, NULL, err) : err_set(err, ENOMEM, "out of memory");
 
     json_decref(body);
@@ -148,7 +153,7 @@ static int migrate_send(const struct verb_args *a, struct where_ssh *ssh, unsign
     if (fd < 0)
         return r;
     migrate_catch();
-    r = migrate_start(i.name, fd, downtime, stall, err);
+    r = migrate_start(i.name, fd, ssh->copy_disks, downtime, stall, err);
     close(fd);
     if (r == 0)
         r = migrate_watch(&i, a->json, seen, err);
@@ -184,6 +189,7 @@ int cmd_migrate(int argc, char **argv)
     const struct verb_option options[] = { { "--max-downtime", NULL, &downtime_text },
                                            { "--stall", NULL, &stall_text },
                                            { "--ssh-config", NULL, &ssh.config },
+                                           { "--copy-disks", &ssh.copy_disks, NULL },
                                            { .name = NULL } };
     unsigned downtime = 50, stall = 20;
     struct err err = { "" };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/cli.h"
@@ -23,8 +24,8 @@ static bool receive_give_up(void)
 }
 
 struct receive_words {
-    const char *where, *stall;
-    bool insecure, trust_disks;
+    const char *where, *stall, *disk_folder;
+    bool insecure, trust_disks, copy_disks, force;
     char **rest; /* owned: options of run */
     int count;
 };
@@ -32,21 +33,28 @@ struct receive_words {
 /* One of our own words; how many it took, 0: it is one of run's. */
 static int receive_word(struct receive_words *w, const char *word, const char *next)
 {
-    if (!strcmp(word, "--insecure"))
-        return w->insecure = true;
-    if (!strcmp(word, "--trust-disks"))
-        return w->trust_disks = true;
-    if (!strncmp(word, "--receive=", 10))
-        w->where = word + 10;
-    else if (!strncmp(word, "--stall=", 8))
-        w->stall = word + 8;
-    else if (!strcmp(word, "--receive") && next)
-        w->where = next;
-    else if (!strcmp(word, "--stall") && next)
-        w->stall = next;
-    else
-        return 0;
-    return strchr(word, '=') ? 1 : 2;
+    const struct {
+        const char *name;
+        bool *flag;
+        const char **value;
+    } words[] = {
+        { "--insecure", &w->insecure, NULL },   { "--trust-disks", &w->trust_disks, NULL }, { "--copy-disks", &w->copy_disks, NULL },
+        { "--force", &w->force, NULL },         { "--receive", NULL, &w->where },           { "--stall", NULL, &w->stall },
+        { "--disk-folder", NULL, &w->disk_folder },
+    };
+    size_t len = strcspn(word, "=");
+
+    for (size_t n = 0; n < ARRAY_LEN(words); n++) {
+        if (strlen(words[n].name) != len || strncmp(word, words[n].name, len))
+            continue;
+        if (words[n].flag && !word[len])
+            return *words[n].flag = true;
+        if (words[n].flag || (!word[len] && !next))
+            return 0;
+        *words[n].value = word[len] ? word + len + 1 : next;
+        return word[len] ? 1 : 2;
+    }
+    return 0;
 }
 
 static int receive_split(struct receive_words *w, int argc, char **argv)
@@ -76,12 +84,15 @@ static int receive_leave_stdio(struct migrate_in *in)
 
 static int receive_hello(const struct receive_words *w, struct migrate_in **in, struct err *err)
 {
-    struct migrate_in_options o = { .stall_s = MIGRATE_STALL_S, .trust_disks = w->trust_disks, .give_up = receive_give_up };
+    struct migrate_in_options o = { .stall_s = MIGRATE_STALL_S, .trust_disks = w->trust_disks, .give_up = receive_give_up,
+                                    .copy_disks = w->copy_disks, .force = w->force, .disk_folder = w->disk_folder };
     bool tcp = !strncmp(w->where, "tcp:", 4), stdio = !strcmp(w->where, "stdio");
     int fd, r;
 
     if (w->stall && ((r = verb_seconds(w->stall, &o.stall_s, err)) < 0 || !o.stall_s))
         return r < 0 ? r : err_set(err, EINVAL, "--stall is at least 1");
+    if ((w->force || w->disk_folder) && !w->copy_disks)
+        return err_set(err, EINVAL, "--disk-folder and --force say where copied disks go: they need --copy-disks");
     if (tcp && !w->insecure)
         return err_set(err, EPERM, "a connection by TCP is neither encrypted nor checked, and whoever connects decides what runs here: "
                                    "use ssh:HOST, or add --insecure on a network that only you can reach");

@@ -42,7 +42,7 @@ const struct cli_verb cli_verbs[] = {
     { "mem-set", "Ask a guest to live with less memory, or with more again.", "vitro mem-set NAME SIZE [--json]",
       cmd_mem_set_help, cmd_mem_set },
     { "migrate", "Move a running machine to another host, or receive one.",
-      "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--ssh-config FILE] [--json] [-- OPTION...]\n"
+      "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--copy-disks] [--ssh-config FILE] [--json] [-- OPTION...]\n"
       "       vitro migrate --receive WHERE [options of run]",
       cmd_migrate_help, cmd_migrate },
     { "fork", "Make running copies of a running machine.", "vitro fork NAME [-n N] [--prefix NAME] [--json] [-- options of run]", cmd_fork_help,

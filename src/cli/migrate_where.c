@@ -113,6 +113,8 @@ static char *where_command(const struct where_ssh *ssh)
         return NULL;
     fputs("vitro migrate --receive stdio --name", f);
     where_quote(f, ssh->name);
+    if (ssh->copy_disks)
+        fputs(" --copy-disks", f);
     for (const char *const *o = ssh->option; o && *o; o++)
         where_quote(f, *o);
     if (fclose(f) == 0)

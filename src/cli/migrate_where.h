@@ -2,6 +2,7 @@
 #ifndef VITRO_CLI_MIGRATE_WHERE_H
 #define VITRO_CLI_MIGRATE_WHERE_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct err;
@@ -11,6 +12,7 @@ struct where_ssh {
     const char *config;        /* ssh's configuration file, or NULL: its own */
     const char *name;          /* the machine's */
     const char *const *option; /* of the receiving vitro; ends with NULL */
+    bool copy_disks;           /* both sides have to say so */
     pid_t pid;                 /* out: the process, or 0 */
 };
 

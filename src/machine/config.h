@@ -68,6 +68,7 @@ struct config_disk {
     unsigned queues;                    /* 0: the default */
     enum block_aio aio;
     unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
+    uint64_t later; /* no option: not 0: it has so many bytes and comes later, see pc_set_disk() */
 };
 
 /* --virtio-console */
@@ -165,6 +166,8 @@ struct config_overlay {
 };
 int config_overlay_begin(struct config_overlay *o, struct machine_config *c, unsigned n, const char *path, struct err *err);
 void config_overlay_commit(struct config_overlay *o);
+/* Disk n is a copy now, at path, that needs no backing files: the same as --disk would have to say. 0 or -errno with a sentence. */
+int config_move_disk(struct machine_config *c, unsigned n, const char *path, struct err *err);
 void config_overlay_abort(struct config_overlay *o);
 
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and

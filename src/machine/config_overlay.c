@@ -5,6 +5,7 @@
  *
  * The old image's format is then the one that its name shows, or else what the overlay says: a name that shows another format
  * than the disk is used with is refused, or the guest could have written that format's header into it.
+ * And of one whose disk was copied to another place, which needs no backing files there.
  * Thread: whoever owns the configuration; no locks.
  */
 #include <errno.h>
@@ -43,8 +44,8 @@ static int overlay_allowed(const struct config_disk *d, const char *path, struct
     return 0;
 }
 
-/* What --disk would say; NULL: no memory. */
-static char *overlay_text(const char *old, const char *path)
+/* What --disk would say; NULL: no memory. copy_format: path is no overlay, but a copy of that format. */
+static char *overlay_text(const char *old, const char *path, enum image_format copy_format)
 {
     size_t name = strcspn(old, ",");
     char *text = NULL, *copy = strdup(old + name), *rest = copy, *word;
@@ -56,9 +57,14 @@ static char *overlay_text(const char *old, const char *path)
         free(copy);
         return NULL;
     }
-    fprintf(f, "%s,format=qcow2,backing=%.*s", path, (int)name, old);
+    if (copy_format == IMAGE_FORMAT_NONE)
+        fprintf(f, "%s,format=qcow2,backing=%.*s", path, (int)name, old);
+    else
+        fprintf(f, "%s,format=%s", path, image_format_name(copy_format));
     while ((word = strsep(&rest, ","))) {
-        if (*word && strncmp(word, "format=", 7))
+        bool backing = !strncmp(word, "backing=", 8) && copy_format != IMAGE_FORMAT_NONE;
+
+        if (*word && !backing && strncmp(word, "format=", 7))
             fprintf(f, ",%s", word);
     }
     free(copy);
@@ -80,7 +86,7 @@ int config_overlay_begin(struct config_overlay *o, struct machine_config *c, uns
     if (r < 0)
         return r;
     o->path = strdup(path);
-    o->text = overlay_text(o->given->value, path);
+    o->text = overlay_text(o->given->value, path, IMAGE_FORMAT_NONE);
     if (o->path && o->text)
         return 0;
     config_overlay_abort(o);
@@ -104,4 +110,31 @@ void config_overlay_commit(struct config_overlay *o)
     d->backings++;
     d->path = o->path;
     d->format = IMAGE_QCOW2;
+}
+
+int config_move_disk(struct machine_config *c, unsigned n, const char *path, struct err *err)
+{
+    struct config_given *given = overlay_given(c, n);
+    struct config_disk *d = &c->disk[n];
+    char *copy, *text;
+
+    if (n >= c->disks || !given)
+        return err_set(err, ENOENT, "there is no disk %u", n);
+    if (!*path || strchr(path, ','))
+        return err_set(err, EINVAL, "disk '%s': its name must not be empty, nor hold a comma", path);
+    copy = strdup(path);
+    text = overlay_text(given->value, path, d->format);
+    if (!copy || !text) {
+        free(copy);
+        free(text);
+        return err_set(err, ENOMEM, "out of memory");
+    }
+    free(given->value);
+    given->value = text;
+    free(d->path);
+    d->path = copy;
+    while (d->backings > 0)
+        free(d->backing[--d->backings]);
+    d->allow_backing = false;
+    return 0;
 }

@@ -94,7 +94,12 @@ int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct 
 {
     struct config_overlay change;
     struct block *over;
-    int r = vm->life.paused ? config_overlay_begin(&change, vm->cfg, n, path, err) : err_set(err, EBUSY, "the machine runs");
+    int r = vm->life.paused ? 0 : err_set(err, EBUSY, "the machine runs");
+
+    if (r == 0 && n < vm->ndisks && block_log_is_on(vm->disk[n]->block))
+        r = err_set(err, EBUSY, "disk %u is being copied to another host", n);
+    if (r == 0)
+        r = config_overlay_begin(&change, vm->cfg, n, path, err);
 
     if (r < 0) {
         close(fd);
@@ -163,7 +168,7 @@ static int pc_put_off(struct block **b, const struct config_disk *cfg, struct er
     return block_absent_open(b, size, false) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
-static void pc_set_disk(struct vm *vm, unsigned n, struct block *block)
+void pc_set_disk(struct vm *vm, unsigned n, struct block *block)
 {
     loop_lock(&vm->loop);
     block_close(vm->disk[n]->block);
@@ -195,9 +200,13 @@ static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char 
 {
     bool late = vm->cfg->disks_late && !cfg->ro;
     struct block *block;
-    int r = pc_open_disk(&block, cfg, late, late, err);
+    int r;
 
-    if (r == 0 && late)
+    if (cfg->later)
+        r = block_absent_open(&block, cfg->later, cfg->ro) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
+    else
+        r = pc_open_disk(&block, cfg, late, late, err);
+    if (r == 0 && late && !cfg->later)
         r = pc_put_off(&block, cfg, err);
     return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);
 }

@@ -22,6 +22,7 @@
 
 #include "base/err.h"
 #include "machine/vm.h"
+#include "migrate/disks.h"
 #include "migrate/ram.h"
 #include "migrate/stream.h"
 #include "state/state.h"
@@ -34,6 +35,7 @@ struct migrate_options {
     unsigned downtime_ms; /* the machine is stopped when the rest takes no longer than this */
     unsigned stall_s;     /* the other side may be silent for so long */
     int pagemap;          /* /proc/self/pagemap, borrowed, or -1 */
+    bool copy_disks;      /* their contents go along */
 };
 
 enum migrate_phase { MIGRATE_IDLE, MIGRATE_COPIES, MIGRATE_HANDS_OVER, MIGRATE_DONE, MIGRATE_FAILED };
@@ -59,6 +61,7 @@ struct migrate {
     pthread_t thread;
     bool started, stopped, was_paused; /* there is a thread; the machine's thread: we stopped it */
     char *about;                       /* owned */
+    uint8_t disks[CONFIG_DISKS * MIG_DISK_ENTRY];
     struct state_buf state; /* the shape first, then the state */
     int64_t dirty_pages;
     uint64_t stop_ns, nap_ms;
@@ -89,6 +92,9 @@ struct migrate_in;
 struct migrate_in_options {
     unsigned stall_s;
     bool trust_disks; /* do not ask whether disks are the source's */
+    bool copy_disks;  /* their contents come along, and are written where the configuration says, or into disk_folder */
+    bool force;       /* over files that are there */
+    const char *disk_folder; /* borrowed; or NULL */
     bool (*give_up)(void); /* asked while waiting; may be NULL */
 };
 

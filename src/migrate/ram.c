@@ -116,14 +116,14 @@ static bool ram_packs(struct mig_rates *r, size_t len)
 }
 
 /* Returns the packed length, or 0 if plain is better. */
-static size_t ram_pack(struct mig_packer *p, size_t len)
+static size_t ram_pack(struct mig_packer *p, const uint8_t *data, size_t len)
 {
     double start = clock_host_seconds(CLOCK_MONOTONIC);
     size_t n;
 
     if (!len || !ram_packs(&p->rate, len))
         return 0;
-    n = ZSTD_compressCCtx(p->zstd, p->frame, ZSTD_compressBound(SAVE_CHUNK), p->pages, len, RAM_LEVEL);
+    n = ZSTD_compressCCtx(p->zstd, p->frame, ZSTD_compressBound(SAVE_CHUNK), data, len, RAM_LEVEL);
     if (ZSTD_isError(n))
         return 0;
     ram_learn(&p->rate.pack, len, clock_host_seconds(CLOCK_MONOTONIC) - start);
@@ -132,14 +132,25 @@ static size_t ram_pack(struct mig_packer *p, size_t len)
     return n < len ? n : 0;
 }
 
+int mig_send_data(struct mig_packer *p, struct mig_stream *s, enum mig_type type, uint8_t *head, size_t head_len, const uint8_t *data,
+                  size_t len, struct err *err)
+{
+    size_t packed = ram_pack(p, data, len);
+    double start = clock_host_seconds(CLOCK_MONOTONIC);
+    int r;
+
+    st_le32(head + 4, packed ? MIG_ZSTD : MIG_PLAIN);
+    r = mig_send(s, type, head, head_len, packed ? p->frame : data, packed ? packed : len, err);
+    ram_learn(&p->rate.link, packed ? packed : len, clock_host_seconds(CLOCK_MONOTONIC) - start);
+    return r;
+}
+
 int mig_send_chunk(struct mig_packer *p, struct mig_stream *s, struct ram *ram, uint64_t n, const uint8_t want[32],
                    bool first, struct err *err)
 {
     uint8_t head[MIG_PAGES] = { 0 }, look[32];
     struct save_chunk c;
-    size_t len, packed;
-    double start;
-    int r;
+    size_t len;
 
     if (!save_chunk_at(ram, n, &c))
         return err_set(err, EINVAL, "there is no chunk %llu", (unsigned long long)n);
@@ -150,13 +161,8 @@ int mig_send_chunk(struct mig_packer *p, struct mig_stream *s, struct ram *ram, 
     if (first && !len)
         return 0;
     p->moved += len;
-    packed = ram_pack(p, len);
     st_le32(head, (uint32_t)n);
-    st_le32(head + 4, packed ? MIG_ZSTD : MIG_PLAIN);
-    start = clock_host_seconds(CLOCK_MONOTONIC);
-    r = mig_send(s, MIG_CHUNK, head, sizeof(head), packed ? p->frame : p->pages, packed ? packed : len, err);
-    ram_learn(&p->rate.link, packed ? packed : len, clock_host_seconds(CLOCK_MONOTONIC) - start);
-    return r;
+    return mig_send_data(p, s, MIG_CHUNK, head, sizeof(head), p->pages, len, err);
 }
 
 /* ---- receiving ---- */

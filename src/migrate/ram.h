@@ -29,6 +29,9 @@ struct mig_packer {
 
 int mig_packer_init(struct mig_packer *p);
 void mig_packer_fini(struct mig_packer *p);
+/* A frame of so much data, at most SAVE_CHUNK, as it is or packed: its form is put into head + 4. */
+int mig_send_data(struct mig_packer *p, struct mig_stream *s, enum mig_type type, uint8_t *head, size_t head_len, const uint8_t *data,
+                  size_t len, struct err *err);
 /* Bytes of memory that the guest has touched, as far as the host tells; else 0. */
 uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram);
 /* Send pages `want` (a bit each) of chunk n; *sent counts them. first: the other side has nothing but zeroes yet. */

@@ -33,6 +33,7 @@ struct migrate_in {
     unsigned slots;
     uint8_t slot[RAM_MAX_SLOTS * SAVE_SLOT];
     uint64_t used;       /* bytes of memory that the guest has touched, about */
+    struct mig_copies copies;
     uint8_t *shape;      /* owned */
     size_t shape_len;
     uint8_t *staging; /* owned */
@@ -43,9 +44,20 @@ struct migrate_in {
 
 /* -- the beginning -- */
 
+/* Both sides must want the same. */
+static int receive_copies(struct migrate_in *in, bool copied, const uint8_t *entries, unsigned disks, struct err *err)
+{
+    if (copied && !in->o.copy_disks)
+        return err_set(err, EPERM, "the source copies its disks, and who receives did not ask for that: --copy-disks on both sides");
+    if (!copied && in->o.copy_disks)
+        return err_set(err, EINVAL, "the source does not copy its disks, and who receives asked for that: --copy-disks on both sides");
+    return mig_copies_parse(&in->copies, entries, disks, err);
+}
+
 static int receive_hello(struct migrate_in *in, const struct mig_frame *f, struct err *err)
 {
-    size_t slots, about, left = f->len - MIG_HELLO_HEAD;
+    size_t slots, disks, about, left = f->len - MIG_HELLO_HEAD;
+    const uint8_t *at = f->data + MIG_HELLO_HEAD;
 
     if (f->len < MIG_HELLO_HEAD)
         return err_set(err, EBADMSG, "the other side does not speak vitro's migration");
@@ -54,21 +66,23 @@ static int receive_hello(struct migrate_in *in, const struct mig_frame *f, struc
                        MIG_VERSION);
     in->slots = ld_le32(f->data + 4);
     slots = (size_t)in->slots * SAVE_SLOT;
+    disks = (size_t)ld_le32(f->data + 44) * MIG_DISK_ENTRY;
     about = ld_le32(f->data + 12);
-    if (in->slots > RAM_MAX_SLOTS || ld_le32(f->data + 8) != SAVE_CHUNK || left < slots || left - slots < about)
-        return err_set(err, EBADMSG, "the source describes memory that cannot be");
+    if (in->slots > RAM_MAX_SLOTS || ld_le32(f->data + 8) != SAVE_CHUNK || disks > CONFIG_DISKS * MIG_DISK_ENTRY || left < slots + disks ||
+        left - slots - disks < about)
+        return err_set(err, EBADMSG, "the source describes a machine that cannot be");
     memcpy(in->token, f->data + 16, MIG_TOKEN);
     in->used = ld_le64(f->data + 32);
-    memcpy(in->slot, f->data + MIG_HELLO_HEAD, slots);
-    in->about = save_about_parse(f->data + MIG_HELLO_HEAD + slots, about, err);
+    memcpy(in->slot, at, slots);
+    in->about = save_about_parse(at + slots + disks, about, err);
     if (!in->about)
         return -EINVAL;
-    in->shape_len = left - slots - about;
+    in->shape_len = left - slots - disks - about;
     in->shape = malloc(in->shape_len + 1);
     if (!in->shape)
         return err_set(err, ENOMEM, "out of memory");
     memcpy(in->shape, f->data + f->len - in->shape_len, in->shape_len);
-    return 0;
+    return receive_copies(in, ld_le32(f->data + 40) & MIG_COPIES, at + slots, (unsigned)(disks / MIG_DISK_ENTRY), err);
 }
 
 static void receive_tick(void *opaque)
@@ -185,6 +199,8 @@ int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *
     cfg->disks_late = true;
     if (r == 0)
         r = receive_room(in, err);
+    if (r == 0 && in->o.copy_disks)
+        r = mig_copies_begin(&in->copies, cfg, in->o.disk_folder, in->o.force, err);
     if (r == 0)
         r = vm_create_blank(out, cfg, ops, err);
     if (r == 0 && !ram_same_slots(&(*out)->ram, &in->ram))
@@ -198,18 +214,35 @@ int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *
     return r;
 }
 
+/* One frame of contents. 1: it is none. */
+static int receive_piece(struct migrate_in *in, const struct mig_frame *f, struct err *err)
+{
+    int r;
+
+    switch (f->type) {
+    case MIG_CHUNK:
+        return mig_take_chunk(&in->ram, f, in->staging, err);
+    case MIG_DISK:
+        return mig_copies_take(&in->copies, f, in->staging, err);
+    case MIG_SYNC:
+        r = mig_copies_sync(&in->copies, err);
+        return r < 0 ? r : mig_send(&in->stream, MIG_SYNCED, NULL, 0, NULL, 0, err);
+    default:
+        return 1;
+    }
+}
+
 /* Frames until STATE, which is *f then. */
-static int receive_memory(struct migrate_in *in, struct mig_frame *f, struct err *err)
+static int receive_contents(struct migrate_in *in, struct mig_frame *f, struct err *err)
 {
     int r = mig_receive(&in->stream, f, err);
 
-    while (r == 0 && f->type == MIG_CHUNK) {
-        r = mig_take_chunk(&in->ram, f, in->staging, err);
+    while (r == 0 && (r = receive_piece(in, f, err)) != 1) {
         if (r == 0)
             r = mig_receive(&in->stream, f, err);
     }
-    if (r == 0 && f->type != MIG_STATE)
-        return err_set(err, EBADMSG, "a piece of the migration is not the one that belongs here");
+    if (r == 1)
+        return f->type == MIG_STATE ? 0 : err_set(err, EBADMSG, "a piece of the migration is not the one that belongs here");
     return r;
 }
 
@@ -238,8 +271,10 @@ static int receive_give(struct migrate_in *in, const uint8_t *state, size_t len,
     in->paused = ld_le32(state) & MIG_PAUSED;
     in->stopped_ns = save_about_number(now, "saved_ns");
     if (!in->o.trust_disks)
-        r = save_about_disks(now, in->cfg, err);
+        r = save_about_disks(now, in->cfg, in->copies.count, err);
     json_decref(now);
+    if (r == 0)
+        r = mig_copies_give(&in->copies, vm, err);
     if (r == 0)
         r = pc_open_disks(vm, err);
     if (r == 0 && (r = ram_take(&vm->ram, &in->ram)) < 0)
@@ -271,7 +306,7 @@ int migrate_receive(struct migrate_in *in, struct vm *vm, struct err *err)
     int r = mig_send(&in->stream, MIG_READY, ready, sizeof(ready), NULL, 0, err);
 
     if (r == 0)
-        r = receive_memory(in, &f, err);
+        r = receive_contents(in, &f, err);
     return r == 0 ? receive_rest(in, &f, vm, err) : r;
 }
 
@@ -322,6 +357,7 @@ void migrate_in_close(struct migrate_in *in, const struct err *err)
     mig_stream_fini(&in->stream);
     ram_fini(&in->ram);
     json_decref(in->about);
+    mig_copies_fini(&in->copies, in->given);
     free(in->staging);
     free(in->shape);
     free(in);

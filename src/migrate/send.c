@@ -90,7 +90,7 @@ static int send_ask(struct migrate *m, int (*fn)(struct migrate *m, struct err *
 static int send_log_on(struct migrate *m, struct err *err)
 {
     vm_dirty_log(m->vm, true);
-    return 0;
+    return m->o.copy_disks ? mig_disks_log(m->vm, err) : 0;
 }
 
 static int send_collect(struct migrate *m, struct err *err)
@@ -137,6 +137,7 @@ static int send_go_on(struct migrate *m, struct err *err)
 {
     vm_slow_down(m->vm, 0);
     vm_dirty_log(m->vm, false);
+    mig_disks_log_end(m->vm);
     if (!m->stopped)
         return 0;
     m->vm->life.handing = false;
@@ -176,17 +177,27 @@ static void send_throttle(struct migrate *m, unsigned percent)
     pthread_mutex_unlock(&m->lock);
 }
 
-static void send_note(struct migrate *m, const uint8_t want[32])
+/* So much is done; shall it go on? */
+static int send_note(void *opaque, uint64_t bytes, struct err *err)
+{
+    struct migrate *m = opaque;
+
+    pthread_mutex_lock(&m->lock);
+    m->p.left -= bytes < m->p.left ? bytes : m->p.left;
+    m->p.sent += bytes;
+    m->p.wire = m->stream.bytes;
+    pthread_mutex_unlock(&m->lock);
+    send_tick(m);
+    return atomic_load(&m->stream.cancel) ? err_set(err, ECANCELED, "it was cancelled") : 0;
+}
+
+static uint64_t send_bytes(const uint8_t want[32])
 {
     uint64_t pages = 0;
 
     for (unsigned n = 0; n < 32; n++)
         pages += (unsigned)__builtin_popcount(want[n]);
-    pthread_mutex_lock(&m->lock);
-    m->p.left -= pages * PAGE_SIZE < m->p.left ? pages * PAGE_SIZE : m->p.left;
-    m->p.sent += pages * PAGE_SIZE;
-    m->p.wire = m->stream.bytes;
-    pthread_mutex_unlock(&m->lock);
+    return pages * PAGE_SIZE;
 }
 
 /* What the dirty log said of chunk n; in the first round everything. */
@@ -212,16 +223,14 @@ static int send_round(struct migrate *m, bool first, struct err *err)
 {
     uint64_t count = save_chunks(&m->vm->ram);
     uint8_t want[32];
-    int r = 0;
+    int r = m->o.copy_disks ? mig_disks_send(m->vm, &m->packer, &m->stream, first, !m->stopped, send_note, m, err) : 0;
 
     for (uint64_t n = 0; r == 0 && n < count; n++) {
         if (!send_wanted(m, n, first, want))
             continue;
         r = mig_send_chunk(&m->packer, &m->stream, &m->vm->ram, n, want, first, err);
-        send_note(m, want);
-        if (r == 0 && atomic_load(&m->stream.cancel))
-            r = err_set(err, ECANCELED, "it was cancelled");
-        send_tick(m);
+        if (r == 0)
+            r = send_note(m, send_bytes(want), err);
     }
     if (r < 0 && mig_readable(&m->stream)) { /* why it broke, from who broke it */
         struct mig_frame f;
@@ -252,7 +261,9 @@ static int64_t send_round_timed(struct migrate *m, bool first, int64_t pages, st
     if (moved > SEND_SMALLEST * PAGE_SIZE && ns)
         m->p.rate = (uint64_t)((double)moved * 1e9 / (double)ns);
     pthread_mutex_unlock(&m->lock);
-    return r < 0 ? r : m->dirty_pages;
+    if (r < 0)
+        return r;
+    return m->dirty_pages + (m->o.copy_disks ? (int64_t)(mig_disks_left(m->vm) / PAGE_SIZE) : 0);
 }
 
 static bool send_few(const struct migrate *m, int64_t pages)
@@ -282,8 +293,10 @@ static int send_rounds(struct migrate *m, struct err *err)
 
 /* -- the whole -- */
 
+#define SEND_HELLO (MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT + CONFIG_DISKS * MIG_DISK_ENTRY)
+
 /* Returns its length. */
-static size_t send_hello_head(const struct migrate *m, uint8_t head[MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT])
+static size_t send_hello_head(const struct migrate *m, uint8_t head[SEND_HELLO])
 {
     const struct ram *ram = &m->vm->ram;
     uint8_t *at = head + MIG_HELLO_HEAD;
@@ -300,12 +313,18 @@ static size_t send_hello_head(const struct migrate *m, uint8_t head[MIG_HELLO_HE
         st_le64(at + 8, ram->slot[n].size);
         st_le64(at + 16, ram->slot[n].readonly);
     }
+    if (m->o.copy_disks) {
+        st_le32(head + 40, MIG_COPIES);
+        st_le32(head + 44, m->vm->cfg->disks);
+        memcpy(at, m->disks, m->vm->cfg->disks * MIG_DISK_ENTRY);
+        at += m->vm->cfg->disks * MIG_DISK_ENTRY;
+    }
     return (size_t)(at - head);
 }
 
 static int send_hello(struct migrate *m, struct err *err)
 {
-    uint8_t head[MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT];
+    uint8_t head[SEND_HELLO];
     size_t len = send_hello_head(m, head), about = strlen(m->about);
     uint8_t *rest = malloc(about + m->state.len);
     struct mig_frame f;
@@ -463,6 +482,8 @@ static int send_alloc(struct migrate *m)
         m->p.total += ram->slot[n].size;
         r = m->dirty.bitmap[n] && m->more.bitmap[n] ? 0 : -ENOMEM;
     }
+    for (unsigned n = 0; m->o.copy_disks && n < m->vm->cfg->disks; n++)
+        m->p.total += pc_disk_block(m->vm, n)->size;
     return r;
 }
 
@@ -492,6 +513,7 @@ static int send_prepare(struct migrate *m, struct err *err)
     m->about = save_about_make(m->vm, false, err);
     if (!m->about)
         return -EINVAL;
+    mig_disks_describe(m->vm, m->disks);
     rand_init_host(&rand);
     r = rand_bytes(&rand, m->token, sizeof(m->token));
     if (r == 0)

@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "migrate/disks.h"
 #include "save/format.h"
 
 #define MIG_MAGIC    0x47494d56u /* "VMIG" */
@@ -21,18 +22,23 @@
 #define MIG_TICK_MS  10
 #define MIG_TEXT_MAX 500
 
-/* How long a frame of a type can be; 0: there is no such type. */
+static bool mig_known(uint32_t type) { return type >= MIG_HELLO && type <= MIG_SYNCED; }
+
+/* How long a frame of a type can be. */
 static size_t mig_most(uint32_t type)
 {
     switch (type) {
     case MIG_HELLO:
-        return MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT + SAVE_JSON_MAX + MIG_SHAPE_MAX;
+        return MIG_HELLO_HEAD + RAM_MAX_SLOTS * SAVE_SLOT + CONFIG_DISKS * MIG_DISK_ENTRY + SAVE_JSON_MAX +
+               MIG_SHAPE_MAX;
     case MIG_READY:
         return 8;
     case MIG_REFUSE:
         return MIG_TEXT_MAX;
     case MIG_CHUNK:
         return MIG_PAGES + ZSTD_COMPRESSBOUND(SAVE_CHUNK);
+    case MIG_DISK:
+        return MIG_DISK_HEAD + ZSTD_COMPRESSBOUND(SAVE_CHUNK);
     case MIG_STATE:
         return SAVE_ABOUT_MAX;
     case MIG_ALL:
@@ -237,7 +243,7 @@ int mig_receive(struct mig_stream *s, struct mig_frame *f, struct err *err)
         return mig_lost(s, r, err);
     type = ld_le32(head + 4);
     len = ld_le32(head + 8);
-    if (ld_le32(head) != MIG_MAGIC || mig_most(type) == 0 || len > mig_most(type))
+    if (ld_le32(head) != MIG_MAGIC || !mig_known(type) || len > mig_most(type))
         return err_set(err, EBADMSG, "the other side does not speak vitro's migration");
     if (ld_le32(head + 12) != s->received++)
         return err_set(err, EBADMSG, "a piece of the migration is missing, or came twice");

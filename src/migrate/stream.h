@@ -6,9 +6,11 @@
  *   source                                destination
  *   HELLO  version:u32 slots:u32 max:u32
  *          about:u32 token:u8[16] used:u64
- *          0:u64, then a slot each { gpa:u64
- *          size:u64 readonly:u64 }, then what
- *          the machine is as JSON
+ *          flags:u32 disks:u32, then a slot
+ *          each { gpa:u64 size:u64
+ *          readonly:u64 }, a disk each that is
+ *          copied { size:u64 allocated:u64 },
+ *          what the machine is as JSON
  *          (save/about.c, `about` bytes) and
  *          its shape (save/machine.c)
  *                                         READY  version:u32 0:u32: there is a machine that can take all that comes;
@@ -16,6 +18,11 @@
  *   PAGES  chunk:u32 form:u32 here:u8[32]   as often as it takes
  *          zero:u8[32], then the pages of
  *          `here`, as they are or packed
+ *   DISK   disk:u32 form:u32 off:u64        if disks are copied
+ *          len:u64, then the bytes, as they
+ *          are, packed, or none for zeroes
+ *   SYNC                                    after some of them
+ *                                         SYNCED: what was sent is on the disk
  *   STATE  flags:u32 0:u32 about:u32
  *          0:u32, JSON again, then
  *          described state
@@ -39,15 +46,17 @@
 
 struct err;
 
-#define MIG_VERSION 2
+#define MIG_VERSION 3
 #define MIG_TOKEN   16
 #define MIG_HEAD    24
 #define MIG_HELLO_HEAD 48
 #define MIG_SHAPE_MAX  (1u << 20)
 #define MIG_PAGES   72 /* bytes of PAGES before its pages */
 
-enum mig_type { MIG_HELLO = 1, MIG_READY, MIG_REFUSE, MIG_CHUNK, MIG_STATE, MIG_ALL, MIG_HELD, MIG_COMMIT, MIG_RUNS };
-enum { MIG_PLAIN, MIG_ZSTD }; /* form of pages */
+enum mig_type { MIG_HELLO = 1, MIG_READY, MIG_REFUSE, MIG_CHUNK, MIG_STATE, MIG_ALL, MIG_HELD, MIG_COMMIT, MIG_RUNS,
+                MIG_DISK, MIG_SYNC, MIG_SYNCED };
+enum { MIG_PLAIN, MIG_ZSTD, MIG_ZEROES }; /* form of pages and of pieces of disks; the last one of these only */
+enum { MIG_COPIES = 1 };      /* flags of HELLO: disks are copied */
 enum { MIG_PAUSED = 1 };      /* flags of STATE: it stood already, and shall stand */
 
 struct mig_stream {

@@ -189,14 +189,14 @@ static int about_check_disk(const json_t *was, const char *name, const char *pat
                    name, path);
 }
 
-int save_about_disks(const json_t *about, const struct machine_config *c, struct err *err)
+int save_about_disks(const json_t *about, const struct machine_config *c, unsigned known, struct err *err)
 {
     const json_t *list = json_object_get(about, "disks");
     char name[32];
     const char *path;
     int r = 0;
 
-    for (unsigned n = 0; r == 0 && (path = about_disk(c, n, name)); n++)
+    for (unsigned n = known; r == 0 && (path = about_disk(c, n, name)); n++)
         r = about_check_disk(json_array_get(list, n), name, path, err);
     return r;
 }

@@ -139,7 +139,7 @@ static int save_fill(struct save_file *f, struct vm *vm, bool whole, struct err 
 
 int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how, struct err *err)
 {
-    int r = how->trust_disks ? 0 : save_about_disks(f->json, vm->cfg, err);
+    int r = how->trust_disks ? 0 : save_about_disks(f->json, vm->cfg, 0, err);
 
     if (r == 0)
         r = save_fill(f, vm, how->whole, err);

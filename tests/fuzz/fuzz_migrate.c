@@ -22,15 +22,23 @@
 #define STREAM_MAX (96u << 10) /* fits a socket's buffer: nobody reads while we write */
 #define MEMORY     (4u << 20)
 
-static const char about[] = "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\"},\"disks\":[]}";
+#define DISK_SIZE  (1u << 20)
+#define FOLDER     "/dev/shm" /* in memory; nothing gets a name there */
+
+/* Without and with a disk that is copied. */
+static const char *const abouts[2] = {
+    "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\"},\"disks\":[]}",
+    "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\",\"disk\":[\"fuzz-migrate-no-such.qcow2\"]},\"disks\":[]}",
+};
 
 /* What a machine of that configuration is like, from one that was made once. */
-static struct state_buf shape;
+static struct state_buf shape[2];
 static uint8_t slots[RAM_MAX_SLOTS * SAVE_SLOT];
 static unsigned slot_count;
+static bool copied; /* a disk is copied */
 static bool clean; /* HELLO is as it should be */
 
-static void learn(void)
+static void learn(bool copies)
 {
     struct machine_config cfg;
     struct err err = { "" };
@@ -38,7 +46,11 @@ static void learn(void)
 
     FUZZ_CHECK(config_init(&cfg) == 0);
     cfg.memory = MEMORY;
-    FUZZ_CHECK(vm_create_blank(&vm, &cfg, &engine_interp, &err) == 0 && save_shape_take(vm, &shape, &err) == 0);
+    if (copies) {
+        FUZZ_CHECK(config_set(&cfg, "disk", "x.qcow2", &err) == 0);
+        cfg.disk[0].later = DISK_SIZE;
+    }
+    FUZZ_CHECK(vm_create_blank(&vm, &cfg, &engine_interp, &err) == 0 && save_shape_take(vm, &shape[copies], &err) == 0);
     slot_count = vm->ram.nslots;
     for (unsigned n = 0; n < slot_count; n++) {
         st_le64(slots + n * SAVE_SLOT, vm->ram.slot[n].gpa);
@@ -82,19 +94,29 @@ static void put_frame(struct stream *s, uint32_t type, const uint8_t *body, size
 
 static void put_hello(struct stream *s, struct fuzz_input *in, uint8_t how)
 {
-    static uint8_t body[MIG_HELLO_HEAD + sizeof(slots) + sizeof(about) + STREAM_MAX];
-    size_t len = MIG_HELLO_HEAD + slot_count * SAVE_SLOT;
+    static uint8_t body[MIG_HELLO_HEAD + sizeof(slots) + STREAM_MAX];
+    size_t len = MIG_HELLO_HEAD + slot_count * SAVE_SLOT, about;
+
+    copied = how & 8;
+    about = strlen(abouts[copied]);
 
     memset(body, 0, len);
     st_le32(body, MIG_VERSION);
     st_le32(body + 4, slot_count);
     st_le32(body + 8, SAVE_CHUNK);
-    st_le32(body + 12, sizeof(about) - 1);
+    st_le32(body + 12, (uint32_t)about);
+    st_le32(body + 40, copied);
+    st_le32(body + 44, copied);
     memcpy(body + MIG_HELLO_HEAD, slots, slot_count * SAVE_SLOT);
-    memcpy(body + len, about, sizeof(about) - 1);
-    len += sizeof(about) - 1;
-    memcpy(body + len, shape.data, shape.len);
-    len += shape.len;
+    if (copied) {
+        st_le64(body + len, DISK_SIZE);
+        st_le64(body + len + 8, 4096);
+        len += MIG_DISK_ENTRY;
+    }
+    memcpy(body + len, abouts[copied], about);
+    len += about;
+    memcpy(body + len, shape[copied].data, shape[copied].len);
+    len += shape[copied].len;
     clean = (how & 7) == 0;
     for (unsigned n = 0; n < (how & 3u); n++) { /* a few bytes are others */
         size_t at = (uint16_t)fuzz_take(in, 2) % len;
@@ -126,10 +148,33 @@ static void put_chunk(struct stream *s, struct fuzz_input *in, uint8_t how)
     put_frame(s, MIG_CHUNK, body, MIG_PAGES + len - (how & 128 ? (uint8_t)fuzz_take(in, 1) % len : 0));
 }
 
+/* A piece of a disk, told rightly or not. */
+static void put_disk(struct stream *s, struct fuzz_input *in, uint8_t how)
+{
+    uint8_t body[MIG_DISK_HEAD + 8192] = { 0 }, data[8192];
+    size_t count = (1 + (how & 15)) * 512, len = count;
+
+    st_le32(body + 4, how >> 4 & 3);
+    st_le64(body + 8, (uint64_t)(uint16_t)fuzz_take(in, 2) * 512 >> (how & 7));
+    st_le64(body + 16, count);
+    memset(data, (uint8_t)fuzz_take(in, 1), sizeof(data));
+    if ((how >> 4 & 3) == MIG_ZSTD)
+        len = ZSTD_compress(body + MIG_DISK_HEAD, 8192, data, count, 1);
+    else if ((how >> 4 & 3) == MIG_ZEROES)
+        len = 0;
+    else
+        memcpy(body + MIG_DISK_HEAD, data, len);
+    if (how & 64)
+        body[(uint8_t)fuzz_take(in, 1) % (MIG_DISK_HEAD + len)] = (uint8_t)fuzz_take(in, 1);
+    put_frame(s, MIG_DISK, body, MIG_DISK_HEAD + len - (how & 128 && len ? (uint8_t)fuzz_take(in, 1) % len : 0));
+    if ((how & 15) == 3)
+        put_frame(s, MIG_SYNC, body, 0);
+}
+
 static void put_any(struct stream *s, struct fuzz_input *in)
 {
     uint8_t body[300];
-    size_t len = (uint8_t)fuzz_take(in, 1), type = (uint8_t)fuzz_take(in, 1) % 11;
+    size_t len = (uint8_t)fuzz_take(in, 1), type = (uint8_t)fuzz_take(in, 1) % 14;
 
     for (size_t n = 0; n < len; n++)
         body[n] = (uint8_t)fuzz_take(in, 1);
@@ -159,6 +204,10 @@ static void put_something(struct stream *s, struct fuzz_input *in)
     case 3: /* twice, or out of order */
         s->number -= what / 8 % 2;
         break;
+    case 4:
+    case 5:
+        put_disk(s, in, (uint8_t)fuzz_take(in, 1));
+        break;
     default:
         put_chunk(s, in, (uint8_t)fuzz_take(in, 1));
     }
@@ -167,7 +216,7 @@ static void put_something(struct stream *s, struct fuzz_input *in)
 /* What the destination does with it. */
 static void take(int fd)
 {
-    static const struct migrate_in_options o = { .stall_s = 1, .trust_disks = true };
+    const struct migrate_in_options o = { .stall_s = 1, .trust_disks = true, .copy_disks = copied, .disk_folder = FOLDER };
     struct machine_config cfg;
     struct migrate_in *in = NULL;
     struct err err = { "" };
@@ -196,9 +245,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct stream *s = calloc(1, sizeof(*s));
     int pair[2];
 
-    if (!shape.len)
-        learn();
-    FUZZ_CHECK(s && shape.len < STREAM_MAX / 2 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    if (!shape[0].len) {
+        learn(false);
+        learn(true);
+    }
+    FUZZ_CHECK(s && shape[1].len < STREAM_MAX / 2 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     put_hello(s, &in, (uint8_t)fuzz_take(&in, 1) % 16);
     for (unsigned n = 0; n < 64 && in.left; n++)
         put_something(s, &in);
@@ -218,9 +269,9 @@ size_t fuzz_seed(unsigned n, uint8_t *buf, size_t size)
 
     if (n >= 16 || size < 256)
         return 0;
-    buf[len++] = 0;
+    buf[len++] = n % 4 == 3 ? 8 : 0;
     for (unsigned i = 0; i < 8; i++) {
-        buf[len++] = 4;                 /* a chunk */
+        buf[len++] = n % 4 == 3 ? 4 : 6; /* a piece of a disk, or a chunk */
         buf[len++] = ways[(i + n) % 8];
         buf[len++] = 1;                 /* where the map of zeroes has its bits */
         buf[len++] = n % 2 ? 0xf0 : 0;
