@@ -87,6 +87,8 @@ static void edges(const struct hot_form *f)
     bad(f, 0x1234567812345678UL, GP, "inside the hole");
     bad(f, 0x8000000000000000UL, GP, "bit 63 alone");
     bad(f, 0xff7f800000001000UL, GP, "one bit of the upper half missing");
+    bad(f, ((u64)rt_buf + 0x1000) | 1UL << 48, GP, "a good one with bit 48");
+    bad(f, ((u64)rt_buf + 0x1000) | 0x8642UL << 48, GP, "a good one with bits of the upper sixteen");
     bad(f, HOLE - n, PF, "the last canonical ones");
     bad(f, HIGH, PF, "the first of the upper half");
     bad(f, 0xffffffffffffff00UL, PF, "near the top");

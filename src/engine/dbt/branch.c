@@ -185,7 +185,7 @@ void x_emit_handler(struct xblock *xb, const struct xinsn *x)
         return;
     for (unsigned n = 0; n < xb->nmiss; n++)
         emit_here(e, xb->miss[n]);
-    emit_mov_imm64(e, T2, (uintptr_t)x->i);
+    place_insn(xb, x->i);
     emit_mov_imm32(e, T0, x->off);
     emit_jmp_rx(e, xb->t->thunk.callout_end[1]);
 }

@@ -41,6 +41,7 @@ static bool code_map(struct dbt *t, int fd)
 static void code_masks(struct dbt_data *d)
 {
     d->mask_page = 0x0000fffffffff000ULL;
+    d->mask_high = 0xffff800000000000ULL;
     d->mask_jump = 2 * (FLAT_JUMPS - 1);
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
     d->mask_arith = FL_ARITH;

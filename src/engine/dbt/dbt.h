@@ -14,14 +14,14 @@
 #include "engine/dbt/flat.h"
 #include "engine/interp/interp.h"
 
-#define DBT_CODE      (64u << 20) /* bytes of host code a vCPU: */
-#define DBT_HOT       (24u << 20) /* what usually runs; behind it what seldom does, so that neither caches nor the TLB hold it */
+#define DBT_CODE      (128u << 20) /* bytes of host code a vCPU: */
+#define DBT_HOT       (48u << 20) /* what usually runs; behind it what seldom does, so that neither caches nor the TLB hold it */
 #define DBT_BLOCK_MAX (48u << 10) /* room that must be left in both to translate a block */
 #ifndef DBT_THRESHOLD
 #define DBT_THRESHOLD 12u         /* runs of a block before it is translated, unless the engine says otherwise */
 #endif
 #define DBT_NEVER     0xffffffffu /* block.count of a block that cannot be translated */
-#define DBT_SITES     (1u << 20)
+#define DBT_SITES     (1u << 21)
 
 enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_LOW = 8 }; /* LOW: registers 0 to 15 are zero above bit 127 */
 
@@ -35,6 +35,7 @@ struct dbt_data {
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_page;     /* of PEXT: bits 12 to 47 */
+    uint64_t mask_high;     /* bits 47 to 63: all the same in a canonical address */
     uint64_t mask_jump;     /* of PDEP: where twice the slot of an address has bits */
     uint64_t mask_no_if, mask_arith, mask_unmasked, mask_reserved;
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */

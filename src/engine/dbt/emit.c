@@ -12,7 +12,7 @@ static void emit_opcode(struct emit *e, uint32_t op, unsigned reg, unsigned inde
         emit_byte(e, 0xf3);
     if (op & OP_F2)
         emit_byte(e, 0xf2);
-    if (rex || op & OP_BYTE)
+    if (rex || (op & OP_BYTE && ((reg & 12) == 4 || (base & 12) == 4)))
         emit_byte(e, 0x40 | rex);
     if (op >> 16 & 0xff)
         emit_byte(e, op >> 16 & 0xff);

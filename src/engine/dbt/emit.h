@@ -27,7 +27,7 @@ static inline void emit_room(struct emit *e) { e->overflow |= e->end - e->p < EM
 /* An opcode for the functions below: up to three bytes, the last one in the low byte (0x0fb6 is 0F B6), and options. */
 #define OP_W     0x01000000u /* 64-bit operand */
 #define OP_66    0x02000000u
-#define OP_BYTE  0x04000000u /* byte registers: always a REX prefix */
+#define OP_BYTE  0x04000000u /* byte registers: 4 to 7 need a REX prefix */
 #define OP_F3    0x08000000u
 #define OP_F2    0x10000000u
 

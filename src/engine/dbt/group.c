@@ -269,53 +269,64 @@ void group_find(struct xblock *xb)
 
 #define SLOT(g) (FRAME_GROUP + 8 * (int)(g)->slot)
 
-/* T1 = linear address of the access + shift. */
-static void group_address(struct xblock *xb, const struct pending *p, int32_t shift)
+/* A register with the linear address of the group's lowest byte, less p->near. */
+static unsigned group_address(struct xblock *xb, struct pending *p, const struct xgroup *g)
 {
-    if (p->stack.base != NO_REG)
-        emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(p->stack.base), p->stack.disp + shift);
+    const struct xstack *s = &p->stack;
+    bool stack = s->base != NO_REG;
+    int64_t low = (stack ? s->disp : p->x->i->disp) - p->ref->rel;
+    if ((stack || place_by_register(p->x)) && place_is_near(low, g->span)) {
+        p->near = (int8_t)low;
+        return stack ? place_of(s->base) : place_get(xb, p->x->i->base, T1);
+    }
+    if (stack)
+        emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(s->base), (int32_t)low);
     else
-        place_linear_at(xb, p->x, shift);
+        place_linear_at(xb, p->x, -p->ref->rel);
+    return T1;
 }
 
-/* The first one: T1 = the lowest byte's address, T0 = the host's. */
-static void group_head(struct xblock *xb, struct pending *p, const struct xgroup *g)
+/* The first one: T0 = the table's entry; the host's address of the lowest byte is kept. Returns the register of group_address(). */
+static unsigned group_head(struct xblock *xb, struct pending *p, const struct xgroup *g)
 {
     struct emit *e = &xb->e;
-    group_address(xb, p, -p->ref->rel);
-    place_check_cross(xb, p, T1, g->span);
-    place_entry(xb, T1, g->ways);
-    place_jrcxz(xb, &p->from[0]);
+    unsigned ea = group_address(xb, p, g);
+    p->ea = (uint8_t)ea;
+    if (p->stack.base != NO_REG || !place_within(p->x, -p->ref->rel, g->span))
+        place_check_cross(xb, p, ea, (unsigned)p->near + g->span);
+    place_entry(xb, ea, g->ways);
+    place_check_entry(xb, p);
     p->found = e->p;
-    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
-    emit_rm(e, OP_W | 0x89, T0, RSP, SLOT(g));
+    emit_rsib(e, OP_W | 0x8d, T2, T0, ea, 0, p->near);
+    emit_rm(e, OP_W | 0x89, T2, RSP, SLOT(g));
+    return ea;
 }
 
 struct pending *group_access(struct xblock *xb, struct pending *p, struct xmem *m)
 {
     const struct xgroup *g = &xb->group[p->ref->group];
-    if (p->ref->head)
-        group_head(xb, p, g);
-    else
+    if (p->ref->head) {
+        unsigned ea = group_head(xb, p, g);
+        *m = (struct xmem){ .ea = ea, .disp = p->near + p->ref->rel };
+    } else {
         emit_rm(&xb->e, OP_W | 0x8b, T0, RSP, SLOT(g));
+        *m = (struct xmem){ .ea = NO_REG, .host = T0, .disp = p->ref->rel };
+    }
     p->op = xb->e.p;
-    *m = (struct xmem){ .ea = NO_REG, .host = T0, .disp = p->ref->rel };
     return p;
 }
 
-/* The range seems to cross into another page: does it? Returns the branch if so. */
-static uint8_t *group_pending_cross(struct xblock *xb, const struct pending *p, const struct xgroup *g)
+/* The range in T1 seems to cross into another page. Returns the branch that is taken if it does. */
+static uint8_t *group_pending_cross(struct xblock *xb, const struct xgroup *g)
 {
     struct emit *e = &xb->e;
-    uint8_t *cross = NULL;
-    emit_here(e, p->from[1]);
+    uint8_t *cross;
     place_pext(e, T0, T1, DATA_OFF(mask_page));
     EMIT(e, 0x48, 0xf7, 0xd1); /* not rcx */
     emit_rm(e, OP_W | 0x8d, T2, T1, g->span - 1);
     place_pext(e, T2, T2, DATA_OFF(mask_page));
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 1);
     place_jrcxnz(xb, &cross);
-    emit_jmp_back(e, p->checked);
     return cross;
 }
 
@@ -336,12 +347,20 @@ void group_pending(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     const struct xgroup *g = &xb->group[p->ref->group];
-    uint8_t *cross = p->from[1] ? group_pending_cross(xb, p, g) : NULL;
-    emit_here(e, p->from[0]);
-    emit_mov_imm64(e, T2, (uintptr_t)p->x->i);
+    place_pending_here(xb, p);
+    place_pending_address(xb, p);
+    uint8_t *cross = p->cross ? group_pending_cross(xb, g) : NULL;
+    place_entry(xb, T1, g->ways);
+    EMIT(e, 0xe3, 0);
+    uint8_t *missing = e->p, *back = e->p;
+    place_pending_restore(xb, p);
+    emit_jmp_back(e, p->found);
+    if (!e->overflow)
+        missing[-1] = (uint8_t)(e->p - missing);
+    place_insn(xb, p->x->i);
     emit_mov_imm32(e, T0, DBT_ACCESS(p->x->off, 0, g->ways) | DBT_ACCESS_GROUP);
     emit_call_rx(e, xb->t->thunk.miss[p->flags_host]);
-    emit_jmp_back(e, p->found);
+    emit_jmp_back(e, back);
     if (cross)
         emit_here(e, cross);
     group_leave(xb, p);

@@ -6,7 +6,7 @@
 void x_callout(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    emit_mov_imm64(e, T2, (uintptr_t)x->i);
+    place_insn(xb, x->i);
     emit_mov_imm32(e, T0, x->off);
     emit_call_rx(e, xb->t->thunk.callout[xb->flags_host]);
     xb->flags_host = xb->flags_mem = true;

@@ -32,7 +32,7 @@ void place_stones(struct xblock *xb, unsigned n)
     struct emit *e = &xb->e;
     xb->stones = e->p;
     xb->stones_used = 0;
-    xb->nstones = 2 * n < STONES_MAX ? 2 * n : STONES_MAX;
+    xb->nstones = n < STONES_MAX ? n : STONES_MAX;
     for (unsigned k = 0; k < 5 * xb->nstones; k++)
         emit_byte(e, 0xcc);
 }
@@ -60,7 +60,26 @@ void place_jrcxz(struct xblock *xb, uint8_t **from)
     if (xb->nshort == SHORT_MAX)
         e->overflow = true;
     else
-        xb->shorts[xb->nshort++] = (struct xshort){ e->p - 1, from };
+        xb->shorts[xb->nshort++] = (struct xshort){ { e->p - 1 }, from };
+}
+
+/* Once more to p, by way of the same long branch if that is in reach. */
+static void place_jrcxz_again(struct xblock *xb, struct pending *p)
+{
+    struct emit *e = &xb->e;
+    struct xshort *last = xb->nshort ? &xb->shorts[xb->nshort - 1] : NULL;
+    if (last && last->from == &p->from[0]) {
+        EMIT(e, 0xe3, 0);
+        last->rel8[1] = e->p - 1;
+        return;
+    }
+    const uint8_t *stone = p->from[0] - 1;
+    if (e->p + 2 - stone > 128) {
+        place_jrcxz(xb, &p->from[1]);
+        return;
+    }
+    EMIT(e, 0xe3, 0);
+    e->p[-1] = (uint8_t)(stone - e->p);
 }
 
 void place_jrcxnz(struct xblock *xb, uint8_t **from)
@@ -77,11 +96,13 @@ void place_island(struct xblock *xb, bool over)
     if (over)
         EMIT(e, 0xeb, 5 * xb->nshort);
     for (unsigned n = 0; n < xb->nshort; n++) {
-        long d = e->p - (xb->shorts[n].rel8 + 1);
-        if (d > 127)
-            e->overflow = true;
-        else if (!e->overflow)
-            *xb->shorts[n].rel8 = (uint8_t)d;
+        for (unsigned k = 0; k < 2 && xb->shorts[n].rel8[k]; k++) {
+            long d = e->p - (xb->shorts[n].rel8[k] + 1);
+            if (d > 127)
+                e->overflow = true;
+            else if (!e->overflow)
+                *xb->shorts[n].rel8[k] = (uint8_t)d;
+        }
         *xb->shorts[n].from = emit_jmp(e);
     }
     xb->nshort = 0;
@@ -91,7 +112,7 @@ void place_island(struct xblock *xb, bool over)
 
 void place_island_soon(struct xblock *xb)
 {
-    if (xb->nshort && xb->e.p - xb->shorts[0].rel8 > 127 - INSN_ROOM - 2)
+    if (xb->nshort && xb->e.p - xb->shorts[0].rel8[0] > 127 - INSN_ROOM - 2)
         place_island(xb, true);
 }
 
@@ -164,7 +185,7 @@ struct pending *place_pend(struct xblock *xb, enum pending_kind kind, const stru
         xb->npending++;
     else
         xb->e.overflow = true;
-    *p = (struct pending){ .kind = (uint8_t)kind, .x = x, .flags_host = xb->flags_host, .cross = NO_REG };
+    *p = (struct pending){ .kind = (uint8_t)kind, .x = x, .flags_host = xb->flags_host };
     return p;
 }
 
@@ -180,18 +201,16 @@ void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { pla
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { place_bits(e, 3, dst, src, mask); }
 
 #define MASK_CROSS(log) (DATA_OFF(mask_cross) + 8u * (log))
-#define MASK_LOW(log)   (DATA_OFF(mask_low) + 8u * (log))
 
 /* The page offset of the last byte, without the bits that the size covers, is zero when the access crosses into the next page, and
- * at a page's beginning; the latter is told apart out of line. */
+ * at a page's beginning; the latter is told apart out of line. Comes before place_check_entry(). */
 void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size)
 {
     struct emit *e = &xb->e;
-    p->cross = (uint8_t)place_log2(size);
+    p->cross = true;
     emit_rm(e, OP_W | 0x8d, T0, ea, (int32_t)size - 1);
-    place_pext(e, T0, T0, MASK_CROSS(p->cross));
-    place_jrcxz(xb, &p->from[1]);
-    p->checked = e->p;
+    place_pext(e, T0, T0, MASK_CROSS(place_log2(size)));
+    place_jrcxz(xb, &p->from[0]);
 }
 
 void place_entry(struct xblock *xb, unsigned ea, unsigned ways)
@@ -204,6 +223,25 @@ void place_entry(struct xblock *xb, unsigned ea, unsigned ways)
     emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
 }
 
+void place_check_entry(struct xblock *xb, struct pending *p)
+{
+    if (p->cross)
+        place_jrcxz_again(xb, p);
+    else
+        place_jrcxz(xb, &p->from[0]);
+}
+
+bool place_within(const struct xinsn *x, int32_t shift, unsigned size)
+{
+    const struct insn *i = x->i;
+    uint64_t at = (uint64_t)i->disp + (uint64_t)(int64_t)shift;
+    if (i->seg >= SEG_FS || i->index != R_ZERO || (i->base != R_RIP && i->base != R_ZERO))
+        return false;
+    if (i->base == R_RIP) /* from the page's beginning */
+        at += x->off + i->len;
+    return (at & 0xfff) + size <= 0x1000;
+}
+
 static struct pending *place_pend_access(struct xblock *xb, const struct xinsn *x, const struct xref *ref, unsigned size, unsigned ways)
 {
     struct pending *p = place_pend(xb, PEND_MISS, x);
@@ -213,42 +251,25 @@ static struct pending *place_pend_access(struct xblock *xb, const struct xinsn *
     return p;
 }
 
-/* An access by itself, at linear address ea. */
-static struct pending *place_single(struct xblock *xb, struct pending *p, unsigned ea, bool aligned, struct xmem *m)
+/* An access by itself, at linear address ea + near. check: it may cross. */
+static struct pending *place_single(struct xblock *xb, struct pending *p, unsigned ea, int near, bool check, struct xmem *m)
 {
     unsigned size = p->access >> 20 & 255;
     p->ea = (uint8_t)ea;
-    if (size > 1 && !aligned)
-        place_check_cross(xb, p, ea, size);
+    p->near = (int8_t)near;
+    if (check)
+        place_check_cross(xb, p, ea, (unsigned)near + size);
     place_entry(xb, ea, p->access >> 28);
-    place_jrcxz(xb, &p->from[0]);
+    place_check_entry(xb, p);
     p->op = xb->e.p;
-    *m = (struct xmem){ .ea = ea };
+    *m = (struct xmem){ .ea = ea, .disp = near };
     return p;
 }
 
-/* Where the operand is a few bytes above a register, its page is looked up by the register alone, if both are in the same one:
- * that is an instruction less, and one less that the data has to wait for. */
-#define NEAR_SPAN 128
-
-static bool place_is_near(const struct xinsn *x, bool aligned)
+bool place_by_register(const struct xinsn *x)
 {
     const struct insn *i = x->i;
-    return x->size > 1 && !aligned && i->index == R_ZERO && i->base < 16 && i->seg < SEG_FS && i->asz == 8 && i->disp > 0 &&
-           i->disp + x->size <= NEAR_SPAN;
-}
-
-static struct pending *place_near(struct xblock *xb, const struct xinsn *x, struct pending *p, struct xmem *m)
-{
-    unsigned base = place_get(xb, x->i->base, T1);
-    p->ea = (uint8_t)base;
-    p->near = (int8_t)x->i->disp;
-    place_check_cross(xb, p, base, (unsigned)x->i->disp + x->size);
-    place_entry(xb, base, p->access >> 28);
-    place_jrcxz(xb, &p->from[0]);
-    p->op = xb->e.p;
-    *m = (struct xmem){ .ea = base, .disp = p->near };
-    return p;
+    return i->index == R_ZERO && i->base < 16 && i->seg < SEG_FS && i->asz == 8;
 }
 
 /* Alignment is checked by the host, whose fault is then for the handler. */
@@ -260,9 +281,12 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
     p->faults = p->ref || aligned;
     if (p->ref)
         return group_access(xb, p, m);
-    if (place_is_near(x, aligned))
-        return place_near(xb, x, p, m);
-    return place_single(xb, p, place_linear(xb, x), aligned, m);
+    bool check = x->size > 1 && !aligned && !place_within(x, 0, x->size);
+    /* Where the operand is a few bytes above a register, its page is looked up by the register alone, if both are in the same one: that is
+     * an instruction less, and one less that the data has to wait for. */
+    if (check && place_by_register(x) && place_is_near(x->i->disp, x->size))
+        return place_single(xb, p, place_get(xb, x->i->base, T1), (int)x->i->disp, true, m);
+    return place_single(xb, p, place_linear(xb, x), 0, check, m);
 }
 
 struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m)
@@ -274,7 +298,7 @@ struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned b
         return group_access(xb, p, m);
     if (disp)
         emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(base), disp);
-    return place_single(xb, p, disp ? T1 : place_of(base), false, m);
+    return place_single(xb, p, disp ? T1 : place_of(base), 0, true, m);
 }
 
 void place_fault_to_handler(struct xblock *xb, const struct xinsn *x)
@@ -309,9 +333,37 @@ void place_host(struct xblock *xb, struct xmem *m, unsigned temp)
 
 /* --- behind the body --- */
 
-static void place_call_insn(struct xblock *xb, const struct pending *p)
+void place_insn(struct xblock *xb, const struct insn *i)
 {
-    emit_mov_imm64(&xb->e, T2, (uintptr_t)p->x->i);
+    struct emit *e = &xb->e;
+    int64_t d = (intptr_t)i - ((intptr_t)emit_rx(e, e->p) + 7);
+    if (d != (int32_t)d) {
+        emit_mov_imm64(e, T2, (uintptr_t)i);
+        return;
+    }
+    EMIT(e, 0x48 | (T2 >> 3) << 2, 0x8d, (T2 & 7) << 3 | 5); /* lea r14, [rip + d] */
+    emit_u32(e, (uint32_t)d);
+}
+
+void place_pending_here(struct xblock *xb, const struct pending *p)
+{
+    emit_here(&xb->e, p->from[0]);
+    if (p->from[1])
+        emit_here(&xb->e, p->from[1]);
+}
+
+void place_pending_address(struct xblock *xb, const struct pending *p)
+{
+    if (p->near)
+        emit_rm(&xb->e, OP_W | 0x8d, T1, p->ea, p->near);
+    else if (p->ea != T1)
+        emit_rr(&xb->e, OP_W | 0x89, p->ea, T1);
+}
+
+void place_pending_restore(struct xblock *xb, const struct pending *p)
+{
+    if (p->near && p->ea == T1)
+        emit_rm(&xb->e, OP_W | 0x8d, T1, T1, -p->near);
 }
 
 /* A fault of the host at [at, end) goes on here. */
@@ -337,58 +389,33 @@ void place_handled(struct xblock *xb, const struct pending *p)
 static void place_to_handler(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    place_call_insn(xb, p);
+    place_insn(xb, p->x->i);
     emit_mov_imm32(e, T0, p->x->off);
     emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
 }
 
+/* This access by itself: it may be nothing but the beginning of a page, or the page of the register below it that is another one. */
 static void place_pending_single(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    uint8_t *aligned = NULL;
-    if (p->from[1]) { /* maybe nothing but the beginning of a page */
-        emit_here(e, p->from[1]);
-        place_pext(e, T0, p->ea, MASK_LOW(p->cross));
-        EMIT(e, 0xe3, 0);
-        aligned = e->p;
-    }
-    emit_here(e, p->from[0]);
+    const struct dbt_thunks *k = &xb->t->thunk;
+    unsigned log = place_log2(p->access >> 20 & 255), write = (p->access >> 28 & MEM_WRITE) != 0;
+    place_pending_here(xb, p);
     if (!p->faults)
         place_site(xb, p->op, p->end); /* a non-canonical address: never in the table */
-    if (p->ea != T1)
-        emit_rr(e, OP_W | 0x89, p->ea, T1);
-    place_call_insn(xb, p);
+    place_pending_address(xb, p);
+    place_insn(xb, p->x->i);
     emit_mov_imm32(e, T0, p->access);
-    emit_call_rx(e, xb->t->thunk.miss[p->flags_host]);
-    emit_jmp_back(e, p->op);
-    place_handled(xb, p);
-    if (!aligned)
-        return;
-    if (e->p - aligned > 127)
-        e->overflow = true;
-    else if (!e->overflow)
-        aligned[-1] = (uint8_t)(e->p - aligned);
-    emit_jmp_back(e, p->checked);
-}
-
-/* This access by itself, whatever is below it. */
-static void place_pending_near(struct xblock *xb, const struct pending *p)
-{
-    struct emit *e = &xb->e;
-    emit_here(e, p->from[0]);
-    emit_here(e, p->from[1]);
-    if (!p->faults)
-        place_site(xb, p->op, p->end);
-    emit_rm(e, OP_W | 0x8d, T1, p->ea, p->near);
-    place_call_insn(xb, p);
-    emit_mov_imm32(e, T0, p->access);
-    emit_call_rx(e, xb->t->thunk.single[p->flags_host][(p->access >> 28 & MEM_WRITE) != 0][place_log2(p->access >> 20 & 255)]);
+    emit_call_rx(e, p->cross ? k->single[p->flags_host][write][log] : k->miss[p->flags_host]);
     uint8_t *direct = emit_jmp(e);
     place_handled(xb, p);
-    emit_here(e, direct);
-    if (p->ea == T1)
-        emit_rm(e, OP_W | 0x8d, T1, T1, -p->near);
-    emit_jmp_back(e, p->op);
+    if (p->near && p->ea == T1) {
+        emit_here(e, direct);
+        place_pending_restore(xb, p);
+        emit_jmp_back(e, p->op);
+    } else {
+        emit_to(e, direct, p->op);
+    }
 }
 
 static void place_pending_miss(struct xblock *xb, const struct pending *p)
@@ -396,8 +423,6 @@ static void place_pending_miss(struct xblock *xb, const struct pending *p)
     if (p->ref) {
         if (p->ref->head)
             group_pending(xb, p);
-    } else if (p->near) {
-        place_pending_near(xb, p);
     } else {
         place_pending_single(xb, p);
     }

@@ -146,20 +146,20 @@ struct xgroup {
 enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_CALLOUT, PEND_VEC };
 struct pending {
     uint8_t kind;
-    uint8_t ea;               /* PEND_MISS: host register with the linear address */
+    uint8_t ea;               /* PEND_MISS: host register with the linear address less near */
     bool leaves;              /* the handler ends the block */
     bool flags_host, end_host; /* where flags are here, and at `end` */
     bool link;
     uint16_t target;          /* PEND_LEAVE: offset of RIP */
-    uint8_t cross;            /* PEND_MISS: log2 of the size, if there is a check for page crossing; else NO_REG */
-    uint8_t *from[2];         /* rel32s that come here: the miss; the page-crossing check */
-    uint8_t *op, *checked, *end; /* where to go on: with the addend; after the check; behind the instruction */
+    bool cross;               /* PEND_MISS: there is a check for page crossing */
+    uint8_t *from[2];         /* rel32s that come here; the second one, if the first was out of reach */
+    uint8_t *op, *end;        /* where to go on: with the addend; behind the instruction */
     uint32_t access;
     const struct xinsn *x;
     const struct xref *ref; /* PEND_MISS of a group, or NULL */
     uint8_t *found;         /* PEND_MISS of a group's first: where to go on with its addend */
     struct xstack stack;
-    int8_t near;            /* PEND_MISS: the access is at ea + this, and shares ea's check */
+    int8_t near;            /* PEND_MISS: the access (a group's lowest byte) is at ea + this, and shares ea's check */
     bool faults;            /* a fault of the host there is for the handler: alignment */
 };
 
@@ -169,10 +169,10 @@ struct pending {
 #define SHORT_MAX   32
 
 /* JRCXZ reaches 127 bytes only: a long branch for each lies in front of the block, or else on the way. */
-#define STONES_MAX 10
+#define STONES_MAX 6
 struct xshort {
-    uint8_t *rel8;
-    uint8_t **from;
+    uint8_t *rel8[2]; /* in one place or two, */
+    uint8_t **from;   /* to what belongs to it */
 };
 
 struct xblock {
@@ -226,9 +226,23 @@ struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned b
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
-/* Parts of an access at the linear address in ea: to p->from[1] when size bytes may cross into another page; T0 = the table's entry. */
+/* Parts of an access at the linear address in ea: to p when size bytes may cross into another page; T0 = the table's entry; to p
+ * when there is none. */
 void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size);
 void place_entry(struct xblock *xb, unsigned ea, unsigned ways);
+void place_check_entry(struct xblock *xb, struct pending *p);
+/* Is x's memory operand at a register plus displacement? */
+bool place_by_register(const struct xinsn *x);
+/* Is it known now that size bytes at x's memory operand + shift lie in one page? */
+bool place_within(const struct xinsn *x, int32_t shift, unsigned size);
+/* Do size bytes at disp above a register, and the register, make one check worth it? */
+static inline bool place_is_near(int64_t disp, unsigned size) { return disp >= 0 && disp + size <= 128; }
+/* T1 = the linear address of p's access; and T1 as it was before, where that is different. */
+void place_pending_address(struct xblock *xb, const struct pending *p);
+void place_pending_restore(struct xblock *xb, const struct pending *p);
+/* T2 = i. */
+void place_insn(struct xblock *xb, const struct insn *i);
+void place_pending_here(struct xblock *xb, const struct pending *p);
 /* The host's flags from the frame's. */
 void place_flags_load(struct emit *e);
 /* Behind the call of a thunk that did the instruction: go on behind it, or leave. */

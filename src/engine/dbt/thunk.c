@@ -359,13 +359,28 @@ static const uint8_t *thunk_miss(struct emit *e, bool host)
     return at;
 }
 
-/* An access by itself, whose group could not be checked as a whole. T1 and T2 are for the miss. */
+/* T0 is to be zero for a canonical address in T1: it goes on behind this. Else to the miss: a non-canonical address may find an entry
+ * in the table, with which the access faults, and comes here again. */
+static void thunk_canonical(struct emit *e, const uint8_t *miss, int save)
+{
+    place_pext(e, T0, T1, DATA_OFF(mask_high));
+    EMIT(e, 0xe3, 19);                                        /* jrcxz: the lower half */
+    EMIT(e, 0x48, 0x8d, 0x89, 0x01, 0x00, 0xfe, 0xff);        /* lea rcx, [rcx - 0x1ffff] */
+    EMIT(e, 0xe3, 10);                                        /* jrcxz: the upper one */
+    uint8_t *from = e->p;
+    emit_rm(e, OP_W | 0x8b, T0, RSP, save);
+    emit_jmp_rx(e, miss);
+    e->overflow |= e->p - from != 10;
+}
+
+/* An access by itself, whose own check said no. T1 and T2 are for the miss. */
 static const uint8_t *thunk_single(struct emit *e, const uint8_t *miss, bool write, unsigned log)
 {
     const uint8_t *at = emit_rx(e, e->p);
     const int save = 8 + FRAME_SAVE;
     unsigned table = TBASE;
     emit_rm(e, OP_W | 0x89, T0, RSP, save);
+    thunk_canonical(e, miss, save);
     if (log) {
         emit_rm(e, OP_W | 0x8d, T0, T1, (1 << log) - 1);
         place_pext(e, T0, T0, DATA_OFF(mask_cross) + 8 * log);

@@ -252,8 +252,8 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
     const struct xvec *v = &x->v;
     bool sib = x->mem && m->ea != NO_REG;
     unsigned b = sib ? T0 : x->mem ? m->host : rm, index = sib ? m->ea : 0;
-    bool far = x->mem && m->disp; /* with a displacement of 32 bits: EVEX would scale a short one */
-    unsigned modrm = (far ? 0x80 : x->mem ? 0 : 0xc0) | (reg & 7) << 3 | (sib ? 4 : b & 7);
+    bool any = x->mem && m->disp, small = any && v->enc == ENC_VEX && m->disp == (int8_t)m->disp; /* EVEX would scale it */
+    unsigned modrm = (small ? 0x40 : any ? 0x80 : x->mem ? 0 : 0xc0) | (reg & 7) << 3 | (sib ? 4 : b & 7);
     switch (v->enc) {
     case ENC_LEGACY:
         if (x->mem)
@@ -273,7 +273,9 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
     }
     if (sib && v->enc != ENC_LEGACY)
         emit_byte(e, (index & 7) << 3 | (b & 7));
-    if (far && v->enc != ENC_LEGACY)
+    if (small)
+        emit_byte(e, (uint8_t)m->disp);
+    else if (any && v->enc != ENC_LEGACY)
         emit_u32(e, (uint32_t)m->disp);
     emit_bytes(e, x->imm, x->imm_len);
 }
