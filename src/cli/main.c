@@ -10,7 +10,7 @@
 const struct cli_verb cli_verbs[] = {
     { "run", "Run a machine, its console on stdin and stdout, or in the background.",
       "vitro run [options] --kernel FILE", cmd_run_help, cmd_run },
-    { "create", "Define a machine, for 'start'.", "vitro create NAME [--from TEMPLATE] [options of run]", cmd_create_help,
+    { "create", "Define a machine, for 'start'.", "vitro create NAME [--from TEMPLATE] [--force] [options of run]", cmd_create_help,
       cmd_create },
     { "start", "Start machines that are defined, in the background.", "vitro start NAME ... [--attach] [--json]",
       cmd_start_help, cmd_start },
@@ -26,7 +26,7 @@ const struct cli_verb cli_verbs[] = {
       "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
     { "exec", "Run a program in a guest.",
       "vitro exec NAME [-t] [-e NAME=VALUE] [-u USER] [-w DIR] [--time SECONDS] -- PROGRAM [ARGUMENT ...]", cmd_exec_help, cmd_exec },
-    { "cp", "Copy files into a guest and out of it.", "vitro cp PATH NAME:PATH\n       vitro cp NAME:PATH PATH", cmd_cp_help, cmd_cp },
+    { "cp", "Copy files into a guest and out of it.", "vitro cp PATH NAME:PATH [--time SECONDS]\n       vitro cp NAME:PATH PATH [--time SECONDS]", cmd_cp_help, cmd_cp },
     { "screen", "Show a machine's screen, or type on its keyboard.",
       "vitro screen NAME [--png FILE | --type TEXT | --key NAME] [--json]", cmd_screen_help, cmd_screen },
     { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,
@@ -43,16 +43,27 @@ const struct cli_verb cli_verbs[] = {
       cmd_mem_set_help, cmd_mem_set },
     { "migrate", "Move a running machine to another host, or receive one.",
       "vitro migrate NAME WHERE [--max-downtime MS] [--stall SECONDS] [--copy-disks] [--ssh-config FILE] [--json] [-- OPTION...]\n"
-      "       vitro migrate --receive WHERE [options of run]",
+      "       vitro migrate --receive WHERE [--stall SECONDS] [--copy-disks] [--disk-folder DIR] [--force] [--insecure] [--trust-disks]\n"
+      "                     [options of run]",
       cmd_migrate_help, cmd_migrate },
     { "fork", "Make running copies of a running machine.", "vitro fork NAME [-n N] [--prefix NAME] [--json] [-- options of run]", cmd_fork_help,
       cmd_fork },
     { "save", "Write a running machine into a file.", "vitro save NAME FILE [--stop] [--plain] [--json]", cmd_save_help, cmd_save },
-    { "restore", "Make a saved machine again, in the background.", "vitro restore FILE [--attach] [--clone] [options of run]",
+    { "restore", "Make a saved machine again, in the background.", "vitro restore FILE [--attach] [--clone] [--trust-disks] [--stand] [--whole] [options of run]",
       cmd_restore_help, cmd_restore },
     { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
-      "vitro image create|info|check|convert|resize|commit FILE ...", cmd_image_help, cmd_image },
+      "vitro image create FILE [SIZE] [--format FORMAT] [--backing FILE] [--backing-format FORMAT] [--cluster-size SIZE] [--force]\n"
+      "       vitro image info FILE [--format FORMAT] [--json]\n"
+      "       vitro image check FILE [--format FORMAT] [--repair] [--json]\n"
+      "       vitro image convert FROM TO [--format FORMAT] [--to FORMAT] [--backing FILE] [--backing-format FORMAT]\n"
+      "                           [--allow-backing] [--cluster-size SIZE] [--force]\n"
+      "       vitro image resize FILE SIZE [--format FORMAT] [--backing FILE] [--backing-format FORMAT] [--allow-backing]\n"
+      "       vitro image commit FILE [--format FORMAT] [--backing FILE] [--backing-format FORMAT] [--allow-backing] [--keep]\n"
+      "       vitro image build debian [-o FILE] [--size SIZE] [--suite NAME] [--mirror URL] [--packages A,B] [--hostname NAME]\n"
+      "                         [--user NAME] [--ssh-key FILE] [--password-hash HASH] [--kernel-out FILE] [--initrd-out FILE]\n"
+      "                         [--format FORMAT] [--force] [--json]",
+      cmd_image_help, cmd_image },
     { "doctor", "Say what this host offers, and which engine 'auto' takes.", "vitro doctor [--json]",
       cmd_doctor_help, cmd_doctor },
     { "version", "Say which version this is and what is built in.", "vitro version [--json]", NULL,
