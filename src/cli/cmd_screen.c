@@ -10,6 +10,7 @@
 #include "api/client.h"
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/screen.h"
 #include "cli/verb.h"
 
 #define SCREEN_WAIT_MS  10 /* a keyboard's buffer is full: how long until the next attempt */
@@ -18,6 +19,7 @@
 void cmd_screen_help(void)
 {
     puts("Prints the text on the screen of a machine with --display vga. In graphics modes there is only a picture.\n\n"
+         "  --watch       show it as it changes, and send it the keys that are pressed; Ctrl-] leaves\n"
          "  --png FILE    write what is on the screen as a picture instead\n"
          "  --type TEXT   type TEXT (ASCII, keyboard of the United States) instead; \\n is enter, \\t, \\e, \\\\ as usual\n"
          "  --key NAME    press keys: a, F1 as f1, enter, tab, esc, backspace, up, down, left, right, home, end, pageup,\n"
@@ -116,8 +118,7 @@ static int screen_send(const char *name, const char *what, const char *text, str
     return r;
 }
 
-/* What is a key, or a text of len characters, until the guest has taken all of it. */
-static int screen_type(const char *name, const char *what, const char *text, size_t len, struct err *err)
+int screen_keys(const char *name, const char *what, const char *text, size_t len, struct err *err)
 {
     const struct timespec pause = { .tv_nsec = SCREEN_WAIT_MS * 1000000 };
     unsigned tries = 0;
@@ -142,8 +143,10 @@ static int screen_type(const char *name, const char *what, const char *text, siz
 int cmd_screen(int argc, char **argv)
 {
     const char *png = NULL, *type = NULL, *key = NULL;
+    bool watch = false;
     const struct verb_option options[] = {
-        { "--png", NULL, &png }, { "--type", NULL, &type }, { "--key", NULL, &key }, { .name = NULL }
+        { "--png", NULL, &png }, { "--type", NULL, &type }, { "--key", NULL, &key }, { "--watch", &watch, NULL },
+        { .name = NULL }
     };
     struct err err = { "" };
     struct site_info i;
@@ -153,10 +156,12 @@ int cmd_screen(int argc, char **argv)
 
     if (verb_parse(&a, argc, argv, "screen", options, 1, 1))
         return CLI_ERROR;
-    if (!!png + !!type + !!key > 1)
-        return cli_failf("--png, --type and --key do not go together");
+    if (!!png + !!type + !!key + watch > 1)
+        return cli_failf("--png, --type, --key and --watch do not go together");
     if (verb_running(a.name[0], &i, &err) < 0)
         return cli_fail(a.json, &err);
+    if (watch)
+        return screen_watch(a.name[0]);
     if (png)
         return screen_picture(a.name[0], png, a.json);
     if (!type && !key)
@@ -164,7 +169,7 @@ int cmd_screen(int argc, char **argv)
     text = type ? screen_unescape(type) : strdup(key);
     if (!text)
         return cli_failf("--type '%.80s': escapes are \\n, \\t, \\e and \\\\", type);
-    r = screen_type(a.name[0], type ? "text" : "key", text, type ? strlen(text) : 1, &err);
+    r = screen_keys(a.name[0], type ? "text" : "key", text, type ? strlen(text) : 1, &err);
     free(text);
     return r < 0 ? cli_fail(a.json, &err) : CLI_OK;
 }
