@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 
 #include "base/loop.h"
+#include "base/pool.h"
 
 struct err;
 struct block;
@@ -174,12 +175,12 @@ struct block_req {
     bool by_thread; /* the reader has given it back */
     uint64_t at;    /* the first byte to be read */
     int result;
-    struct block_req *next;
+    struct block_io *io;
+    struct pool_job job;
+    struct block_req *next; /* the reader's */
 };
 
 #define BLOCK_PIECE (256UL << 10) /* fits a CPU's cache, so the second copy is cheap */
-
-#define BLOCK_THREADS 4
 
 /* How reads that the host must wait for are done: by the ring where the host allows it, by the threads, or not at all
  * without the ring. */
@@ -187,20 +188,9 @@ enum block_aio { BLOCK_AIO_AUTO, BLOCK_AIO_THREADS, BLOCK_AIO_IO_URING };
 
 /* The I/O threads of one disk; the first is started with it, the others when there is work for them. */
 struct block_io {
-    struct block *block;
+    struct block *block;         /* guarded by the pool's lock */
     struct block_reader *reader; /* NULL: the threads read */
-    struct loop *loop;
-    void (*batch_end)(void *opaque); /* after a batch of done calls; may be NULL */
-    void *opaque;
-    struct loop_fd event;
-    pthread_mutex_t lock; /* a leaf; guards what follows */
-    pthread_cond_t finished;
-    _Atomic uint32_t bell; /* what idle threads sleep on */
-    struct block_req *todo, **todo_tail;
-    struct block_req *ready, **ready_tail;
-    unsigned threads, idle, running;
-    bool quit, rung; /* rung: the event was raised for what is ready */
-    pthread_t thread[BLOCK_THREADS];
+    struct pool pool;
 };
 
 /* block is borrowed and outlives io. batch_end(opaque): for work that is better done once for many

@@ -24,7 +24,7 @@
 #define FS_LARGE       65536U /* buffers from here on are kept for the next request */
 
 struct virtio_fs_req {
-    struct share_job job;
+    struct pool_job job;
     struct virtio_fs *fs;
     uint64_t life;
     uint16_t queue;
@@ -92,13 +92,14 @@ static void fs_req_put(struct virtio_fs *f, struct virtio_fs_req *r)
         free(r);
 }
 
-static void fs_job_run(struct share_job *job)
+static bool fs_job_run(struct pool_job *job, void *scratch)
 {
     struct virtio_fs_req *r = container_of(job, struct virtio_fs_req, job);
     r->answer = (uint32_t)share_call(r->fs->share, r->buf, r->len, fs_answer(r), r->room);
+    return true;
 }
 
-static void fs_job_done(struct share_job *job)
+static void fs_job_done(struct pool_job *job)
 {
     struct virtio_fs_req *r = container_of(job, struct virtio_fs_req, job);
     struct virtio_fs *f = r->fs;
@@ -163,7 +164,7 @@ static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain 
     r->answer = 0;
     r->chain = *c;
     vq_chain_read(c, 0, r->buf, r->len);
-    share_work_submit(f->work, &r->job);
+    pool_submit(f->pool, &r->job);
     f->current++;
     f->bytes += fs_size(c->read_len, c->write_len);
     return true;
@@ -267,11 +268,11 @@ int virtio_fs_init(struct virtio_fs *f, const struct virtio_fs_setup *setup)
     r = virtio_pci_init(&f->vp, &transport);
     if (r < 0)
         return r;
-    f->work = calloc(1, sizeof(*f->work));
-    r = f->work ? share_work_init(f->work, setup->loop, fs_batch_end, f) : -ENOMEM;
+    f->pool = calloc(1, sizeof(*f->pool));
+    r = f->pool ? pool_init(f->pool, setup->loop, GUARD_SHARE, 0, fs_batch_end, f) : -ENOMEM;
     if (r < 0) {
-        free(f->work);
-        f->work = NULL;
+        free(f->pool);
+        f->pool = NULL;
     }
     return r;
 }
@@ -289,7 +290,7 @@ static void fs_pause(void *dev)
 {
     struct virtio_fs *f = dev;
 
-    share_work_drain(f->work);
+    pool_drain(f->pool);
     timer_cancel(&f->again); /* fs_resume() looks at all queues */
     f->mounted = virtio_fs_mounted(f);
 }
@@ -307,10 +308,10 @@ static void fs_destroy(void *dev)
     struct virtio_fs *f = dev;
 
     fs_end_life(f);
-    if (f->work)
-        share_work_fini(f->work);
-    free(f->work);
-    f->work = NULL;
+    if (f->pool)
+        pool_fini(f->pool);
+    free(f->pool);
+    f->pool = NULL;
     for (unsigned i = 0; i < VIRTIO_FS_SPARE; i++)
         free(f->spare[i]);
     share_end_session(f->share);

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/pool.h"
 #include "bus/device.h"
 #include "share/share.h"
-#include "share/work.h"
 #include "virtio/pci.h"
 
 #define VIRTIO_FS_TAG        36 /* bytes */
@@ -20,7 +20,7 @@ struct virtio_fs_req;
 struct virtio_fs {
     struct virtio_pci vp;
     struct share *share; /* borrowed */
-    struct share_work *work; /* apart, since its threads live while the state is loaded over all of this */
+    struct pool *pool; /* apart, since its threads live while the state is loaded over all of this */
     struct timer again; /* continues what a queue's budget cut short */
     uint8_t config[VIRTIO_FS_CONFIG_LEN];
     uint16_t queues;  /* with the one for urgent requests */

@@ -367,13 +367,13 @@ static void test_reset_in_flight(void **state)
 static void test_thread_in_reserve(void **state)
 {
     gate_set(true);
-    for (unsigned n = 0; n < BLOCK_THREADS; n++) {
+    for (unsigned n = 0; n < POOL_THREADS; n++) {
         submit(n, IN, 8 * n, DATA + 512 * n, 512);
         vd_kick(&f.rig, 0);
         gate_wait(n + 1);
     }
     gate_set(false);
-    for (unsigned n = 0; n < BLOCK_THREADS; n++)
+    for (unsigned n = 0; n < POOL_THREADS; n++)
         assert_int_equal(finish(n), OK);
 }
 
