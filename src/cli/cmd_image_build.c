@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/program.h"
 #include "base/bits.h"
 #include "base/clock.h"
 #include "base/err.h"
@@ -286,10 +287,30 @@ static void build_remove(const char *work)
     }
 }
 
+/* The agent is part of this program; the image gets it as a file. */
+static int build_agent(const char *work, struct err *err)
+{
+    size_t len = (size_t)(agent_program_end - agent_program);
+    char path[PATH_SIZE];
+    bool good;
+    int fd;
+
+    build_path(path, work, "/agent");
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+    good = fd >= 0 && write(fd, agent_program, len) == (ssize_t)len && fchmod(fd, 0755) == 0;
+    if (!good)
+        err_set(err, errno, "'%.300s' cannot be written: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return good ? 0 : -EIO;
+}
+
 static int build_work(const struct build_args *a, const char *script, const char *work, struct err *err)
 {
-    int r = build_run(a, script, work, err);
+    int r = build_agent(work, err);
 
+    if (r == 0)
+        r = build_run(a, script, work, err);
     if (r == 0) {
         build_event(a, BUILD_STEPS + 1, "writing the image");
         r = build_image(a, work, err);

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <linux/vm_sockets.h>
 #include <sys/wait.h>
@@ -59,6 +60,27 @@ static int main_listen(bool *taken)
     return -1;
 }
 
+/* At once: what is dead but not buried keeps systemd from shutting down. */
+static void main_bury(int children, unsigned *sessions)
+{
+    struct signalfd_siginfo info;
+
+    if (read(children, &info, sizeof(info)) < 0)
+        return;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        *sessions -= *sessions > 0;
+}
+
+static int main_children(void)
+{
+    sigset_t child;
+
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
+    return signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
 /* True: the host has been here. */
 static bool main_accept(int listener, unsigned *sessions)
 {
@@ -67,8 +89,6 @@ static bool main_accept(int listener, unsigned *sessions)
     int fd = accept4(listener, (struct sockaddr *)&a, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
     pid_t pid;
 
-    while (waitpid(-1, NULL, WNOHANG) > 0)
-        *sessions -= *sessions > 0;
     if (fd < 0)
         return false;
     pid = a.svm_cid == VMADDR_CID_HOST && *sessions < MAIN_SESSIONS ? fork() : -1;
@@ -84,12 +104,13 @@ static bool main_accept(int listener, unsigned *sessions)
 
 static void main_serve(void)
 {
-    int listener = -1;
+    int listener = -1, children = main_children();
     unsigned tries = 0, sessions = 0;
     bool driver = false, taken = false;
 
     while (!taken) {
-        struct pollfd p;
+        struct pollfd p[2];
+        bool again;
 
         if (!driver && tries < MAIN_TRIES) {
             driver = main_load_driver();
@@ -97,8 +118,14 @@ static void main_serve(void)
         }
         if (listener < 0)
             listener = main_listen(&taken);
-        p = (struct pollfd){ .fd = listener, .events = POLLIN };
-        if (!taken && poll(&p, 1, listener < 0 || (!driver && tries < MAIN_TRIES) ? 1000 : -1) > 0)
+        again = listener < 0 || (!driver && tries < MAIN_TRIES);
+        p[0] = (struct pollfd){ .fd = listener, .events = POLLIN };
+        p[1] = (struct pollfd){ .fd = children, .events = POLLIN };
+        if (taken || poll(p, 2, again ? 1000 : -1) <= 0)
+            continue;
+        if (p[1].revents)
+            main_bury(children, &sessions);
+        if (p[0].revents)
             driver |= main_accept(listener, &sessions);
     }
 }

@@ -38,7 +38,7 @@ class Image:
 
     def __init__(self, vitro):
         digest = hashlib.sha256(repr(self.OPTIONS).encode())
-        for path in sorted(glob.glob(os.path.join(TOP, "tools/image/*"))):
+        for path in sorted([p for where in ("tools/image", "tools/agent", "src/agent") for p in glob.glob(os.path.join(TOP, where, "*"))]):
             with open(path, "rb") as f:
                 digest.update(f.read())
         self.folder = os.path.join(CACHE, "debian-" + digest.hexdigest()[:12])
