@@ -60,21 +60,22 @@ static int client_send(int fd, const char *data, size_t len)
     return 0;
 }
 
-/* The first byte, with a descriptor beside it. */
-static int client_pass(int fd, const char *data, int passed)
+/* The first byte, with descriptors beside it. */
+static int client_pass(int fd, const char *data, const struct client_passed *passed)
 {
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
+        char room[CMSG_SPACE(sizeof(passed->fd))];
     } control = { .room = { 0 } };
+    size_t len = passed->count * sizeof(int);
     struct iovec iov = { .iov_base = (void *)data, .iov_len = 1 };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(len) };
     struct cmsghdr *h = CMSG_FIRSTHDR(&m);
 
     h->cmsg_level = SOL_SOCKET;
     h->cmsg_type = SCM_RIGHTS;
-    h->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(h), &passed, sizeof(int));
+    h->cmsg_len = CMSG_LEN(len);
+    memcpy(CMSG_DATA(h), passed->fd, len);
     return sendmsg(fd, &m, MSG_NOSIGNAL) == 1 ? 0 : -errno;
 }
 
@@ -108,7 +109,7 @@ static void client_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 }
 
-static int client_exchange(int fd, const char *method, const char *path, const json_t *body, int passed, bool keep,
+static int client_exchange(int fd, const char *method, const char *path, const json_t *body, const struct client_passed *passed, bool keep,
                            struct client_answer *a)
 {
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, head[512];
@@ -121,10 +122,10 @@ static int client_exchange(int fd, const char *method, const char *path, const j
                  "Content-Length: %zu\r\n\r\n",
                  method, path, keep ? "keep-alive" : "close", text ? strlen(text) : 0);
     r = n < (int)sizeof(head) ? 0 : -ENAMETOOLONG;
-    if (r == 0 && passed >= 0)
+    if (r == 0 && passed)
         r = client_pass(fd, head, passed);
     if (r == 0)
-        r = client_send(fd, head + (passed >= 0), (size_t)n - (passed >= 0));
+        r = client_send(fd, head + (passed != NULL), (size_t)n - (passed != NULL));
     if (r == 0 && text)
         r = client_send(fd, text, strlen(text));
     free(text);
@@ -143,7 +144,7 @@ static int client_refused(const char *name, const struct client_answer *a, struc
 }
 
 /* kept: NULL, or where the connection is left. */
-static int client_ask(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept, int seconds,
+static int client_ask(const char *name, const char *method, const char *path, const json_t *body, const struct client_passed *passed, int *kept, int seconds,
                       struct client_answer *a, struct err *err)
 {
     int r, fd = site_connect(name, err);
@@ -168,7 +169,7 @@ int client_call_for(const char *name, const char *method, const char *path, cons
                     int seconds, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, method, path, body, -1, NULL, seconds, &a, err);
+    int r = client_ask(name, method, path, body, NULL, NULL, seconds, &a, err);
 
     if (answer)
         *answer = NULL;
@@ -187,7 +188,7 @@ int client_call(const char *name, const char *method, const char *path, const js
     return client_call_for(name, method, path, body, answer, CLIENT_SECONDS, err);
 }
 
-int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept,
+int client_call_with(const char *name, const char *method, const char *path, const json_t *body, const struct client_passed *passed, int *kept,
                      struct err *err)
 {
     struct client_answer a = { .body = NULL };
@@ -204,7 +205,7 @@ int client_call_with(const char *name, const char *method, const char *path, con
 int client_text(const char *name, const char *path, char **text, size_t *len, struct err *err)
 {
     struct client_answer a = { .body = NULL };
-    int r = client_ask(name, "GET", path, NULL, -1, NULL, CLIENT_SECONDS, &a, err);
+    int r = client_ask(name, "GET", path, NULL, NULL, NULL, CLIENT_SECONDS, &a, err);
 
     *text = r == 0 ? a.body : NULL;
     if (len)

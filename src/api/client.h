@@ -4,7 +4,14 @@
 
 #include <jansson.h>
 
+#include "api/server.h"
+
 struct err;
+
+struct client_passed {
+    unsigned count;
+    int fd[API_PASSED];
+};
 
 #define CLIENT_SECONDS 30 /* for an answer */
 
@@ -15,9 +22,9 @@ int client_call(const char *name, const char *method, const char *path, const js
 /* The same with as many seconds as it may take. */
 int client_call_for(const char *name, const char *method, const char *path, const json_t *body, json_t **answer,
                     int seconds, struct err *err);
-/* The same with a descriptor beside the request, which stays the caller's. kept (NULL: none): the connection, left open for as long as
+/* The same with descriptors beside the request (at least one), which stay the caller's. kept (NULL: none): the connection, left open for as long as
  * what was asked for shall last; -1 on failure. */
-int client_call_with(const char *name, const char *method, const char *path, const json_t *body, int passed, int *kept,
+int client_call_with(const char *name, const char *method, const char *path, const json_t *body, const struct client_passed *passed, int *kept,
                      struct err *err);
 /* The answer as text, to free(); *len (may be NULL): its bytes, without the NUL that follows. */
 int client_text(const char *name, const char *path, char **text, size_t *len, struct err *err);

@@ -55,9 +55,11 @@ extern const struct api_ops control_ops;
 /* Answer a request about a machine in the native API. False: it is none of its paths. */
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r);
 
-/* saving.c: write the machine to fd, an empty file that is taken over, in the background. hold: the machine stands still afterwards, until
- * control_save_gone(). token (or NULL) tells one client's saving from another's. No lock held. 0, or -errno with a sentence. */
-int control_save_begin(struct control *c, int fd, const char *token, bool plain, bool hold, struct err *err);
+/* saving.c: write the machine to the first of the descriptors, an empty file, in the background. Those that are taken over become -1. body:
+ * "plain"; "hold": the machine stands still afterwards, until control_save_gone(); "token" tells one client's saving from another's;
+ * "overlays": for each further descriptor { "disk": N, "path": TEXT }, an image that disk N continues in from that moment on (image_overlay()). No lock
+ * held. 0, or -errno with a sentence. */
+int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *body, struct err *err);
 json_t *control_save_describe(struct control *c);
 /* The client that has the machine stand still is gone: it goes on soon. Device lock held. */
 void control_save_gone(struct control *c);

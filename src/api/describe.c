@@ -60,7 +60,7 @@ json_t *describe_machine(struct control *c)
     loop_unlock(&vm->loop);
     if (root && vm->cfg->vsock_path)
         json_object_set_new(root, "vsock", json_string(vm->cfg->vsock_path));
-    if (!root || !config || json_object_set(root, "config", config) < 0) {
+    if (!root || !config || config_absolute(config) < 0 || json_object_set(root, "config", config) < 0) {
         json_decref(root);
         root = NULL;
     }

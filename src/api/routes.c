@@ -198,7 +198,7 @@ static void route_migrate(struct route_call *k)
     struct migrate_options o = { .downtime_ms = MIGRATE_DOWNTIME_MS, .stall_s = MIGRATE_STALL_S, .pagemap = k->c->pagemap };
     struct err err = { "" };
     const json_t *copy = json_object_get(k->body, "copy_disks");
-    int fd = k->r->passed;
+    int fd = k->r->passed[0];
 
     o.copy_disks = json_is_true(copy);
     if (fd < 0 || (copy && !json_is_boolean(copy)) || !route_number(k->body, "downtime_ms", 1, 60000, &o.downtime_ms) ||
@@ -206,7 +206,7 @@ static void route_migrate(struct route_call *k)
         api_reply_error(k->r, 400, ROUTE_KEY, "migrate needs a connected socket beside the request (SCM_RIGHTS), numbers and a boolean");
         return;
     }
-    k->r->passed = -1;
+    k->r->passed[0] = -1;
     if (migrate_begin(&k->c->migrate, k->c->vm, fd, &o, &err) < 0)
         api_reply_error(k->r, 409, ROUTE_KEY, "%s", err.text);
     else
@@ -235,12 +235,9 @@ static void route_migrate_cancel(struct route_call *k)
 
 static void route_save(struct route_call *k)
 {
-    const json_t *plain = json_object_get(k->body, "plain"), *hold = json_object_get(k->body, "hold");
     struct err err = { "" };
-    int fd = k->r->passed, r;
+    int r = control_save_begin(k->c, k->r->passed, k->body, &err);
 
-    k->r->passed = -1;
-    r = control_save_begin(k->c, fd, json_string_value(json_object_get(k->body, "token")), json_is_true(plain), json_is_true(hold), &err);
     if (r < 0)
         api_reply_error(k->r, r == -EBUSY ? 409 : 400, ROUTE_KEY, "%s", err.text);
     else

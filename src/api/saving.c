@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,37 +34,98 @@ static int saving_check(int fd, struct err *err)
     return 0;
 }
 
-int control_save_begin(struct control *c, int fd, const char *token, bool plain, bool hold, struct err *err)
+static int saving_idle(struct control *c, struct err *err)
 {
-    const struct save_options o = { .plain = plain, .given = true, .fd = fd };
+    struct migrate_progress p;
+
+    migrate_get(&c->migrate, &p);
+    if (c->save.state == CONTROL_SAVE_WRITING)
+        return err_set(err, EBUSY, "the machine is being saved already");
+    if (p.phase == MIGRATE_COPIES || p.phase == MIGRATE_HANDS_OVER)
+        return err_set(err, EBUSY, "the machine is being moved to another host");
+    return 0;
+}
+
+/* One descriptor for each overlay that the body names, behind the file's. */
+static int saving_check_overlays(const int passed[API_PASSED], const json_t *overlays, struct err *err)
+{
+    size_t have = 0;
+
+    while (have < API_PASSED && passed[have] >= 0)
+        have++;
+    return have == json_array_size(overlays) + 1
+               ? 0
+               : err_set(err, EINVAL, "saving needs a descriptor for the file, and one for each of 'overlays', beside the request");
+}
+
+/* The machine stands and its state has been taken: what it writes from now on goes to the new images. */
+static int saving_overlays(struct vm *vm, int passed[API_PASSED], const json_t *overlays, struct err *err)
+{
+    const json_t *one;
+    size_t n;
+    int r = 0;
+
+    json_array_foreach (overlays, n, one) {
+        const json_t *disk = json_object_get(one, "disk");
+        const char *path = json_string_value(json_object_get(one, "path"));
+        int fd = passed[n + 1];
+
+        if (!json_is_integer(disk) || json_integer_value(disk) < 0 || json_integer_value(disk) >= CONFIG_DISKS || !path)
+            return err_set(err, EINVAL, "an overlay needs {\"disk\": N, \"path\": TEXT}");
+        passed[n + 1] = -1;
+        r = vm_disk_overlay(vm, (unsigned)json_integer_value(disk), fd, path, err);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
+/* The machine stands. */
+static int saving_begin(struct control *c, int passed[API_PASSED], const json_t *body, struct err *err)
+{
+    const json_t *overlays = json_object_get(body, "overlays");
+    struct save_options o = { .plain = json_is_true(json_object_get(body, "plain")), .given = true, .fd = passed[0] };
+    int r;
+
+    passed[0] = -1;
+    c->save.job.done = saving_done;
+    c->save.state = CONTROL_SAVE_WRITING;
+    r = save_begin(&c->save.job, c->vm, "the file", &o, err);
+    if (r < 0) {
+        c->save.state = CONTROL_SAVE_NONE;
+        return r;
+    }
+    r = saving_overlays(c->vm, passed, overlays, err);
+    if (r < 0) {
+        loop_lock(&c->vm->loop);
+        save_finish(&c->save.job, true);
+        loop_unlock(&c->vm->loop);
+    }
+    return r;
+}
+
+int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *body, struct err *err)
+{
+    const char *token = json_string_value(json_object_get(body, "token"));
     struct vm *vm = c->vm;
     bool was_paused = vm->life.paused;
     uint64_t start = clock_host_ns(CLOCK_MONOTONIC);
-    struct migrate_progress p;
-    int r = saving_check(fd, err);
+    int r = saving_check(passed[0], err);
 
-    migrate_get(&c->migrate, &p);
-    if (r == 0 && c->save.state == CONTROL_SAVE_WRITING)
-        r = err_set(err, EBUSY, "the machine is being saved already");
-    if (r == 0 && (p.phase == MIGRATE_COPIES || p.phase == MIGRATE_HANDS_OVER))
-        r = err_set(err, EBUSY, "the machine is being moved to another host");
-    if (r < 0) {
-        if (fd >= 0)
-            close(fd);
+    if (r == 0)
+        r = saving_check_overlays(passed, json_object_get(body, "overlays"), err);
+    if (r == 0)
+        r = saving_idle(c, err);
+    if (r < 0)
         return r;
-    }
-    c->save.job.done = saving_done;
-    c->save.state = CONTROL_SAVE_WRITING;
     c->save.why[0] = 0;
     snprintf(c->save.token, sizeof(c->save.token), "%s", token ? token : "");
     vm_set_paused(vm, true);
-    r = save_begin(&c->save.job, vm, "the file", &o, err);
-    c->save.holds = !was_paused && r == 0 && hold;
+    r = saving_begin(c, passed, body, err);
+    c->save.holds |= !was_paused && r == 0 && json_is_true(json_object_get(body, "hold"));
     if (!was_paused && !c->save.holds)
         vm_set_paused(vm, false);
     c->save.stood_ns = was_paused ? 0 : clock_host_ns(CLOCK_MONOTONIC) - start;
-    if (r < 0)
-        c->save.state = CONTROL_SAVE_NONE;
     return r;
 }
 

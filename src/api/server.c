@@ -245,27 +245,29 @@ static bool api_parse(struct api_client *c)
 
 static void api_drop_passed(struct api_client *c)
 {
-    if (c->passed >= 0)
-        close(c->passed);
-    c->passed = -1;
+    for (unsigned n = 0; n < API_PASSED; n++) {
+        if (c->passed[n] >= 0)
+            close(c->passed[n]);
+        c->passed[n] = -1;
+    }
 }
 
-/* recv(), with at most one descriptor beside the bytes; the kernel closes others. */
+/* recv(), with at most API_PASSED descriptors beside the bytes, which replace earlier ones; the kernel closes others. */
 static ssize_t api_receive(struct api_client *c, void *buf, size_t len)
 {
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
+        char room[CMSG_SPACE(sizeof(c->passed))];
     } control;
     struct iovec iov = { .iov_base = buf, .iov_len = len };
-    /* CMSG_LEN: in all of CMSG_SPACE there is room for a second one, which would stay open. */
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int)) };
+    /* CMSG_LEN: in all of CMSG_SPACE there may be room for one more, which would stay open. */
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(c->passed)) };
     ssize_t n = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct cmsghdr *h = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
 
     if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len >= CMSG_LEN(sizeof(int))) {
         api_drop_passed(c);
-        memcpy(&c->passed, CMSG_DATA(h), sizeof(int));
+        memcpy(c->passed, CMSG_DATA(h), h->cmsg_len - CMSG_LEN(0));
     }
     return n;
 }
@@ -363,7 +365,7 @@ static void api_on_connect(void *opaque, uint32_t events)
         return;
     }
     c->server = s;
-    c->passed = -1;
+    memset(c->passed, -1, sizeof(c->passed));
     c->seen = api_now_ms();
     c->watch = (struct loop_fd){ .fd = fd, .fn = api_on_client, .opaque = c };
     http_init(&c->http);
@@ -446,12 +448,13 @@ void api_serve(struct api_server *s)
     /* Not on behalf of another loop, which does not run yet, if an answer has moved us there. */
     for (unsigned n = 0; s->loop == loop && n < s->clients; n++) {
         struct api_client *c = s->client[n];
-        struct api_reply r = { .status = 500, .passed = c->passed };
+        struct api_reply r = { .status = 500 };
 
         if (c->phase != API_READY)
             continue;
+        memcpy(r.passed, c->passed, sizeof(r.passed));
         s->ops->serve(s->opaque, &c->http, &r);
-        c->passed = r.passed;
+        memcpy(c->passed, r.passed, sizeof(r.passed));
         api_drop_passed(c);
         loop_lock(s->loop);
         api_answer(c, &r);

@@ -26,6 +26,7 @@ struct err;
 struct ring;
 
 #define API_CLIENTS    32
+#define API_PASSED     18    /* a saved machine's file, the one before it, an overlay for each disk */
 #define API_REQUEST_MS 10000 /* from the first byte of a request to its last; the same for taking an answer */
 
 /* What a request is answered with. */
@@ -36,7 +37,7 @@ struct api_reply {
     size_t len;
     bool read_only; /* 101: what the client sends is thrown away */
     uint64_t from;  /* 101: position in the ring */
-    int passed;     /* a descriptor that came with the request (SCM_RIGHTS), or -1: whoever takes it over puts -1 here */
+    int passed[API_PASSED]; /* descriptors that came with the request (SCM_RIGHTS), then -1: whoever takes one over puts -1 in its place */
     bool tied;      /* gone() is called when this connection ends */
 };
 

@@ -29,7 +29,7 @@ struct api_client {
     bool tied;         /* gone() is due when it ends */
     uint64_t deadline; /* host ms; 0: none */
     uint64_t seen;     /* host ms of the last byte */
-    int passed;        /* a descriptor that came with the request, or -1 */
+    int passed[API_PASSED]; /* descriptors that came with the request, then -1 */
     uint64_t pos;      /* VIEWING: in the ring */
 };
 

@@ -69,28 +69,17 @@ static int fork_parse(struct fork_args *f, int argc, char **argv)
 static int fork_one(const struct fork_args *f, const char *path, unsigned n)
 {
     const char **words = calloc((size_t)f->rest + 5, sizeof(*words));
-    struct run_options o = { .json = f->json };
-    char what[4200], name[300];
-    struct err err = { "" };
+    char what[64], name[300];
     int status;
 
+    if (!words)
+        return cli_failf("out of memory");
     snprintf(what, sizeof(what), "%s,clone,trust-disks", path);
     snprintf(name, sizeof(name), "%s-%u", f->prefix, n);
-    if (!words || config_init(&o.cfg) < 0) {
-        free(words);
-        return cli_failf("out of memory");
-    }
     words[0] = "--restore", words[1] = what, words[2] = "--name", words[3] = name;
     for (int i = 0; i < f->rest; i++)
         words[4 + i] = f->word[i];
-    if (run_parse(&o, 4 + f->rest, (char **)(uintptr_t)words, &err) < 0) {
-        status = cli_fail(f->json, &err);
-    } else {
-        o.cfg.detach = true;
-        status = launch(&o);
-    }
-    config_fini(&o.cfg);
-    save_close(o.restore.file);
+    status = launch_words(4 + f->rest, words, f->json);
     free(words);
     return status;
 }
@@ -140,12 +129,14 @@ static int fork_save(const struct fork_args *f, uint64_t *stood_ns, struct err *
 {
     char path[4096] = "";
     struct image_draft draft;
+    struct verb_save s = { .name = f->name, .path = path };
     int fd, r = define_path(path, sizeof(path), "forks", f->name, err);
 
     if (r == 0)
-        r = verb_save(f->name, path, &draft, stood_ns, err);
+        r = verb_save(&s, &draft, err);
     if (r < 0)
         return r;
+    *stood_ns = s.stood_ns;
     fd = open(draft.open, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         err_set(err, errno, "the saved machine cannot be opened: %s", strerror(errno));

@@ -120,8 +120,9 @@ static int migrate_watch(const struct site_info *i, bool json, struct migrate_se
 
 static int migrate_start(const char *name, int fd, bool copy_disks, unsigned downtime, unsigned stall, struct err *err)
 {
+    const struct client_passed passed = { .count = 1, .fd = { fd } };
     json_t *body = json_pack("{s:i, s:i, s:b}", "downtime_ms", (int)downtime, "stall_s", (int)stall, "copy_disks", copy_disks);
-    int r = body ? client_call_with(name, "POST", "/v1/migrate", body, fd, NULL, err) : err_set(err, ENOMEM, "out of memory");
+    int r = body ? client_call_with(name, "POST", "/v1/migrate", body, &passed, NULL, err) : err_set(err, ENOMEM, "out of memory");
 
     json_decref(body);
     return r;

@@ -30,7 +30,7 @@ void cmd_save_help(void)
 }
 
 struct save_args {
-    const char *name, *path;
+    struct verb_save s;
     bool plain, stop, json;
     char token[40]; /* tells this saving from one that another client asks for */
 };
@@ -38,9 +38,14 @@ struct save_args {
 /* held: --stop: the machine stands for as long as this connection is there. */
 static int save_ask(const struct save_args *a, int fd, int *held, struct err *err)
 {
-    json_t *body = json_pack("{s:s, s:b, s:b}", "token", a->token, "plain", a->plain, "hold", a->stop);
-    int r = body ? client_call_with(a->name, "POST", "/v1/save", body, fd, a->stop ? held : NULL, err) : err_set(err, ENOMEM, "out of memory");
+    json_t *body = json_pack("{s:s, s:b, s:b, s:O*}", "token", a->token, "plain", a->plain, "hold", a->stop, "overlays", a->s.overlays);
+    struct client_passed passed = { .count = 1 + (unsigned)json_array_size(a->s.overlays), .fd = { fd } };
+    int r;
 
+    if (!body)
+        return err_set(err, ENOMEM, "out of memory");
+    memcpy(passed.fd + 1, a->s.overlay, (passed.count - 1) * sizeof(int));
+    r = client_call_with(a->s.name, "POST", "/v1/save", body, &passed, a->stop ? held : NULL, err);
     json_decref(body);
     return r;
 }
@@ -55,7 +60,7 @@ static int save_idle(const struct save_args *a, struct err *err)
         json_t *s = NULL;
         const char *state;
 
-        r = client_call(a->name, "GET", "/v1/save", NULL, &s, err);
+        r = client_call(a->s.name, "GET", "/v1/save", NULL, &s, err);
         state = json_string_value(json_object_get(s, "state"));
         writing = state && !strcmp(state, "writing");
         json_decref(s);
@@ -66,20 +71,20 @@ static int save_idle(const struct save_args *a, struct err *err)
 }
 
 /* Until the file is complete, or will never be. */
-static int save_wait(const struct save_args *a, uint64_t *stood_ns, struct err *err)
+static int save_wait(struct save_args *a, struct err *err)
 {
     for (;;) {
         json_t *s = NULL;
-        int r = client_call(a->name, "GET", "/v1/save", NULL, &s, err);
+        int r = client_call(a->s.name, "GET", "/v1/save", NULL, &s, err);
         const char *state = json_string_value(json_object_get(s, "state")), *why = json_string_value(json_object_get(s, "why"));
         const char *token = json_string_value(json_object_get(s, "token"));
         bool writing = state && !strcmp(state, "writing");
 
         if (r == 0 && (!token || strcmp(token, a->token)))
-            r = err_set(err, EBUSY, "machine '%s' was saved by somebody else meanwhile: try again", a->name);
-        *stood_ns = (uint64_t)json_integer_value(json_object_get(s, "stood_ns"));
+            r = err_set(err, EBUSY, "machine '%s' was saved by somebody else meanwhile: try again", a->s.name);
+        a->s.stood_ns = (uint64_t)json_integer_value(json_object_get(s, "stood_ns"));
         if (r == 0 && !writing && (!state || strcmp(state, "done")))
-            r = err_set(err, EIO, "machine '%s' was not saved: %s", a->name, why ? why : "it does not say why");
+            r = err_set(err, EIO, "machine '%s' was not saved: %s", a->s.name, why ? why : "it does not say why");
         json_decref(s);
         if (r < 0 || !writing)
             return r;
@@ -88,65 +93,66 @@ static int save_wait(const struct save_args *a, uint64_t *stood_ns, struct err *
 }
 
 /* A draft with the whole machine in it, or none. */
-static int save_draft(struct save_args *a, struct image_draft *draft, int *held, uint64_t *stood_ns, struct err *err)
+static int save_draft(struct save_args *a, struct image_draft *draft, int *held, struct err *err)
 {
     struct site_info i;
-    int r = verb_running(a->name, &i, err);
+    int r = verb_running(a->s.name, &i, err);
 
     snprintf(a->token, sizeof(a->token), "%d-%" PRIx64, (int)getpid(), clock_host_ns(CLOCK_MONOTONIC));
     if (r == 0)
         r = save_idle(a, err);
     if (r == 0)
-        r = image_draft_begin(draft, a->path, true, err);
+        r = image_draft_begin(draft, a->s.path, true, err);
     if (r < 0)
         return r;
     r = save_ask(a, draft->fd, held, err);
     if (r == 0)
-        r = save_wait(a, stood_ns, err);
+        r = save_wait(a, err);
     if (r < 0)
         image_draft_abort(draft);
     return r;
 }
 
 /* With --stop the machine stands from when it was saved until it is ended; if we are killed, or fail, before that, it goes on. */
-static int save_one(struct save_args *a, uint64_t *stood_ns, struct err *err)
+static int save_one(struct save_args *a, struct err *err)
 {
     struct image_draft draft;
-    int held = -1, r = save_draft(a, &draft, &held, stood_ns, err);
+    int held = -1, r = save_draft(a, &draft, &held, err);
 
     if (r == 0)
         r = image_draft_commit(&draft, err);
     if (r == 0 && a->stop)
-        r = verb_kill(a->name, err);
+        r = verb_kill(a->s.name, err);
     if (held >= 0)
         close(held);
     return r;
 }
 
-int verb_save(const char *name, const char *path, struct image_draft *draft, uint64_t *stood_ns, struct err *err)
+int verb_save(struct verb_save *s, struct image_draft *draft, struct err *err)
 {
-    struct save_args a = { .name = name, .path = path, .plain = true };
+    struct save_args a = { .s = *s, .plain = true };
+    int r = save_draft(&a, draft, NULL, err);
 
-    return save_draft(&a, draft, NULL, stood_ns, err);
+    s->stood_ns = a.s.stood_ns;
+    return r;
 }
 
 int cmd_save(int argc, char **argv)
 {
-    struct save_args s = { .name = NULL };
+    struct save_args s = { .stop = false };
     const struct verb_option options[] = { { "--plain", &s.plain, NULL }, { "--stop", &s.stop, NULL }, { .name = NULL } };
     struct err err = { "" };
-    uint64_t stood_ns = 0;
     struct verb_args a;
 
     if (verb_parse(&a, argc, argv, "save", options, 1, 2))
         return CLI_ERROR;
     if (a.names < 2)
         return cli_failf("into which file? vitro save NAME FILE");
-    s.name = a.name[0], s.path = a.name[1], s.json = a.json;
-    if (save_one(&s, &stood_ns, &err) < 0)
+    s.s.name = a.name[0], s.s.path = a.name[1], s.json = a.json;
+    if (save_one(&s, &err) < 0)
         return cli_fail(a.json, &err);
     if (a.json)
-        printf("{\"name\":\"%s\",\"done\":\"save\",\"stood_ms\":%.3f}\n", s.name, (double)stood_ns / 1e6);
+        printf("{\"name\":\"%s\",\"done\":\"save\",\"stood_ms\":%.3f}\n", s.s.name, (double)s.s.stood_ns / 1e6);
     return CLI_OK;
 }
 

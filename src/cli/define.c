@@ -32,10 +32,11 @@ static int define_mkdirs(char *path)
     return 0;
 }
 
-int define_path(char *path, size_t size, const char *kind, const char *name, struct err *err)
+/* The path, whether or not its folder is there. */
+static int define_name(char *path, size_t size, const char *kind, const char *name, struct err *err)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    int n, r;
+    int n;
 
     if (strchr(name, '/') || *name == '.')
         return err_set(err, EINVAL, "'%.80s' is not a machine's name", name);
@@ -47,12 +48,34 @@ int define_path(char *path, size_t size, const char *kind, const char *name, str
         return err_set(err, ENOENT, "there is no place for machine definitions: set HOME or XDG_DATA_HOME");
     if (n < 0 || (size_t)n + 8 >= size)
         return err_set(err, ENAMETOOLONG, "the path of the machine definitions is too long");
+    return n;
+}
+
+int define_path(char *path, size_t size, const char *kind, const char *name, struct err *err)
+{
+    int r, n = define_name(path, size, kind, name, err);
+
+    if (n < 0)
+        return n;
     r = define_mkdirs(path);
     if (r < 0)
         return err_set(err, -r, "cannot make the folder for '%s': %s", path, strerror(-r));
     if (*name)
         memcpy(path + n, ".json", 6);
     return 0;
+}
+
+int define_folder(char *path, size_t size, const char *kind, const char *name, bool make, struct err *err)
+{
+    int r = 0, n = define_name(path, size, kind, name, err);
+
+    if (n < 0)
+        return n;
+    memcpy(path + n, "/", 2);
+    if (make)
+        r = define_mkdirs(path);
+    path[n] = 0;
+    return r < 0 ? err_set(err, -r, "cannot make the folder '%s': %s", path, strerror(-r)) : 0;
 }
 
 bool define_exists(const char *name)
@@ -64,7 +87,7 @@ bool define_exists(const char *name)
 
 /* -- writing: a temporary file, fsync, rename, fsync of the folder -- */
 
-static int define_store(const char *path, const char *text)
+int define_store(const char *path, const char *text)
 {
     char temporary[PATH_MAX + 8], folder[PATH_MAX];
     size_t len = strlen(text);

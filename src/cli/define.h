@@ -11,6 +11,10 @@ struct machine_config;
 
 /* The file of a definition, or of a template; the folder is made if need be. 0 or -errno with a sentence. */
 int define_path(char *path, size_t size, const char *kind, const char *name, struct err *err);
+/* The folder of that name in that of the kind, without a slash at its end; made if `make`. 0 or -errno with a sentence. */
+int define_folder(char *path, size_t size, const char *kind, const char *name, bool make, struct err *err);
+/* Put text at path: the old file or the new one is there, whenever we are killed. 0 or -errno. */
+int define_store(const char *path, const char *text);
 bool define_exists(const char *name);
 /* Write down what cfg was given, with absolute paths. -EEXIST with a sentence unless force. */
 int define_write(const struct machine_config *cfg, const char *name, bool force, struct err *err);

@@ -26,6 +26,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/snap_tree.h"
 #include "machine/host.h"
 #include "machine/sandbox.h"
 #include "machine/vm.h"
@@ -340,12 +341,36 @@ static int launch_background(struct run_options *o, const struct engine_ops *ops
     return launch_started(o, text, pid);
 }
 
+int launch_words(int n, const char **words, bool json)
+{
+    struct run_options o = { .json = json };
+    struct err err = { "" };
+    int status;
+
+    if (config_init(&o.cfg) < 0)
+        return cli_failf("out of memory");
+    if (run_parse(&o, n, (char **)(uintptr_t)words, &err) < 0) {
+        status = cli_fail(json, &err);
+    } else {
+        o.cfg.detach = true;
+        status = launch(&o);
+    }
+    config_fini(&o.cfg);
+    save_close(o.restore.file);
+    free(o.save.path);
+    return status;
+}
+
 int launch(struct run_options *o)
 {
     const struct engine_ops *ops;
     struct err err = { "" };
     char why[256];
 
+    if (launch_name(&o->cfg) && snap_tree_settle(o->cfg.name, &o->cfg, &err) < 0) {
+        launch_refuse(o, &err);
+        return cli_fail(o->json, &err);
+    }
     if (host_pick_engine(o->cfg.engine, &ops, why, sizeof(why), &err) < 0)
         return cli_fail(o->json, &err);
     if (o->cfg.trace)

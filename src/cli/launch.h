@@ -26,4 +26,7 @@ int run_parse(struct run_options *o, int argc, char **argv, struct err *err);
 /* launch.c: run the machine, by cfg->detach in the background. Returns vitro's exit status, having told errors. */
 int launch(struct run_options *o);
 
+/* A machine in the background, of words of `vitro run`, --restore among them. Returns an exit status, having told errors. */
+int launch_words(int n, const char **words, bool json);
+
 #endif

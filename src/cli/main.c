@@ -51,6 +51,10 @@ const struct cli_verb cli_verbs[] = {
     { "save", "Write a running machine into a file.", "vitro save NAME FILE [--stop] [--plain] [--json]", cmd_save_help, cmd_save },
     { "restore", "Make a saved machine again, in the background.", "vitro restore FILE [--attach] [--clone] [--trust-disks] [--stand] [--whole] [options of run]",
       cmd_restore_help, cmd_restore },
+    { "snapshot", "Keep states of a running machine, disks and all, and go back to them.",
+      "vitro snapshot NAME [--name SNAPSHOT] [--json]\n       vitro snapshot list NAME [--json]\n"
+      "       vitro snapshot delete NAME SNAPSHOT [--json]\n       vitro snapshot revert NAME SNAPSHOT [--json] [-- options of run]",
+      cmd_snapshot_help, cmd_snapshot },
     { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create FILE [SIZE] [--format FORMAT] [--backing FILE] [--backing-format FORMAT] [--cluster-size SIZE] [--force]\n"
@@ -76,7 +80,7 @@ const struct cli_verb cli_verbs[] = {
 
 /* Verbs of the contract that this version does not have. */
 static const char main_later[] =
-    " snapshot serve bench ";
+    " serve bench ";
 
 static void main_overview(void)
 {

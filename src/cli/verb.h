@@ -2,10 +2,12 @@
 #ifndef VITRO_CLI_VERB_H
 #define VITRO_CLI_VERB_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "api/site.h"
+#include "machine/config.h"
 
 struct err;
 struct image_draft;
@@ -33,9 +35,15 @@ int verb_running(const char *name, struct site_info *i, struct err *err);
 /* A whole number of seconds, 0 to 86400: 0, or -EINVAL with a sentence. */
 int verb_seconds(const char *text, unsigned *seconds, struct err *err);
 
-/* cmd_save.c: write a running machine into a new file from which others are made at once; it goes on. 0: the file is whole, and a draft that
- * image_draft_commit() would put at path; or -errno with a sentence. */
-int verb_save(const char *name, const char *path, struct image_draft *draft, uint64_t *stood_ns, struct err *err);
+/* cmd_save.c: write a running machine into a new file from which others are made at once; it goes on. */
+struct verb_save {
+    const char *name, *path;
+    json_t *overlays; /* borrowed: those of /v1/save, whose descriptors are the caller's; NULL: none */
+    int overlay[CONFIG_DISKS];
+    uint64_t stood_ns; /* how long the machine stood */
+};
+/* 0: the file is whole, and a draft that image_draft_commit() would put at path; or -errno with a sentence. */
+int verb_save(struct verb_save *s, struct image_draft *draft, struct err *err);
 
 /* cmd_control.c: stop by the power button and, when the grace time has passed, by force. 0 or -errno with a sentence. */
 int verb_kill(const char *name, struct err *err);

@@ -114,6 +114,15 @@ int save_config(const struct save_file *f, struct machine_config *c, const char 
     return save_about_config(f->json, c, without, f->path, err);
 }
 
+int save_check_disks(const struct save_file *f, const struct machine_config *c, struct err *err)
+{
+    int r = save_about_disks(f->json, c, 0, err);
+
+    if (r < 0)
+        err_prefix(err, "saved machine '%s'", f->path);
+    return r;
+}
+
 /* How long the machine has been away; 0 if the host's clock went back. */
 static uint64_t save_away_ns(const struct save_file *f, struct vm *vm)
 {

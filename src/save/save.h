@@ -68,6 +68,9 @@ void save_close(struct save_file *f);
  * must have been set before. */
 int save_config(const struct save_file *f, struct machine_config *c, const char *const *without, struct err *err);
 
+/* Are the disks of c what they were then? 0, or -ESTALE with a sentence. */
+int save_check_disks(const struct save_file *f, const struct machine_config *c, struct err *err);
+
 struct save_how {
     bool whole;       /* read all of the memory first and check it, where it could be mapped */
     bool trust_disks; /* do not ask whether disks have changed since */
