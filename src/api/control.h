@@ -57,6 +57,7 @@ bool control_route(struct control *c, const struct http_request *q, struct api_r
 
 /* saving.c: write the machine to the first of the descriptors, an empty file, in the background. Those that are taken over become -1. body:
  * "plain"; "hold": the machine stands still afterwards, until control_save_gone(); "token" tells one client's saving from another's;
+ * "bases": N of the next descriptors are saved machines on which it may stand, the first of which is called "base" (save_options);
  * "overlays": for each further descriptor { "disk": N, "path": TEXT }, an image that disk N continues in from that moment on (image_overlay()). No lock
  * held. 0, or -errno with a sentence. */
 int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *body, struct err *err);

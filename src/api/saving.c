@@ -46,20 +46,21 @@ static int saving_idle(struct control *c, struct err *err)
     return 0;
 }
 
-/* One descriptor for each overlay that the body names, behind the file's. */
-static int saving_check_overlays(const int passed[API_PASSED], const json_t *overlays, struct err *err)
+/* One descriptor for each file below and each overlay that the body names, behind the file's. */
+static int saving_check_passed(const int passed[API_PASSED], const json_t *body, struct err *err)
 {
+    json_int_t bases = json_integer_value(json_object_get(body, "bases"));
     size_t have = 0;
 
     while (have < API_PASSED && passed[have] >= 0)
         have++;
-    return have == json_array_size(overlays) + 1
+    return bases >= 0 && bases < API_PASSED && have == 1 + (size_t)bases + json_array_size(json_object_get(body, "overlays"))
                ? 0
-               : err_set(err, EINVAL, "saving needs a descriptor for the file, and one for each of 'overlays', beside the request");
+               : err_set(err, EINVAL, "saving needs a descriptor for the file, and one for each of 'bases' and 'overlays', beside the request");
 }
 
 /* The machine stands and its state has been taken: what it writes from now on goes to the new images. */
-static int saving_overlays(struct vm *vm, int passed[API_PASSED], const json_t *overlays, struct err *err)
+static int saving_overlays(struct vm *vm, int *passed, const json_t *overlays, struct err *err)
 {
     const json_t *one;
     size_t n;
@@ -68,11 +69,11 @@ static int saving_overlays(struct vm *vm, int passed[API_PASSED], const json_t *
     json_array_foreach (overlays, n, one) {
         const json_t *disk = json_object_get(one, "disk");
         const char *path = json_string_value(json_object_get(one, "path"));
-        int fd = passed[n + 1];
+        int fd = passed[n];
 
         if (!json_is_integer(disk) || json_integer_value(disk) < 0 || json_integer_value(disk) >= CONFIG_DISKS || !path)
             return err_set(err, EINVAL, "an overlay needs {\"disk\": N, \"path\": TEXT}");
-        passed[n + 1] = -1;
+        passed[n] = -1;
         r = vm_disk_overlay(vm, (unsigned)json_integer_value(disk), fd, path, err);
         if (r < 0)
             break;
@@ -85,9 +86,13 @@ static int saving_begin(struct control *c, int passed[API_PASSED], const json_t 
 {
     const json_t *overlays = json_object_get(body, "overlays");
     struct save_options o = { .plain = json_is_true(json_object_get(body, "plain")), .given = true, .fd = passed[0] };
-    int r;
+    int base[API_PASSED], r;
 
-    passed[0] = -1;
+    o.base = base;
+    o.bases = (unsigned)json_integer_value(json_object_get(body, "bases"));
+    o.base_name = json_string_value(json_object_get(body, "base"));
+    memcpy(base, passed + 1, o.bases * sizeof(*base));
+    memset(passed, -1, (1 + o.bases) * sizeof(*passed));
     c->save.job.done = saving_done;
     c->save.state = CONTROL_SAVE_WRITING;
     r = save_begin(&c->save.job, c->vm, "the file", &o, err);
@@ -95,7 +100,7 @@ static int saving_begin(struct control *c, int passed[API_PASSED], const json_t 
         c->save.state = CONTROL_SAVE_NONE;
         return r;
     }
-    r = saving_overlays(c->vm, passed, overlays, err);
+    r = saving_overlays(c->vm, passed + 1 + o.bases, overlays, err);
     if (r < 0) {
         loop_lock(&c->vm->loop);
         save_finish(&c->save.job, true);
@@ -113,7 +118,7 @@ int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *
     int r = saving_check(passed[0], err);
 
     if (r == 0)
-        r = saving_check_overlays(passed, json_object_get(body, "overlays"), err);
+        r = saving_check_passed(passed, body, err);
     if (r == 0)
         r = saving_idle(c, err);
     if (r < 0)

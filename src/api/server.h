@@ -26,7 +26,7 @@ struct err;
 struct ring;
 
 #define API_CLIENTS    32
-#define API_PASSED     18    /* a saved machine's file, the one before it, an overlay for each disk */
+#define API_PASSED     32    /* a saved machine's file, what it stands on, an overlay for each disk */
 #define API_REQUEST_MS 10000 /* from the first byte of a request to its last; the same for taking an answer */
 
 /* What a request is answered with. */

@@ -16,6 +16,7 @@
 #include "cli/cli.h"
 #include "cli/launch.h"
 #include "cli/verb.h"
+#include "save/save.h"
 
 #define SAVE_LOOK_MS 50
 
@@ -38,13 +39,18 @@ struct save_args {
 /* held: --stop: the machine stands for as long as this connection is there. */
 static int save_ask(const struct save_args *a, int fd, int *held, struct err *err)
 {
-    json_t *body = json_pack("{s:s, s:b, s:b, s:O*}", "token", a->token, "plain", a->plain, "hold", a->stop, "overlays", a->s.overlays);
-    struct client_passed passed = { .count = 1 + (unsigned)json_array_size(a->s.overlays), .fd = { fd } };
+    unsigned bases = a->s.base ? save_stands_on(a->s.base) + 1 : 0, overlays = (unsigned)json_array_size(a->s.overlays);
+    json_t *body = json_pack("{s:s, s:b, s:b, s:i, s:s*, s:O*}", "token", a->token, "plain", a->plain, "hold", a->stop, "bases", (int)bases,
+                             "base", a->s.base_name, "overlays", a->s.overlays);
+    struct client_passed passed = { .count = 1, .fd = { fd } };
     int r;
 
     if (!body)
         return err_set(err, ENOMEM, "out of memory");
-    memcpy(passed.fd + 1, a->s.overlay, (passed.count - 1) * sizeof(int));
+    for (unsigned n = 0; n < bases; n++)
+        passed.fd[passed.count++] = save_borrow_fd(a->s.base, n);
+    for (unsigned n = 0; n < overlays; n++)
+        passed.fd[passed.count++] = a->s.overlay[n];
     r = client_call_with(a->s.name, "POST", "/v1/save", body, &passed, a->stop ? held : NULL, err);
     json_decref(body);
     return r;

@@ -36,6 +36,8 @@ void cmd_snapshot_help(void)
          "disk is called. The images below must not be changed by anything else.");
 }
 
+#define SNAPSHOT_LAYERS 8 /* files of memory one over another, at most SAVE_LAYERS */
+
 struct snapshot {
     struct snap_tree tree;
     struct machine_config cfg;
@@ -44,6 +46,9 @@ struct snapshot {
     json_t *overlays;
     struct verb_save save;
     unsigned opened; /* of save.overlay */
+    struct save_file *base; /* the snapshot that the machine came from, and its number */
+    unsigned base_id;
+    char base_name[24];
 };
 
 /* -- making one -- */
@@ -128,10 +133,28 @@ static json_t *snapshot_images(const struct snapshot *s)
     return images;
 }
 
-static int snapshot_enter(struct snapshot *s, const char *label, struct err *err)
+/* What is as it was in the snapshot that the machine came from is not written again. Too many files one over another are read slowly, so then all is. */
+static void snapshot_base(struct snapshot *s)
 {
-    json_t *node = json_pack("{s:i, s:s, s:i, s:I, s:o}", "id", (int)s->id, "name", label, "parent",
-                             (int)snap_number(s->tree.root, "current"), "made", (json_int_t)time(NULL), "images", snapshot_images(s));
+    char path[PATH_MAX];
+    struct err err;
+
+    s->base_id = snap_number(s->tree.root, "current");
+    snap_tree_file(&s->tree, s->base_id, path);
+    if (!s->base_id || save_open(&s->base, path, &err) < 0)
+        return;
+    snprintf(s->base_name, sizeof(s->base_name), "%u.vitro", s->base_id);
+    if (save_stands_on(s->base) + 1 < SNAPSHOT_LAYERS) {
+        s->save.base = s->base;
+        s->save.base_name = s->base_name;
+    }
+}
+
+static int snapshot_enter(struct snapshot *s, const char *label, bool stands, struct err *err)
+{
+    json_t *node = json_pack("{s:i, s:s, s:i, s:i, s:I, s:o}", "id", (int)s->id, "name", label, "parent",
+                             (int)snap_number(s->tree.root, "current"), "base", stands ? (int)s->base_id : 0, "made",
+                             (json_int_t)time(NULL), "images", snapshot_images(s));
 
     if (!node || json_array_append_new(json_object_get(s->tree.root, "nodes"), node) < 0 ||
         json_object_set_new(s->tree.root, "current", json_integer((json_int_t)s->id)) < 0)
@@ -141,6 +164,7 @@ static int snapshot_enter(struct snapshot *s, const char *label, struct err *err
 
 static int snapshot_make(struct snapshot *s, const char *label, struct err *err)
 {
+    struct save_file *made = NULL;
     struct image_draft draft;
     char path[PATH_MAX];
     int r = snapshot_config(s, err);
@@ -151,10 +175,16 @@ static int snapshot_make(struct snapshot *s, const char *label, struct err *err)
         return r;
     snap_tree_file(&s->tree, s->id, path);
     s->save.name = s->name, s->save.path = path, s->save.overlays = s->overlays;
+    snapshot_base(s);
     r = verb_save(&s->save, &draft, err);
     if (r == 0)
         r = image_draft_commit(&draft, err);
-    return r == 0 ? snapshot_enter(s, label, err) : r;
+    if (r == 0)
+        r = save_open(&made, path, err);
+    if (r == 0)
+        r = snapshot_enter(s, label, save_stands_on(made) > 0, err);
+    save_close(made);
+    return r;
 }
 
 static int snapshot_check_label(const struct snap_tree *t, const char *label, struct err *err)
@@ -179,6 +209,7 @@ static void snapshot_fini(struct snapshot *s)
 {
     while (s->opened > 0)
         close(s->save.overlay[--s->opened]);
+    save_close(s->base);
     snap_tree_close(&s->tree);
     config_fini(&s->cfg);
     json_decref(s->overlays);

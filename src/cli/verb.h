@@ -11,6 +11,7 @@
 
 struct err;
 struct image_draft;
+struct save_file;
 
 #define VERB_NAMES 64
 
@@ -40,6 +41,8 @@ struct verb_save {
     const char *name, *path;
     json_t *overlays; /* borrowed: those of /v1/save, whose descriptors are the caller's; NULL: none */
     int overlay[CONFIG_DISKS];
+    const struct save_file *base; /* borrowed: what the file may stand on; NULL: nothing */
+    const char *base_name;
     uint64_t stood_ns; /* how long the machine stood */
 };
 /* 0: the file is whole, and a draft that image_draft_commit() would put at path; or -errno with a sentence. */

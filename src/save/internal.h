@@ -33,12 +33,37 @@ uint64_t save_about_number(const json_t *about, const char *key);
 int save_overlays_write(struct vm *vm, int fd, struct save_header *h, struct err *err);
 int save_overlays_read(struct vm *vm, int fd, const struct save_header *h, struct err *err);
 
-/* ram_out.c: write memory from h->ram_off on, then the table. Changes h. Nobody else changes the memory. */
-int save_ram_write(struct ram *ram, int fd, struct save_header *h, struct err *err);
+/* layers.c: files that stand on one another, the uppermost first. */
+struct save_layer {
+    int fd;
+    struct save_header h;
+    uint8_t *table; /* its sum is right */
+};
+struct save_layers {
+    struct save_layer at[SAVE_LAYERS];
+    unsigned count;
+};
+/* The next one down; fd is taken over, also on failure. 0, or -errno with a sentence. */
+int save_layers_add(struct save_layers *s, int fd, struct err *err);
+void save_layers_fini(struct save_layers *s);
+bool save_layers_whole(const struct save_layers *s); /* the last one stands on none */
+/* save_ram_check() of all: what the others are for. */
+int save_layers_check(const struct save_layers *s, const struct ram *ram, struct err *err);
+void save_layer_entry(const struct save_layer *l, const struct ram *ram, uint64_t n, struct save_entry *e);
+/* Chunk n, c, as they have it, zeroes in between, into SAVE_CHUNK bytes. Sums are not looked at. 0 or -errno. */
+int save_layers_read(const struct save_layers *s, const struct ram *ram, uint64_t n, const struct save_chunk *c, uint8_t *buf);
+/* A part of a file, its sum checked; at most as long as the file. *out is the caller's, also on failure. */
+int save_part_read(int fd, const struct save_part *p, uint8_t **out, const char *what, struct err *err);
+
+/* ram_out.c: write memory from h->ram_off on, then the table. Changes h. Nobody else changes the memory. base: what the file stands on
+ * (SAVE_BASE), or none. */
+int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, struct err *err);
 /* ram_in.c: table is the checked bytes of the table's part. The memory is not touched unless all of it could be. */
 int save_ram_check(const struct ram *ram, const struct save_header *h, const uint8_t *table, struct err *err);
 int save_ram_read(struct ram *ram, int fd, const struct save_header *h, const uint8_t *table, struct err *err);
 int save_ram_map(struct ram *ram, int fd, const struct save_header *h, struct err *err);
+/* Memory holds what the last one has: put over it what the others have. */
+int save_ram_lift(struct ram *ram, const struct save_layers *s, struct err *err);
 
 /* Some threads for work on chunks. */
 #define SAVE_THREADS_MAX 4

@@ -52,9 +52,9 @@ static bool ram_in_map_ok(const struct save_chunk *c, const struct save_entry *e
     unsigned count = 0;
 
     for (unsigned n = 0; n < SAVE_CHUNK_PAGES; n++) {
-        bool set = e->map[n / 8] >> n % 8 & 1;
+        bool set = save_page_in(e->map, n), same = save_page_in(e->same, n);
 
-        if (set && n >= c->pages)
+        if ((set && same) || ((set || same) && n >= c->pages))
             return false;
         count += set;
     }
@@ -78,14 +78,14 @@ int save_ram_check(const struct ram *ram, const struct save_header *h, const uin
     int r;
 
     if (h->table.len < 8 || ld_le32(table) != ram->nslots ||
-        h->table.len != 8 + ram->nslots * SAVE_SLOT + count * SAVE_ENTRY)
+        h->table.len != 8 + ram->nslots * SAVE_SLOT + count * save_entry_size(h->flags))
         return err_set(err, EINVAL, "it holds another amount of memory than this machine has");
     r = ram_in_check_slots(ram, table, err);
     for (uint64_t n = 0; r == 0 && n < count; n++) {
         struct save_entry e;
         struct save_chunk c;
 
-        save_entry_get(&e, ram_in_entries(ram, table) + n * SAVE_ENTRY);
+        save_entry_get(&e, h->flags, ram_in_entries(ram, table) + n * save_entry_size(h->flags));
         if (!save_chunk_at(borrowed, n, &c) || !ram_in_entry_ok(h, &c, &e))
             r = err_set(err, EINVAL, "its table of memory is wrong at chunk %llu", (unsigned long long)n);
         else
@@ -138,7 +138,7 @@ static int ram_in_chunk(struct ram_in *in, uint64_t n, uint8_t *buf, uint8_t *fr
     struct save_entry e;
     int r;
 
-    save_entry_get(&e, in->entries + n * SAVE_ENTRY);
+    save_entry_get(&e, in->h->flags, in->entries + n * save_entry_size(in->h->flags));
     if (!e.pages)
         return 0;
     if (!save_chunk_at(in->ram, n, &c))
@@ -193,4 +193,51 @@ int save_ram_map(struct ram *ram, int fd, const struct save_header *h, struct er
         off += ram->slot[n].size;
     }
     return r < 0 ? err_set(err, -r, "its memory cannot be mapped: %s", strerror(-r)) : 0;
+}
+
+/* ---- files that stand on one another ---- */
+
+/* One chunk of one of them: what of it is needed goes to memory, which has the pages of `low`; what is needed from below is left in need. buf: SAVE_CHUNK
+ * bytes. Pages that are zeroes in both are not touched. */
+static int ram_lift_layer(struct ram *ram, const struct save_layer *l, uint64_t n, const struct save_chunk *c, const struct save_entry *low,
+                          uint8_t *need, uint8_t *buf)
+{
+    struct ram_in in = { .fd = l->fd, .h = &l->h };
+    uint8_t *hva = c->slot->hva + c->off, *from = buf;
+    struct save_entry e;
+    int r;
+
+    save_layer_entry(l, ram, n, &e);
+    r = e.pages ? ram_in_plain(&in, c, &e, buf) : 0;
+    for (unsigned k = 0; r == 0 && k < c->pages; k++) {
+        bool here = save_page_in(e.map, k), wanted = save_page_in(need, k);
+
+        if (here && wanted)
+            memcpy(hva + k * PAGE_SIZE, from, PAGE_SIZE);
+        else if (wanted && !save_page_in(e.same, k) && save_page_in(low->map, k))
+            memset(hva + k * PAGE_SIZE, 0, PAGE_SIZE);
+        from += here ? PAGE_SIZE : 0;
+    }
+    for (unsigned k = 0; k < sizeof(e.same); k++)
+        need[k] &= e.same[k];
+    return r;
+}
+
+int save_ram_lift(struct ram *ram, const struct save_layers *s, struct err *err)
+{
+    uint8_t *buf = s->count > 1 ? malloc(SAVE_CHUNK) : NULL, need[SAVE_CHUNK_PAGES / 8];
+    int r = s->count > 1 && !buf ? -ENOMEM : 0;
+    struct save_entry low;
+    struct save_chunk c;
+
+    for (uint64_t n = 0; r == 0 && s->count > 1 && save_chunk_at(ram, n, &c); n++) {
+        save_layer_entry(&s->at[s->count - 1], ram, n, &low);
+        memset(need, 0xff, sizeof(need));
+        for (unsigned k = 0; r == 0 && k + 1 < s->count; k++)
+            r = ram_lift_layer(ram, &s->at[k], n, &c, &low, need, buf);
+    }
+    free(buf);
+    if (r == -EBADMSG)
+        return err_set(err, EINVAL, "its memory is damaged (a checksum is wrong)");
+    return r < 0 ? err_set(err, -r, "its memory cannot be read: %s", strerror(-r)) : 0;
 }

@@ -27,7 +27,8 @@
 struct ram_out {
     struct ram *ram;
     int fd, pagemap;
-    bool plain;
+    uint32_t flags;
+    const struct save_layers *base; /* SAVE_BASE */
     uint64_t ram_off, count;
     _Atomic uint64_t next, end; /* chunk to do; where the next frame goes */
     _Atomic int result;
@@ -59,6 +60,23 @@ static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, st
     }
 }
 
+/* Pages that are as they were below need not be here. was: SAVE_CHUNK bytes. */
+static int ram_out_same(const struct ram_out *o, uint64_t n, const struct save_chunk *c, struct save_entry *e, uint8_t *was)
+{
+    int r = e->pages ? save_layers_read(o->base, o->ram, n, c, was) : 0;
+
+    for (unsigned k = 0; r == 0 && k < c->pages; k++) {
+        uint8_t bit = (uint8_t)(1u << k % 8);
+
+        if (!(e->map[k / 8] & bit) || memcmp(was + k * PAGE_SIZE, c->slot->hva + c->off + k * PAGE_SIZE, PAGE_SIZE))
+            continue;
+        e->map[k / 8] &= (uint8_t)~bit;
+        e->same[k / 8] |= bit;
+        e->pages--;
+    }
+    return r;
+}
+
 /* Gather the chunk's pages in buf; returns how many bytes. */
 static size_t ram_out_gather(const struct save_chunk *c, const struct save_entry *e, uint8_t *buf)
 {
@@ -80,7 +98,7 @@ static int ram_out_plain(struct ram_out *o, const struct save_chunk *c, struct s
 
     e->sum = XXH64(buf, e->pages * PAGE_SIZE, 0);
     for (unsigned n = 0, run; r == 0 && n < c->pages; n += run) {
-        bool set = e->map[n / 8] >> n % 8 & 1;
+        bool set = save_page_in(e->map, n);
 
         for (run = 1; n + run < c->pages && (e->map[(n + run) / 8] >> (n + run) % 8 & 1) == set; run++)
             ;
@@ -113,11 +131,13 @@ static int ram_out_chunk(struct ram_out *o, uint64_t n, uint8_t *buf, uint8_t *f
     if (!save_chunk_at(o->ram, n, &c))
         return -EINVAL;
     ram_out_look(o, &c, &e);
-    if (e.pages) {
+    if (o->flags & SAVE_BASE)
+        r = ram_out_same(o, n, &c, &e, buf);
+    if (r == 0 && e.pages) {
         ram_out_gather(&c, &e, buf);
-        r = o->plain ? ram_out_plain(o, &c, &e, buf) : ram_out_packed(o, &e, buf, frame);
+        r = o->flags & SAVE_PLAIN ? ram_out_plain(o, &c, &e, buf) : ram_out_packed(o, &e, buf, frame);
     }
-    save_entry_put(&e, o->table + n * SAVE_ENTRY);
+    save_entry_put(&e, o->flags, o->table + n * save_entry_size(o->flags));
     return r;
 }
 
@@ -173,16 +193,16 @@ static uint64_t ram_out_bytes(const struct ram *ram)
     return n;
 }
 
-int save_ram_write(struct ram *ram, int fd, struct save_header *h, struct err *err)
+int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, struct err *err)
 {
-    struct ram_out o = { .ram = ram, .fd = fd, .plain = h->flags & SAVE_PLAIN, .ram_off = h->ram_off };
+    struct ram_out o = { .ram = ram, .fd = fd, .flags = h->flags, .base = base, .ram_off = h->ram_off };
     size_t head = 8 + ram->nslots * SAVE_SLOT;
     uint8_t *table;
     int r;
 
     o.count = save_chunks(ram);
     o.end = h->ram_off;
-    h->table.len = head + o.count * SAVE_ENTRY;
+    h->table.len = head + o.count * save_entry_size(h->flags);
     table = calloc(1, h->table.len);
     if (!table)
         return err_set(err, ENOMEM, "out of memory");
@@ -192,7 +212,7 @@ int save_ram_write(struct ram *ram, int fd, struct save_header *h, struct err *e
     r = ram_out_all(&o);
     if (o.pagemap >= 0)
         close(o.pagemap);
-    h->table.off = o.plain ? h->ram_off + ram_out_bytes(ram) : o.end;
+    h->table.off = h->flags & SAVE_PLAIN ? h->ram_off + ram_out_bytes(ram) : o.end;
     h->table.sum = XXH64(table, h->table.len, 0);
     if (r == 0)
         r = block_file_write(fd, h->table.off, table, h->table.len);

@@ -18,11 +18,10 @@
 #include "save/internal.h"
 
 struct save_file {
-    int fd;
+    struct save_layers l; /* itself, and what it stands on */
     char *path;
-    struct save_header h;
-    uint8_t *table, *about; /* the parts, sums checked */
-    size_t json_len;        /* in about, behind its length */
+    uint8_t *about; /* the part, sum checked */
+    size_t json_len; /* in about, behind its length */
     json_t *json;
 };
 
@@ -30,63 +29,48 @@ void save_close(struct save_file *f)
 {
     if (!f)
         return;
-    if (f->fd >= 0)
-        close(f->fd);
+    save_layers_fini(&f->l);
     json_decref(f->json);
-    free(f->table);
     free(f->about);
     free(f->path);
     free(f);
 }
 
-static int file_read_header(struct save_file *f, struct err *err)
+static int file_open(struct save_file *f, const char *path, struct err *err)
 {
-    uint8_t raw[SAVE_HEADER];
-    struct stat st;
-    int r;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
-    if (fstat(f->fd, &st) < 0)
-        return err_set(err, errno, "it cannot be looked at: %s", strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return err_set(err, EINVAL, "it is not a regular file");
-    if (st.st_size < SAVE_HEADER)
-        return err_set(err, EINVAL, "it is too short to be a saved machine");
-    r = block_file_read(f->fd, 0, raw, sizeof(raw));
-    if (r < 0)
-        return err_set(err, -r, "it cannot be read: %s", strerror(-r));
-    return save_header_get(&f->h, raw, (uint64_t)st.st_size, err);
+    return fd < 0 ? err_set(err, errno, "it cannot be opened: %s", strerror(errno)) : save_layers_add(&f->l, fd, err);
 }
 
-/* A part is at most as long as the file. */
-static int file_read_part(struct save_file *f, const struct save_part *p, uint8_t **out, const char *what,
-                          struct err *err)
+/* What the last one stands on, in the same folder. */
+static int file_open_below(struct save_file *f, struct err *err)
 {
+    const char *slash = strrchr(f->path, '/'), *base = f->l.at[f->l.count - 1].h.base;
+    char *path;
     int r;
 
-    *out = malloc(p->len ? p->len : 1);
-    if (!*out)
-        return err_set(err, ENOMEM, "out of memory for its %s", what);
-    r = block_file_read(f->fd, p->off, *out, p->len);
+    if (asprintf(&path, "%.*s%s", slash ? (int)(slash + 1 - f->path) : 0, f->path, base) < 0)
+        return err_set(err, ENOMEM, "out of memory");
+    r = file_open(f, path, err);
     if (r < 0)
-        return err_set(err, -r, "its %s cannot be read: %s", what, strerror(-r));
-    if (XXH64(*out, p->len, 0) != p->sum)
-        return err_set(err, EINVAL, "its %s is damaged (the checksum is wrong)", what);
-    return 0;
+        err_prefix(err, "it stands on '%s'", base);
+    free(path);
+    return r;
 }
 
-static int file_read(struct save_file *f, struct err *err)
+static int file_read_about(struct save_file *f, struct err *err)
 {
-    int r = file_read_header(f, err);
+    const struct save_layer *l = &f->l.at[0];
+    int r = save_part_read(l->fd, &l->h.about, &f->about, "description", err);
 
-    if (r == 0)
-        r = file_read_part(f, &f->h.about, &f->about, "description", err);
     if (r < 0)
         return r;
     f->json_len = ld_le32(f->about);
-    if (f->json_len > SAVE_JSON_MAX || f->json_len > f->h.about.len - 4)
+    if (f->json_len > SAVE_JSON_MAX || f->json_len > l->h.about.len - 4)
         return err_set(err, EINVAL, "its description is longer than it can be");
     f->json = save_about_parse(f->about + 4, f->json_len, err);
-    return f->json ? file_read_part(f, &f->h.table, &f->table, "table of memory", err) : -EINVAL;
+    return f->json ? 0 : -EINVAL;
 }
 
 int save_open(struct save_file **out, const char *path, struct err *err)
@@ -98,8 +82,11 @@ int save_open(struct save_file **out, const char *path, struct err *err)
     if (!f)
         return err_set(err, ENOMEM, "out of memory");
     f->path = strdup(path);
-    f->fd = f->path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
-    r = f->fd < 0 ? err_set(err, errno, "it cannot be opened: %s", strerror(errno)) : file_read(f, err);
+    r = f->path ? file_open(f, path, err) : err_set(err, ENOMEM, "out of memory");
+    if (r == 0)
+        r = file_read_about(f, err);
+    while (r == 0 && !save_layers_whole(&f->l))
+        r = file_open_below(f, err);
     if (r < 0) {
         err_prefix(err, "saved machine '%s'", path);
         save_close(f);
@@ -108,6 +95,10 @@ int save_open(struct save_file **out, const char *path, struct err *err)
     *out = f;
     return 0;
 }
+
+unsigned save_stands_on(const struct save_file *f) { return f->l.count - 1; }
+
+int save_borrow_fd(const struct save_file *f, unsigned n) { return n < f->l.count ? f->l.at[n].fd : -1; }
 
 int save_config(const struct save_file *f, struct machine_config *c, const char *const *without, struct err *err)
 {
@@ -131,18 +122,27 @@ static uint64_t save_away_ns(const struct save_file *f, struct vm *vm)
     return then && now > then ? now - then : 0;
 }
 
+/* The lowest file holds all of memory, the others what has changed since. */
+static int save_fill_ram(struct save_file *f, struct vm *vm, bool whole, struct err *err)
+{
+    const struct save_layer *low = &f->l.at[f->l.count - 1];
+    int r = low->h.flags & SAVE_PLAIN && !whole ? save_ram_map(&vm->ram, low->fd, &low->h, err)
+                                                : save_ram_read(&vm->ram, low->fd, &low->h, low->table, err);
+
+    return r == 0 ? save_ram_lift(&vm->ram, &f->l, err) : r;
+}
+
 static int save_fill(struct save_file *f, struct vm *vm, bool whole, struct err *err)
 {
-    int r = save_ram_check(&vm->ram, &f->h, f->table, err);
+    const struct save_layer *top = &f->l.at[0];
+    int r = save_layers_check(&f->l, &vm->ram, err);
 
     if (r == 0)
-        r = save_overlays_read(vm, f->fd, &f->h, err);
-    if (r == 0 && (f->h.flags & SAVE_PLAIN) && !whole)
-        r = save_ram_map(&vm->ram, f->fd, &f->h, err);
-    else if (r == 0)
-        r = save_ram_read(&vm->ram, f->fd, &f->h, f->table, err);
+        r = save_overlays_read(vm, top->fd, &top->h, err);
     if (r == 0)
-        r = save_state_give(vm, f->about + 4 + f->json_len, f->h.about.len - 4 - f->json_len, err);
+        r = save_fill_ram(f, vm, whole, err);
+    if (r == 0)
+        r = save_state_give(vm, f->about + 4 + f->json_len, top->h.about.len - 4 - f->json_len, err);
     return r;
 }
 

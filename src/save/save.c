@@ -35,12 +35,14 @@ struct save_work {
     struct state_buf state;
     char *about;
     struct save_header h;
+    struct save_layers base;
     bool given;
 };
 
 static void save_work_fini(struct save_work *w)
 {
     image_draft_abort(&w->draft);
+    save_layers_fini(&w->base);
     state_buf_fini(&w->state);
     free(w->about);
     w->about = NULL;
@@ -55,6 +57,26 @@ static int save_work_file(struct save_work *w, const char *path, const struct sa
     return w->draft.path ? 0 : err_set(err, ENOMEM, "out of memory");
 }
 
+/* What the file can stand on, if anything: less is written then, but a whole file is as good. Takes the descriptors. */
+static void save_work_base(struct save_work *w, const struct save_options *o)
+{
+    bool good = o->bases && o->bases < SAVE_LAYERS && o->plain && o->base_name && strlen(o->base_name) < SAVE_BASE_NAME &&
+                !strchr(o->base_name, '/') && *o->base_name != '.' && *o->base_name;
+    struct err err;
+
+    for (unsigned n = 0; n < o->bases; n++) {
+        if (good)
+            good = save_layers_add(&w->base, o->base[n], &err) == 0;
+        else
+            close(o->base[n]);
+    }
+    if (good && save_layers_whole(&w->base) && save_layers_check(&w->base, &w->vm->ram, &err) == 0) {
+        w->h.flags |= SAVE_BASE;
+        w->h.base_sum = w->base.at[0].h.sum;
+        strcpy(w->h.base, o->base_name);
+    }
+}
+
 /* Everything but memory (what is on ephemeral disks changes with the machine, so it is written now), and the file without a name. */
 static int save_work_init(struct save_work *w, struct vm *vm, const char *path, const struct save_options *o,
                           struct err *err)
@@ -63,6 +85,7 @@ static int save_work_init(struct save_work *w, struct vm *vm, const char *path, 
 
     *w = (struct save_work){ .vm = vm, .given = o->given, .draft = { .fd = o->given ? o->fd : -1 } };
     w->h = (struct save_header){ .version = SAVE_VERSION, .flags = o->plain ? SAVE_PLAIN : 0, .ram_off = SAVE_HEADER };
+    save_work_base(w, o);
     r = save_state_take(vm, &w->state, err);
     if (r == 0)
         r = pc_flush_disks(vm, err); /* before their times of change are noted */
@@ -100,7 +123,7 @@ static int save_write_about(struct save_work *w, struct save_header *h)
 static int save_write(struct save_work *w, struct err *err)
 {
     uint8_t raw[SAVE_HEADER];
-    int r = save_ram_write(&w->vm->ram, w->draft.fd, &w->h, err);
+    int r = save_ram_write(&w->vm->ram, w->draft.fd, &w->h, &w->base, err);
 
     if (r < 0)
         return r;
@@ -129,19 +152,35 @@ int save_machine(struct vm *vm, const char *path, const struct save_options *o, 
 
 /* ---- in the background ---- */
 
+static int save_by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+/* Close all descriptors but those of files, and the pipe's. */
+static void save_child_keep(const struct save_work *w, int out)
+{
+    int keep[SAVE_LAYERS + 2] = { out, w->draft.fd }, from = 0;
+    unsigned count = 2;
+
+    for (unsigned n = 0; n < w->base.count; n++)
+        keep[count++] = w->base.at[n].fd;
+    qsort(keep, count, sizeof(*keep), save_by_number);
+    for (unsigned n = 0; n < count; n++) {
+        if (keep[n] > from)
+            close_range((unsigned)from, (unsigned)keep[n] - 1, 0);
+        from = keep[n] + 1;
+    }
+    close_range((unsigned)from, ~0U, 0);
+}
+
 /* In the child. */
 static void save_child(struct save_work *w, int out, pid_t parent)
 {
-    int low = out < w->draft.fd ? out : w->draft.fd, high = out < w->draft.fd ? w->draft.fd : out;
     struct err err = { "" };
     ssize_t n = 0;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         return;
-    close_range(0, (unsigned)low - 1, 0);
-    close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    close_range((unsigned)high + 1, ~0U, 0);
+    save_child_keep(w, out);
     if (save_write(w, &err) < 0)
         n = write(out, err.text, strlen(err.text));
     if (n < 0) /* the parent finds no word but sees that there is no file */

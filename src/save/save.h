@@ -36,6 +36,11 @@ struct save_options {
     bool replace; /* there may be a file of that name */
     bool given;   /* write to fd, an empty file, which is taken over also on failure; path is for sentences only */
     int fd;
+    /* Plain: a file, and those that it stands on, in this order: what of memory is as it was there is not written again, if the machine has
+     * the memory for which they were made. The descriptors are taken over, also on failure. */
+    unsigned bases;
+    const int *base;
+    const char *base_name; /* of the first, in the folder where the new file will be */
 };
 
 /* Write the machine to path: the old file or the whole new one is there, whenever we are killed. 0, or -errno with a
@@ -63,6 +68,10 @@ void save_finish(struct save_job *job, bool cancel);
 /* Look at a file. 0 with *out (save_close()), or -errno with a sentence. */
 int save_open(struct save_file **out, const char *path, struct err *err);
 void save_close(struct save_file *f);
+
+/* How many files it stands on, and the descriptor of it (0) and of those, borrowed. */
+unsigned save_stands_on(const struct save_file *f);
+int save_borrow_fd(const struct save_file *f, unsigned n);
 
 /* Set what the machine was, but for options that `without` names (NULL at its end): the caller sets those himself. Nothing
  * must have been set before. */

@@ -508,6 +508,107 @@ static void test_ephemeral(void **state)
     unlink(base);
 }
 
+/* ---- files that stand on one another ---- */
+
+/* Save vm as it is over the file `below` (NULL: over none) and what that stands on. */
+static void save_over(struct vm *vm, const char *path, const char *below)
+{
+    struct save_options o = { .plain = true, .replace = true };
+    struct save_file *f = NULL;
+    struct err err = { "" };
+    int fd[SAVE_LAYERS];
+
+    if (below) {
+        if (save_open(&f, below, &err) < 0)
+            fail_msg("%s", err.text);
+        while (o.bases <= save_stands_on(f)) {
+            fd[o.bases] = dup(save_borrow_fd(f, o.bases));
+            o.bases++;
+        }
+        o.base = fd;
+        o.base_name = strrchr(below, '/') + 1;
+        save_close(f);
+    }
+    if (save_machine(vm, path, &o, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static uint64_t blocks(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+static void same_memory(struct vm *vm, const char *path, bool whole)
+{
+    static struct machine_config cfg;
+    struct vm *again = restore(&cfg, path, &engine_interp, (struct save_how){ .stand = true, .whole = whole });
+
+    for (unsigned n = 0; n < vm->ram.nslots; n++)
+        assert_memory_equal(vm->ram.slot[n].hva, again->ram.slot[n].hva, vm->ram.slot[n].size);
+    vm_destroy(again);
+    config_fini(&cfg);
+}
+
+/* Pages that change, come and go, and that become again what they were. */
+static void change(struct vm *vm, uint8_t with)
+{
+    static uint8_t page[4096];
+
+    memset(page, with, sizeof(page));
+    assert_int_equal(ram_write(&vm->ram, 0x500000, page, sizeof(page)), 0);             /* changes */
+    assert_int_equal(ram_write(&vm->ram, 0x600000 + with * 4096u, page, sizeof(page)), 0); /* comes */
+    memset(page, 0, sizeof(page));
+    assert_int_equal(ram_write(&vm->ram, 0x300000 + with * 4096u, page, sizeof(page)), 0); /* goes */
+}
+
+static void test_layers(void **state)
+{
+    static struct machine_config cfg;
+    char third[112], spare[112];
+    struct err err = { "" };
+    struct vm *vm;
+    uint8_t *data;
+    size_t len;
+
+    snprintf(third, sizeof(third), "%s-3", other);
+    snprintf(spare, sizeof(spare), "%s-4", other);
+    vm = restore(&cfg, file, &engine_interp, (struct save_how){ .stand = true });
+    save_over(vm, spare, NULL);
+    change(vm, 1);
+    save_over(vm, other, spare);
+    assert_true(blocks(other) < blocks(spare) / 4);
+    same_memory(vm, other, false);
+    same_memory(vm, other, true);
+    change(vm, 2);
+    assert_int_equal(ram_write(&vm->ram, 0x601000, (uint8_t[4096]){ 0 }, 4096), 0); /* comes in the one, goes in the next */
+    save_over(vm, third, other);
+    same_memory(vm, third, false);
+    same_memory(vm, third, true);
+    /* The bits of its own pages, table and description are all watched; and it stands on nothing else. */
+    data = slurp(third, &len);
+    for (unsigned n = 0; n < 64; n++) {
+        size_t at = n < 20 ? n * 8 : len - 1 - n * 16;
+        data[at] ^= 1u << (n % 8);
+        spill(third, data, len);
+        data[at] ^= 1u << (n % 8);
+        if (try_restore(third, NULL, &err) == 0)
+            fail_msg("bit flipped at %zu of %zu was not seen", at, len);
+    }
+    spill(third, data, len);
+    free(data);
+    assert_int_equal(try_restore(third, NULL, &err), 0);
+    save_over(vm, other, spare); /* another of that name */
+    refused(third, NULL, "not the file that the one above it was made over");
+    unlink(other);
+    refused(third, NULL, "No such file");
+    vm_destroy(vm);
+    config_fini(&cfg);
+    unlink(third);
+    unlink(spare);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -515,7 +616,7 @@ int main(void)
         cmocka_unit_test(test_background), cmocka_unit_test(test_background_plain), cmocka_unit_test(test_reset),
         cmocka_unit_test(test_generation), cmocka_unit_test(test_refused), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_cpuid), cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_ephemeral),
+        cmocka_unit_test(test_ephemeral), cmocka_unit_test(test_layers),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
