@@ -230,12 +230,24 @@ int snap_tree_store(struct snap_tree *t, struct err *err)
 
 /* -- opening and closing -- */
 
+/* Paths in the tree are those that realpath() gives, or one image would have two names. */
+static void tree_resolve(struct snap_tree *t)
+{
+    char *real = realpath(t->folder, NULL);
+
+    if (real && strlen(real) < sizeof(t->folder))
+        strcpy(t->folder, real);
+    free(real);
+}
+
 int snap_tree_open(struct snap_tree *t, const char *name, bool change, struct err *err)
 {
     int r;
 
     *t = (struct snap_tree){ .lock = -1 };
     r = define_folder(t->folder, sizeof(t->folder), "snapshots", name, change, err);
+    if (r == 0)
+        tree_resolve(t);
     if (r == 0 && change && strchr(t->folder, ','))
         r = err_set(err, EINVAL, "the data folder's path has a comma: set XDG_DATA_HOME to another one");
     if (r == 0 && change)
