@@ -84,11 +84,13 @@ static int fork_one(const struct fork_args *f, const char *path, unsigned n)
     return status;
 }
 
-/* --disk among the copies' own options: they have other disks than the machine. */
-static bool fork_has_disks(const struct fork_args *f)
+/* The option is among the copies' own, so what the machine has of its kind is not theirs. */
+static bool fork_gives(const struct fork_args *f, const char *option)
 {
+    size_t len = strlen(option);
+
     for (int i = 0; i < f->rest; i++) {
-        if (!strcmp(f->word[i], "--disk") || !strncmp(f->word[i], "--disk=", 7))
+        if (!strncmp(f->word[i], option, len) && (!f->word[i][len] || f->word[i][len] == '='))
             return true;
     }
     return false;
@@ -106,19 +108,30 @@ static int fork_check_disks(const struct machine_config *c, struct err *err)
     return 0;
 }
 
+static int fork_check_nets(const struct machine_config *c, struct err *err)
+{
+    for (unsigned n = 0; n < c->nets; n++) {
+        if (c->net[n]->port.forwards)
+            return err_set(err, EBUSY, "network %u forwards host ports, which are taken: give the copies others ('-- --net user')", n);
+    }
+    return 0;
+}
+
 /* What no copy could be made with is said before anything is done. */
 static int fork_check(const struct fork_args *f, struct err *err)
 {
     struct machine_config c;
     json_t *machine = NULL;
-    int r = fork_has_disks(f) ? 0 : client_call(f->name, "GET", "/v1/machine", NULL, &machine, err);
+    int r = client_call(f->name, "GET", "/v1/machine", NULL, &machine, err);
 
-    if (r < 0 || !machine)
+    if (r < 0)
         return r;
     r = config_init(&c) < 0 ? err_set(err, ENOMEM, "out of memory")
                             : config_apply_json(&c, json_object_get(machine, "config"), err);
-    if (r == 0)
+    if (r == 0 && !fork_gives(f, "--disk"))
         r = fork_check_disks(&c, err);
+    if (r == 0 && !fork_gives(f, "--net"))
+        r = fork_check_nets(&c, err);
     config_fini(&c);
     json_decref(machine);
     return r;
