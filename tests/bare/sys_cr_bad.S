@@ -3,7 +3,8 @@
  * Writes to CR0 and CR4 that are #GP(0) and change nothing: PG without PE, NW without CD, bits 63:32, PG
  * off in 64-bit code, PAE off in long mode, reserved bits of CR4, PG on with LME and no PAE.
  * Manual: SDM 3A 2.5, 9.8.5; 2B MOV to control registers.
- * qemu: differs: TCG stores most illegal values
+ * timeout: 10
+ * qemu: differs: TCG stores most illegal values, and then goes nowhere until its time is over
  */
 #include "rt.h"
 
