@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "base/loop.h"
@@ -252,6 +253,9 @@ static void interp_fill_ops(const struct cpu_ops *machine, struct cpu_ops *all)
     all->run_ns = vcpu_run_ns;
 }
 
+#define LARGE_PAGE   (2UL << 20)
+#define INTERP_BYTES ALIGN_UP(sizeof(struct interp), LARGE_PAGE)
+
 static void interp_vcpu_fini(struct vcpu *v)
 {
     struct interp *it = v->cpu.engine;
@@ -259,13 +263,29 @@ static void interp_vcpu_fini(struct vcpu *v)
         return;
     hostexec_destroy(it->hx);
     cache_fini(it);
-    free(it);
+    munmap(it, INTERP_BYTES);
     v->cpu.engine = NULL;
+}
+
+/* On a large page of the host's, since its tables are looked up at random; zeros. */
+static struct interp *interp_alloc(void)
+{
+    size_t size = INTERP_BYTES, all = size + LARGE_PAGE;
+    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    uint8_t *at = (uint8_t *)ALIGN_UP((uintptr_t)p, LARGE_PAGE);
+    if (at > p)
+        munmap(p, (size_t)(at - p));
+    if (at < p + LARGE_PAGE)
+        munmap(at + size, (size_t)(p + LARGE_PAGE - at));
+    madvise(at, size, MADV_HUGEPAGE);
+    return (struct interp *)(void *)at;
 }
 
 static int interp_vcpu_init(struct vcpu *v, struct err *err)
 {
-    struct interp *it = calloc(1, sizeof(*it));
+    struct interp *it = interp_alloc();
     if (!it)
         return err_set(err, ENOMEM, "out of memory for a vCPU");
     it->vcpu = v;
