@@ -149,6 +149,32 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
     return host;
 }
 
+/* Branches from elsewhere found no way to b, at RIP. After mappings were forgotten (an address space is new, or one that was switched away from comes
+ * back), all that ever went into this page get theirs again with the first one, instead of coming by here one after the other. */
+static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block *b, const uint8_t *host, bool remember)
+{
+    struct code_page *p = b->page;
+    const struct flat_set *s = flat_current_code(&t->flat);
+    uint64_t rip = cpu->r[R_RIP], lin = rip - b->off;
+    bool global = t->it->page_global, found = false;
+    flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, global);
+    if (!s || b->cross)
+        return;
+    bool again = p->known != s->jump_epoch || p->known_lin != lin;
+    for (unsigned n = 0; n < p->ntargets; n++) {
+        if (again)
+            flat_jump_add(&t->flat, lin + p->target[n].off, 1, t->rx + p->target[n].host, global);
+        found |= p->target[n].off == b->off;
+    }
+    p->known = s->jump_epoch;
+    p->known_lin = lin;
+    if (found || !remember)
+        return;
+    unsigned n = p->ntargets < PAGE_TARGETS ? p->ntargets++ : p->oldest++ % PAGE_TARGETS;
+    p->target[n].off = b->off;
+    p->target[n].host = (uint32_t)(host - BLOCK_PROLOGUE - t->rx);
+}
+
 static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
@@ -161,7 +187,7 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
         dbt_code_link(t, t->link.site, host);
     t->link.site = 0;
     if (!plain)
-        flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, it->page_global);
+        dbt_target(t, cpu, b, host, !linked);
     t->data->page = rip & ~0xfffULL;
     t->data->stale = 0;
     t->data->vec_live = 0;

@@ -77,6 +77,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
         return false;
     f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;
     for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
+        f->set[n].jump_epoch = FLAT_SETS + (unsigned)n; /* never 0 */
         if (flat_set_init(&f->set[n]))
             continue;
         flat_set_fini(&f->set[n]);
@@ -108,6 +109,7 @@ static void flat_set_forget_jumps(struct flat_set *s)
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
         s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
     s->njumps = 0;
+    s->jump_epoch += FLAT_SETS;
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
 }

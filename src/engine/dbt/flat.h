@@ -54,6 +54,7 @@ struct flat_set {
     uint32_t nnodes, nregions;
     uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
     uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
+    uint64_t jump_epoch;    /* another one whenever they were forgotten; no other set of this vCPU has the same */
     bool jump_local;        /* some branch target's page is not global */
     uint64_t jump_pages[FLAT_BLOOM]; /* hashed pages that branch targets lie in */
     uint16_t pcid;          /* user sets: whose it is, */
@@ -62,9 +63,11 @@ struct flat_set {
 
 enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0 };
 
+#define FLAT_SETS (FLAT_USER0 + FLAT_USERS)
+
 struct flat {
     struct cpu *cpu;
-    struct flat_set set[FLAT_USER0 + FLAT_USERS];
+    struct flat_set set[FLAT_SETS];
     unsigned nusers;
     unsigned user;       /* the set of the current PCID */
     uint64_t clock;

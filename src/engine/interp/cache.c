@@ -248,6 +248,7 @@ static void cache_invalidate_page(struct interp *it, uint64_t gpa)
         for (uint32_t at = p->blocks; at; at = cache_block(it, at)->next_in_page)
             cache_unlink(it, cache_block(it, at));
         p->blocks = 0;
+        p->ntargets = 0;
         if (it->page == p)
             interp_stale_current(it);
         if (it->translator)

@@ -258,6 +258,15 @@ static void run_masked_align(struct cpu *cpu, const struct insn *i, const struct
         CPU_GP0(cpu);
 }
 
+static void run_load_elements(struct cpu *cpu, const struct insn *i, const struct hx_class *c, uint64_t m, uint8_t *buf)
+{
+    for (; m; m &= m - 1) {
+        unsigned off = (unsigned)__builtin_ctzll(m) * c->el_size;
+        uint64_t v = mem_ld(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_READ), c->el_size);
+        memcpy(buf + off, &v, c->el_size);
+    }
+}
+
 static void run_load_masked(struct cpu *cpu, const struct insn *i)
 {
     const struct stub *s = i->stub;
@@ -275,12 +284,16 @@ static void run_load_masked(struct cpu *cpu, const struct insn *i)
             return;
         }
     }
+    run_load_elements(cpu, i, c, m, buf);
+    run_stub(cpu, s, buf);
+}
+
+static void run_probe_elements(struct cpu *cpu, const struct insn *i, const struct hx_class *c, uint64_t m)
+{
     for (; m; m &= m - 1) {
         unsigned off = (unsigned)__builtin_ctzll(m) * c->el_size;
-        uint64_t v = mem_ld(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_READ), c->el_size);
-        memcpy(buf + off, &v, c->el_size);
+        mem_probe(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE), c->el_size, ACC_WRITE);
     }
-    run_stub(cpu, s, buf);
 }
 
 /* All faults first, then the stores: what a fault leaves is then what was there before. */
@@ -314,22 +327,21 @@ static void run_store_masked(struct cpu *cpu, const struct insn *i)
     }
     if (c->whole)
         mem_probe(cpu, i->seg, insn_lin(cpu, i, c->mem_size, ACC_WRITE), c->mem_size, ACC_WRITE);
-    for (uint64_t a = m; a; a &= a - 1) {
-        unsigned off = (unsigned)__builtin_ctzll(a) * c->el_size;
-        mem_probe(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE), c->el_size, ACC_WRITE);
-    }
+    run_probe_elements(cpu, i, c, m);
     run_stub(cpu, s, buf);
     run_store_elements(cpu, i, c, m, buf);
 }
 
-/* VPEXPAND and friends: as many contiguous elements as mask bits are set. */
+/* VPEXPAND and friends: as many contiguous elements as mask bits are set. Alignment, where it is checked, is an element's. */
 static void run_load_packed(struct cpu *cpu, const struct insn *i)
 {
     const struct stub *s = i->stub;
     uint8_t buf[64] __attribute__((aligned(64))) = { 0 };
     run_guard(cpu, &s->c);
-    unsigned n = (unsigned)run_active(cpu, &s->c) * s->c.el_size;
-    if (n)
+    unsigned count = (unsigned)run_active(cpu, &s->c), n = count * s->c.el_size;
+    if (unlikely(n && cpu->rflags & FL_AC))
+        run_load_elements(cpu, i, &s->c, ~0ULL >> (64 - count), buf);
+    else if (n)
         memcpy(buf, mem_view_r(cpu, i->seg, insn_lin(cpu, i, n, ACC_READ), n), n);
     run_stub(cpu, s, buf);
 }
@@ -339,7 +351,14 @@ static void run_store_packed(struct cpu *cpu, const struct insn *i)
     const struct stub *s = i->stub;
     uint8_t buf[64] __attribute__((aligned(64))) = { 0 };
     run_guard(cpu, &s->c);
-    unsigned n = (unsigned)run_active(cpu, &s->c) * s->c.el_size;
+    unsigned count = (unsigned)run_active(cpu, &s->c), n = count * s->c.el_size;
+    if (unlikely(n && cpu->rflags & FL_AC)) {
+        uint64_t m = ~0ULL >> (64 - count);
+        run_probe_elements(cpu, i, &s->c, m);
+        run_stub(cpu, s, buf);
+        run_store_elements(cpu, i, &s->c, m, buf);
+        return;
+    }
     void *p = n ? mem_view_w(cpu, i->seg, insn_lin(cpu, i, n, ACC_WRITE), n) : NULL;
     run_stub(cpu, s, buf);
     if (!n)

@@ -32,6 +32,8 @@ struct block {
 /* Numbers of the forms (form.h) of b's instructions, 0: none; good while b->epoch is the forms'. */
 static inline const uint32_t *block_forms(const struct block *b) { return (const uint32_t *)(b->insn + b->n); }
 
+#define PAGE_TARGETS 24
+
 /* What is decoded of one guest-physical page for one code size. Lives until the arena is emptied. */
 struct code_page {
     uint64_t gpa;
@@ -39,6 +41,13 @@ struct code_page {
     uint32_t blocks;         /* arena unit of the first, 0: none */
     uint32_t seed;           /* block_slot() */
     uint8_t code_size;
+    /* A translator's: where branches from other pages went, and for which mappings those are known to it (engine/dbt/engine.c). */
+    uint8_t ntargets, oldest;
+    uint64_t known, known_lin;
+    struct {
+        uint32_t host;
+        uint16_t off;
+    } target[PAGE_TARGETS];
 };
 
 #define BLOCK_HASH (1u << 18)
