@@ -15,7 +15,7 @@ void cmd_doctor_help(void)
 {
     puts("Looks at /dev/kvm (and runs a guest of a few instructions in it, to see whether it is hardware), "
          "the\n"
-         "CPU's features and x86-64 level, the memory, the sandbox and io_uring; says which engine 'auto' takes and why.\n\n"
+         "CPU's features and x86-64 level, the memory, the sandbox, io_uring and KSM (--dedup); says which engine 'auto' takes and why.\n\n"
          "  --json    the same as one JSON object");
 }
 
@@ -34,6 +34,10 @@ static void doctor_kvm(const struct host_kvm *k, char *out, size_t len)
                  k->api, k->loop_ns);
 }
 
+static const char *const doctor_ksm[] = { [HOST_KSM_NONE] = "no: this kernel merges no pages (KSM)",
+                                          [HOST_KSM_OFF] = "KSM is off: --dedup merges nothing until 1 is written to /sys/kernel/mm/ksm/run",
+                                          [HOST_KSM_ON] = "KSM runs: pages of machines with --dedup are merged" };
+
 static void doctor_text(const struct host_info *h, const char *kvm, const char *sandbox, const char *aio, const char *why)
 {
     printf("CPU        %s\n", h->cpu_name[0] ? h->cpu_name : "unknown");
@@ -46,6 +50,7 @@ static void doctor_text(const struct host_info *h, const char *kvm, const char *
     printf("KVM        %s\n", kvm);
     printf("sandbox    %s\n", sandbox);
     printf("disks      %s\n", aio);
+    printf("dedup      %s\n", doctor_ksm[host_ksm()]);
     printf("engine     auto takes %s\n", why);
 }
 
@@ -63,10 +68,10 @@ static json_t *doctor_sandbox(const struct sandbox_host *s, const char *says)
 static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandbox, json_t *disks, const char *engine,
                        const char *why)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
                              h->level, "features", h->features, "cpus", (int)h->cpus, "memory_total",
                              (json_int_t)h->mem_total, "memory_available", (json_int_t)h->mem_available,
-                             "hypervisor", h->hypervisor, "engine", engine, "engine_why", why);
+                             "hypervisor", h->hypervisor, "ksm", host_ksm() == HOST_KSM_ON, "engine", engine, "engine_why", why);
     json_t *k =
         json_pack("{s:b, s:i, s:b, s:b, s:b, s:f, s:f, s:s}", "present", h->kvm.present, "api", h->kvm.api,
                   "cpu_virtualisation", h->kvm.cpu_virt, "measured", h->kvm.measured, "hardware",

@@ -275,6 +275,8 @@ const struct config_key config_keys[] = {
     { "trace", "WHAT", "tell blocks, host, exits, stats[=json], io, mmio, irq, firmware, all",
       "blocks host exits stats stats=json io mmio irq firmware all",
       PARSED(config_set_trace) },
+    { "dedup", NULL, "let the host keep equal pages of machines once (a side channel)", NULL,
+      MEMBER(CONFIG_FLAG, dedup) },
     { "seccomp", "MODE", "the sandbox: on, off, or log: a forbidden call is told and fails", "on off log",
       PARSED(config_set_seccomp) },
     { "detach", NULL, "run in the background: see 'vitro list', 'vitro console', 'vitro stop'", NULL,

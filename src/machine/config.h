@@ -115,6 +115,7 @@ struct machine_config {
     unsigned trace; /* TRACE_* */
     bool vga; /* --display */
     bool debug_exit, no_reboot, detach, agent;
+    bool dedup;      /* guest memory may be shared with other machines' by its contents */
     bool disks_late; /* no option: disks that are written are opened later, see pc_open_disks() */
     enum sandbox_mode seccomp;
     struct config_given *given; /* in the order given; the last one of those that do not repeat */

@@ -125,6 +125,18 @@ static void host_probe_memory(struct host_info *h)
         fclose(f);
 }
 
+enum host_ksm host_ksm(void)
+{
+    FILE *f = fopen("/sys/kernel/mm/ksm/run", "re");
+    int run = -1;
+
+    if (f && fscanf(f, "%d", &run) != 1)
+        run = -1;
+    if (f)
+        fclose(f);
+    return run < 0 ? HOST_KSM_NONE : run == 1 ? HOST_KSM_ON : HOST_KSM_OFF;
+}
+
 void host_probe(struct host_info *h)
 {
     cpu_set_t set;

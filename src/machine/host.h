@@ -37,6 +37,10 @@ struct host_info {
 
 void host_probe(struct host_info *h);
 
+/* Does the kernel merge equal pages of processes that allow it (Linux, admin-guide/mm/ksm.rst)? */
+enum host_ksm { HOST_KSM_NONE, HOST_KSM_OFF, HOST_KSM_ON };
+enum host_ksm host_ksm(void);
+
 /* The KVM part alone (kvm_probe.c): runs a guest of a few instructions if it can. */
 void host_probe_kvm(struct host_kvm *k);
 

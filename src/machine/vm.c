@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "engine/trace.h"
+#include "machine/host.h"
 
 #define VM_DRAIN_MS 2000
 
@@ -562,9 +563,29 @@ static void vm_finish(struct vm *vm)
         log_msg(LOG_INFO, "trace: end: %s", vm_end_name(vm->life.end));
 }
 
+/* --dedup. The memory has its last place by now. */
+static int vm_merge(struct vm *vm, struct err *err)
+{
+    int r = vm->cfg->dedup ? ram_merge(&vm->ram) : 0;
+
+    if (r < 0)
+        return err_set(err, -r, "--dedup: this host's kernel merges no pages (KSM): %s", strerror(-r));
+    if (!vm->cfg->dedup)
+        return 0;
+    log_msg(LOG_WARN, "--dedup: a guest can find out, by how long a write takes, that another machine has the same page: it is for guests that "
+                      "trust each other");
+    if (host_ksm() != HOST_KSM_ON)
+        log_msg(LOG_WARN, "--dedup: nothing is merged, as KSM is off: as root, write 1 to /sys/kernel/mm/ksm/run");
+    return 0;
+}
+
 static int vm_begin(struct vm *vm, int signals, struct err *err)
 {
-    int r = vm_arm_timeout(vm);
+    int r = vm_merge(vm, err);
+
+    if (r < 0)
+        return r;
+    r = vm_arm_timeout(vm);
 
     vm->signals = (struct loop_fd){ .fd = signals, .fn = vm_on_signal, .opaque = vm };
     if (r == 0 && signals >= 0)

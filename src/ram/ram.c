@@ -133,6 +133,15 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
     return 0;
 }
 
+int ram_merge(struct ram *r)
+{
+    for (unsigned n = 0; n < r->nslots; n++) {
+        if (madvise(r->slot[n].hva, r->slot[n].size, MADV_MERGEABLE) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
 bool ram_same_slots(const struct ram *a, const struct ram *b)
 {
     bool same = a->nslots == b->nslots;

@@ -59,6 +59,9 @@ int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
  * (engine_ops.invalidate). 0 or -errno. */
 int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
+/* Let the host keep pages once that are equal to others, of any process that allows it (madvise(2), MADV_MERGEABLE). 0 or -errno. */
+int ram_merge(struct ram *r);
+
 /* Have both the same slots? */
 bool ram_same_slots(const struct ram *a, const struct ram *b);
 
