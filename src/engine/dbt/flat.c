@@ -110,6 +110,7 @@ static void flat_set_forget_jumps(struct flat_set *s)
         s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
     s->njumps = 0;
     s->jump_epoch += FLAT_SETS;
+    memset(s->jump_half, 0, sizeof(s->jump_half));
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
 }
@@ -185,6 +186,16 @@ static void flat_bloom_add(uint64_t *bloom, uint64_t page)
     bloom[bit / 64] |= 1ULL << (bit % 64);
 }
 
+/* Of a page number's 36 bits. */
+static unsigned flat_half(uint64_t page) { return page >> 35 & 1; }
+
+static void flat_jump_page(struct flat_set *s, uint64_t lin)
+{
+    uint64_t page = lin >> 12 & (FLAT_PAGES - 1);
+    s->jump_half[flat_half(page)] = true;
+    flat_bloom_add(s->jump_pages, page);
+}
+
 /* The 2 MiB around lin: one page of each table. Where nothing was touched, looking would make the host fill in memory. */
 static unsigned flat_region_bit(uint64_t lin)
 {
@@ -211,7 +222,7 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
     }
     bool code = false;
     for (uint64_t n = 0; n < count; n++, page++) {
-        code |= flat_bloom_has(s->jump_pages, page);
+        code |= s->jump_half[flat_half(page)] && flat_bloom_has(s->jump_pages, page);
         if (flat_region_touched(s, page << 12))
             s->read[page] = s->write[page] = 0;
     }
@@ -404,7 +415,7 @@ void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *ho
         s->jump_log[s->njumps] = slot;
     s->njumps += s->njumps <= FLAT_LOG;
     s->jumps[slot] = (struct flat_jump){ 0 - rip, host };
-    flat_bloom_add(s->jump_pages, rip >> 12 & (FLAT_PAGES - 1));
-    flat_bloom_add(s->jump_pages, (rip + len - 1) >> 12 & (FLAT_PAGES - 1));
+    flat_jump_page(s, rip);
+    flat_jump_page(s, rip + len - 1);
     s->jump_local |= !global;
 }

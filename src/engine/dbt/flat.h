@@ -30,7 +30,7 @@
 #define FLAT_JUMPS  262144u     /* branch targets a set, by the low bits of their address */
 #define FLAT_LOG    16384u
 #define FLAT_USERS  8u         /* user sets at most */
-#define FLAT_BLOOM  64u
+#define FLAT_BLOOM  512u
 
 /* A branch target. neg: its negated linear address, so that a sum tells equality without flags. */
 struct flat_jump {
@@ -56,7 +56,8 @@ struct flat_set {
     uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
     uint64_t jump_epoch;    /* another one whenever they were forgotten; no other set of this vCPU has the same */
     bool jump_local;        /* some branch target's page is not global */
-    uint64_t jump_pages[FLAT_BLOOM]; /* hashed pages that branch targets lie in */
+    bool jump_half[2];      /* branch targets lie in the lower, the upper half of the address space, */
+    uint64_t jump_pages[FLAT_BLOOM]; /* and in these hashed pages */
     uint16_t pcid;          /* user sets: whose it is, */
     uint64_t used;          /* and when it was last used; 0: never */
 };
