@@ -370,7 +370,8 @@ static void runs_ring(bool qcow2, const struct params *p)
         print_message("SKIP: %s\n", why);
         skip();
     }
-    f.cold = hostcalls.cold = true;
+    f.cold = true;
+    hostcalls.cold = true;
     hostcalls.ring = 0;
     runs(qcow2, p->all, p->seed);
     hostcalls.cold = false;

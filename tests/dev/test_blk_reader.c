@@ -79,7 +79,7 @@ static struct block *qcow2_new(struct block *base)
                            .backing_format = base ? "raw" : NULL };
     struct qcow2_opts o = { .name = "test", .backing = base };
     struct err err = { "" };
-    struct block *b;
+    struct block *b = NULL;
     int fd = open(f.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     struct imgfile *file = imgfile_from_fd(fd);
 
