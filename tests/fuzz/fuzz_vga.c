@@ -51,7 +51,7 @@ static void load_changed(struct bench *b, const uint8_t *r)
     struct err err = { "" };
 
     ((uint8_t *)&changed)[ld_le16(r + 2) % offsetof(struct vga, ram)] = r[4];
-    changed.attr_data &= 1;
+    *(uint8_t *)&changed.attr_data &= 1; /* as the state format reads a bool */
     if (vga_state.check(&changed, &err) == 0)
         b->d.vga = changed;
     else
