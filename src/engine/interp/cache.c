@@ -28,7 +28,7 @@ int cache_init(struct interp *it)
     if (p == MAP_FAILED)
         return -1;
     it->arena = p;
-    madvise(p, INTERP_ARENA, MADV_HUGEPAGE);
+    madvise(it->arena + INTERP_SMALL, INTERP_ARENA - INTERP_SMALL, MADV_HUGEPAGE);
     it->forms = forms_create();
     if (!it->forms)
         return -1;
@@ -111,8 +111,22 @@ void cache_drop_all(struct interp *it)
     it->vcpu->stats.emptied++;
 }
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+/* There is much code: its tables go into a large page now, if the host can do that (Linux 6.1), or has one later. */
+static void cache_enlarge(struct interp *it)
+{
+    it->large = true;
+    madvise(it, INTERP_BYTES, MADV_HUGEPAGE);
+    madvise(it, INTERP_BYTES, MADV_COLLAPSE);
+}
+
 static void *cache_alloc(struct interp *it, size_t size)
 {
+    if (unlikely(!it->large && it->arena_used > INTERP_SMALL))
+        cache_enlarge(it);
     size = ALIGN_UP(size, ARENA_UNIT);
     if (size > INTERP_ARENA - it->arena_used)
         return NULL;

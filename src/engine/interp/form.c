@@ -23,7 +23,7 @@ static void *forms_map(size_t size)
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    madvise(p, size, MADV_HUGEPAGE);
+    madvise((char *)p + LARGE_PAGE, size - LARGE_PAGE, MADV_HUGEPAGE);
     return p;
 }
 

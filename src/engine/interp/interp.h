@@ -105,6 +105,7 @@ struct interp {
     uint32_t cross_epoch;              /* those of another one are void */
     uint8_t *arena; /* code pages and blocks; emptied as a whole */
     size_t arena_used;
+    bool large; /* this struct is on a large page, since its tables are looked up at random */
     struct forms *forms;
     struct hostexec *hx;
     const struct interp_translator *translator; /* NULL: none */
@@ -122,6 +123,9 @@ struct interp_shared {
     } slot[16 /* RAM_MAX_SLOTS */];
 };
 
+#define LARGE_PAGE   (2UL << 20)
+#define INTERP_BYTES ALIGN_UP(sizeof(struct interp), LARGE_PAGE)
+#define INTERP_SMALL (4 * LARGE_PAGE) /* of what is decoded: in small pages, and all else too; an idle machine needs no more */
 #define INTERP_ARENA (128UL << 20)
 #define ARENA_UNIT   16u
 

@@ -253,9 +253,6 @@ static void interp_fill_ops(const struct cpu_ops *machine, struct cpu_ops *all)
     all->run_ns = vcpu_run_ns;
 }
 
-#define LARGE_PAGE   (2UL << 20)
-#define INTERP_BYTES ALIGN_UP(sizeof(struct interp), LARGE_PAGE)
-
 static void interp_vcpu_fini(struct vcpu *v)
 {
     struct interp *it = v->cpu.engine;
@@ -267,7 +264,7 @@ static void interp_vcpu_fini(struct vcpu *v)
     v->cpu.engine = NULL;
 }
 
-/* On a large page of the host's, since its tables are looked up at random; zeros. */
+/* Zeros, where there may be a large page of the host's later (cache.c). */
 static struct interp *interp_alloc(void)
 {
     size_t size = INTERP_BYTES, all = size + LARGE_PAGE;
@@ -279,7 +276,6 @@ static struct interp *interp_alloc(void)
         munmap(p, (size_t)(at - p));
     if (at < p + LARGE_PAGE)
         munmap(at + size, (size_t)(p + LARGE_PAGE - at));
-    madvise(at, size, MADV_HUGEPAGE);
     return (struct interp *)(void *)at;
 }
 
