@@ -334,8 +334,8 @@ static void vec_operation(struct xblock *xb, const struct xinsn *x, struct xmem 
     vec_encode(xb, x, reg, vvvv, rm, m);
     if (!xb->e.overflow && !vec_verify(x, start, (unsigned)(xb->e.p - start), m))
         xb->e.overflow = true;
-    vec_put(xb, x->reg, v->reg_gpr && x->reg_write, reg);
     vec_put(xb, v->vvvv, v->vvvv_gpr && v->vvvv_write, vvvv);
+    vec_put(xb, x->reg, v->reg_gpr && x->reg_write, reg); /* MULX to the same register twice: the upper half stays */
     vec_put(xb, x->rm, v->rm_gpr && x->rm_write, rm);
     if (v->rcx_out)
         emit_rr(&xb->e, OP_W | 0x89, RCX, place_of(RCX));
