@@ -242,7 +242,7 @@ static void run_x87_store(struct cpu *cpu, const struct insn *i)
 /* Bit j: element j of the memory operand is used. */
 static uint64_t run_active(const struct cpu *cpu, const struct hx_class *c)
 {
-    uint64_t k = cpu->k[c->mask_reg], all = c->mask_bits >= 64 ? ~0ULL : (1ULL << c->mask_bits) - 1;
+    uint64_t k = c->mask_reg ? cpu->k[c->mask_reg] : ~0ULL, all = c->mask_bits >= 64 ? ~0ULL : (1ULL << c->mask_bits) - 1;
     uint64_t m = k & all;
     if (c->packed)
         return (uint64_t)__builtin_popcountll(m);
@@ -379,7 +379,9 @@ insn_fn *hx_handler(const struct hx_class *c)
         return x87[shape];
     if (c->flags & HX_MMX)
         return mmx[shape];
+    if (c->packed)
+        return packed[shape];
     if (c->mask_reg)
-        return c->packed ? packed[shape] : masked[shape];
+        return masked[shape];
     return plain[shape];
 }

@@ -344,26 +344,30 @@ static bool allow_suppresses(const struct decoded *d)
     }
 }
 
+static bool allow_packed(const struct decoded *d)
+{
+    return d->z.meta.category == ZYDIS_CATEGORY_COMPRESS || d->z.meta.category == ZYDIS_CATEGORY_EXPAND ||
+           d->z.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB || d->z.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW ||
+           d->z.mnemonic == ZYDIS_MNEMONIC_VPEXPANDB || d->z.mnemonic == ZYDIS_MNEMONIC_VPEXPANDW;
+}
+
+/* What goes element by element, when that can be told from a whole: VPCOMPRESS does so without a mask too, VPEXPAND does not. */
 static bool allow_mask(const struct decoded *d, const ZydisDecodedOperand *mem, struct hx_class *c)
 {
     unsigned mode = d->z.avx.mask.mode;
-    bool suppress = allow_suppresses(d);
-    if (d->z.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || mode == ZYDIS_MASK_MODE_DISABLED ||
-        (!suppress && !c->mem_write))
+    bool suppress = allow_suppresses(d), all = mode == ZYDIS_MASK_MODE_DISABLED;
+    if (d->z.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || (all && !(allow_packed(d) && c->mem_write)) || (!suppress && !c->mem_write))
         return true;
-    if (mode != ZYDIS_MASK_MODE_MERGING && mode != ZYDIS_MASK_MODE_ZEROING &&
+    if (!all && mode != ZYDIS_MASK_MODE_MERGING && mode != ZYDIS_MASK_MODE_ZEROING &&
         d->z.meta.category != ZYDIS_CATEGORY_BLEND) /* VBLENDM* select by their mask, and suppress alike */
         return false;
     c->whole = !suppress;
-    c->mask_reg = d->z.avx.mask.reg - ZYDIS_REGISTER_K0;
+    c->mask_reg = all ? 0 : d->z.avx.mask.reg - ZYDIS_REGISTER_K0;
     c->el_size = mem->element_size / 8;
     c->el_count = mem->element_count;
     c->mask_bits = allow_mask_bits(d, mem);
-    c->packed = d->z.meta.category == ZYDIS_CATEGORY_COMPRESS ||
-                d->z.meta.category == ZYDIS_CATEGORY_EXPAND || d->z.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB ||
-                d->z.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW || d->z.mnemonic == ZYDIS_MNEMONIC_VPEXPANDB ||
-                d->z.mnemonic == ZYDIS_MNEMONIC_VPEXPANDW;
-    return c->mask_reg && c->el_size && c->el_size <= 8 && c->el_count && c->mask_bits >= c->el_count &&
+    c->packed = allow_packed(d);
+    return (c->mask_reg || all) && c->el_size && c->el_size <= 8 && c->el_count && c->mask_bits >= c->el_count &&
            c->el_size * c->el_count == mem->size / 8 && c->mask_bits % c->el_count == 0;
 }
 
