@@ -66,6 +66,14 @@ static void fc_vm_config(struct fc_call *k) { api_reply_json(k->r, 200, json_inc
 
 /* -- configuring -- */
 
+/* "None" is what clients say who want none of it. */
+static bool fc_none(const struct fc_call *k, const char *key)
+{
+    const json_t *v = json_object_get(k->body, key);
+
+    return !v || json_is_null(v) || (json_is_string(v) && !strcmp(json_string_value(v), "None"));
+}
+
 static void fc_machine_config(struct fc_call *k)
 {
     const json_t *cpus = json_object_get(k->body, "vcpu_count"), *mib = json_object_get(k->body, "mem_size_mib");
@@ -84,6 +92,10 @@ static void fc_machine_config(struct fc_call *k)
         fc_fault(k, "vcpu_count is not between 1 and 64");
     else if (mib && (json_integer_value(mib) < 2 || json_integer_value(mib) > (json_int_t)(CONFIG_MEMORY_MAX >> 20)))
         fc_fault(k, "mem_size_mib is not between 2 and 1048576");
+    else if (!fc_none(k, "cpu_template"))
+        fc_fault(k, "cpu_template is not supported");
+    else if (!fc_none(k, "huge_pages"))
+        fc_fault(k, "huge_pages is not supported");
     else if (json_object_update(fc_said(k->f, "machine-config"), k->body) < 0)
         fc_fault(k, "out of memory");
     else
