@@ -453,12 +453,6 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
     return r ? r : block_io_create(&b->io, b->block, setup->aio, setup->loop, blk_batch_end, b);
 }
 
-void virtio_blk_resized(struct virtio_blk *b)
-{
-    st_le64(b->config + CFG_CAPACITY, b->block->size / BLOCK_SECTOR);
-    virtio_config_changed(&b->vp);
-}
-
 void virtio_blk_switch(struct virtio_blk *b, struct block *block)
 {
     b->block = block;

@@ -61,7 +61,4 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup);
 /* The disk is another one from now on, with the same size and contents. Device lock held, the device is paused. */
 void virtio_blk_switch(struct virtio_blk *b, struct block *block);
 
-/* The disk behind has another size now (block->size was changed by its owner): the guest is told. */
-void virtio_blk_resized(struct virtio_blk *b);
-
 #endif

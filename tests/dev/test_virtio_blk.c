@@ -528,19 +528,6 @@ static void test_read_only(void **state)
     assert_int_equal(request(IN, 0, DATA, 512), OK);
 }
 
-static void test_resize(void **state)
-{
-    uint32_t generation = vd_get(&f.rig, VD_GENERATION, 1);
-
-    vd_put(&f.rig, VD_CONFIG_VECTOR, 0, 2);
-    f.gate.block.size = DISK / 2;
-    virtio_blk_resized(&f.blk);
-    assert_int_equal(vd_get(&f.rig, VD_CONFIG, 4), DISK / 1024);
-    assert_true(vd_get(&f.rig, VD_GENERATION, 1) != generation);
-    assert_int_equal(f.rig.msg[f.rig.msgs - 1].vector, 0x40);
-    assert_int_equal(request(IN, DISK / 1024, DATA, 512), IOERR);
-}
-
 /* Random writes, zeroes, discards and reads of an overlay against a model; the image below keeps its bytes.
  */
 static void test_overlay(void **state)
@@ -619,8 +606,8 @@ int main(void)
         RAW(test_ranges),         RAW(test_misuse),           RAW(test_open),
         RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
-        GATE(test_write_through), GATE(test_read_only),       GATE(test_resize),
-        GATE(test_overlay),       GATE(test_cache_mode),
+        GATE(test_write_through), GATE(test_read_only),       GATE(test_overlay),
+        GATE(test_cache_mode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
