@@ -110,8 +110,10 @@ static int receive_hello(const struct receive_words *w, struct migrate_in **in, 
 static int receive_run(struct receive_words *w, struct run_options *o)
 {
     struct err err = { "" };
-    int r = receive_hello(w, &o->incoming, &err);
+    int r = run_try(w->count, w->rest, &err);
 
+    if (r == 0)
+        r = receive_hello(w, &o->incoming, &err);
     if (r == 0)
         r = run_parse(o, w->count, w->rest, &err);
     if (r < 0) {

@@ -155,12 +155,24 @@ static int run_incoming(struct run_options *o, int argc, char **argv, struct err
     return migrate_config(o->incoming, &o->cfg, without, err);
 }
 
+int run_try(int argc, char **argv, struct err *err)
+{
+    struct run_options o = { .json = false };
+    int r = config_init(&o.cfg) < 0 ? err_set(err, ENOMEM, "out of memory") : run_options(&o, argc, argv, err);
+
+    config_fini(&o.cfg);
+    free(o.save.path);
+    return r;
+}
+
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err)
 {
-    int r;
+    int r = run_try(argc, argv, err);
 
     for (int i = 0; i < argc; i++)
         o->json |= !strcmp(argv[i], "--json");
+    if (r < 0)
+        return r;
     r = o->incoming ? run_incoming(o, argc, argv, err) : run_restore_open(&o->restore, &o->cfg, argc, argv, err);
     if (r == 0)
         r = run_config_files(o, argc, argv, err);

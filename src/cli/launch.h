@@ -19,6 +19,9 @@ struct run_options {
     struct migrate_in *incoming; /* owned; NULL: the machine does not come from elsewhere */
 };
 
+/* cmd_run.c: are the words options of `vitro run`? Opens nothing: for what comes before a file is read or a connection waited for. 0, or -errno
+ * with a sentence. */
+int run_try(int argc, char **argv, struct err *err);
 /* cmd_run.c: the words of a command line into o, whose cfg config_init() has made. --config files come first. 0, or -errno with
  * a sentence. */
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err);
