@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/define.h"
 #include "cli/launch.h"
+#include "cli/snap_tree.h"
 #include "cli/verb.h"
 
 /* -- create -- */
@@ -140,29 +141,38 @@ int cmd_start(int argc, char **argv)
 
 void cmd_rm_help(void)
 {
-    puts("Forgets machines: the definition, and what is left of the last run. Disks and other files stay.\n\n"
-         "  --force    a machine that runs is killed first\n"
-         "  --json     say what was done as JSON");
+    puts("Forgets machines: the definition, and what is left of the last run. Disks and other files stay. A machine that has snapshots is\n"
+         "not forgotten unless they go, too, and with them what was written to its disks since the first of them.\n\n"
+         "  --force      a machine that runs is killed first\n"
+         "  --snapshots  remove its snapshots\n"
+         "  --json       say what was done as JSON");
 }
 
-static int rm_one(const char *name, bool force, struct err *err)
+static int rm_one(const char *name, bool force, bool snapshots, struct err *err)
 {
     struct site_info i;
     int r = site_look(name, &i, err);
+    bool kept = r == 0 && snap_tree_exists(name);
 
-    if (r == 0 && !i.known && !define_exists(name))
+    if (r == 0 && !i.known && !define_exists(name) && !(kept && snapshots))
         return err_set(err, ENOENT, "there is no machine '%s': see 'vitro list'", name);
+    if (kept && !snapshots)
+        return err_set(err, ENOTEMPTY, "machine '%s' has snapshots, and its disks go on over them: --snapshots removes both", name);
     if (r == 0 && i.running && force)
         r = verb_kill(name, err);
     if (r == 0)
         r = site_remove(name, err);
+    if (r == 0 && kept)
+        r = snap_tree_erase(name, err);
     return r < 0 ? r : define_remove(name, err);
 }
 
 int cmd_rm(int argc, char **argv)
 {
-    bool force = false;
-    const struct verb_option options[] = { { "--force", &force, NULL }, { "-f", &force, NULL }, { .name = NULL } };
+    bool force = false, snapshots = false;
+    const struct verb_option options[] = {
+        { "--force", &force, NULL }, { "-f", &force, NULL }, { "--snapshots", &snapshots, NULL }, { .name = NULL }
+    };
     struct verb_args a;
     int status = CLI_OK;
 
@@ -171,7 +181,7 @@ int cmd_rm(int argc, char **argv)
     for (unsigned n = 0; n < a.names; n++) {
         struct err err = { "" };
 
-        if (rm_one(a.name[n], force, &err) < 0)
+        if (rm_one(a.name[n], force, snapshots, &err) < 0)
             status = cli_fail(a.json, &err);
         else if (a.json)
             printf("{\"name\":\"%s\",\"done\":\"rm\"}\n", a.name[n]);

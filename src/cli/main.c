@@ -38,7 +38,7 @@ const struct cli_verb cli_verbs[] = {
     { "reboot", "Reset machines, as their reset button would.", "vitro reboot NAME ... [--json]", NULL, cmd_reboot },
     { "wait", "Wait for a machine's end, and exit with its status.", "vitro wait NAME [--time SECONDS] [--json]",
       cmd_wait_help, cmd_wait },
-    { "rm", "Forget machines that do not run.", "vitro rm NAME ... [--force] [--json]", cmd_rm_help, cmd_rm },
+    { "rm", "Forget machines that do not run.", "vitro rm NAME ... [--force] [--snapshots] [--json]", cmd_rm_help, cmd_rm },
     { "mem-set", "Ask a guest to live with less memory, or with more again.", "vitro mem-set NAME SIZE [--json]",
       cmd_mem_set_help, cmd_mem_set },
     { "migrate", "Move a running machine to another host, or receive one.",

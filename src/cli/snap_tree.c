@@ -399,6 +399,41 @@ static int tree_settle_disk(const struct snap_tree *t, struct machine_config *cf
     return r;
 }
 
+/* -- with the machine -- */
+
+bool snap_tree_exists(const char *name)
+{
+    struct snap_tree t = { .lock = -1 };
+    char path[PATH_MAX];
+    bool is = define_folder(t.folder, sizeof(t.folder), "snapshots", name, false, NULL) == 0;
+
+    tree_path(&t, path);
+    return is && access(path, F_OK) == 0;
+}
+
+int snap_tree_erase(const char *name, struct err *err)
+{
+    struct snap_tree t = { .lock = -1 };
+    char path[PATH_MAX];
+    int r = define_folder(t.folder, sizeof(t.folder), "snapshots", name, false, err);
+
+    if (r == 0)
+        r = tree_lock(&t, name, err);
+    if (r == 0)
+        t.root = tree_new();
+    tree_path(&t, path);
+    if (r == 0 && !t.root)
+        r = err_set(err, ENOMEM, "out of memory");
+    if (r == 0 && unlink(path) < 0)
+        r = err_set(err, errno, "'%s' cannot be removed: %s", path, strerror(errno));
+    if (r == 0) {
+        tree_sweep(&t);
+        rmdir(t.folder); /* something of the user's may be in it */
+    }
+    snap_tree_close(&t);
+    return r;
+}
+
 int snap_tree_settle(const char *name, struct machine_config *cfg, struct err *err)
 {
     struct snap_tree t;

@@ -59,6 +59,12 @@ const char *snap_tree_active(const struct snap_tree *t, unsigned n);
 /* What an image stands on; NULL: it is none of this tree's overlays. */
 const char *snap_tree_over(const struct snap_tree *t, const char *path);
 
+/* Has the machine snapshots, or disks that go on over some it had? */
+bool snap_tree_exists(const char *name);
+/* Remove all of that, also a tree that is damaged, and what the machine's disks have become since the first snapshot. The machine does not run. 0
+ * or -errno with a sentence: -EBUSY if they are being changed. */
+int snap_tree_erase(const char *name, struct err *err);
+
 /* A machine of that name is made: those of its disks that the tree knows are the images that go on. 0 or -errno with a sentence. */
 int snap_tree_settle(const char *name, struct machine_config *cfg, struct err *err);
 
