@@ -12,6 +12,7 @@
 
 #include "api/site.h"
 #include "base/err.h"
+#include "base/fdpass.h"
 
 #define CLIENT_ANSWER_MAX (16u << 20) /* a picture of the largest screen */
 
@@ -60,25 +61,6 @@ static int client_send(int fd, const char *data, size_t len)
     return 0;
 }
 
-/* The first byte, with descriptors beside it. */
-static int client_pass(int fd, const char *data, const struct client_passed *passed)
-{
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(passed->fd))];
-    } control = { .room = { 0 } };
-    size_t len = passed->count * sizeof(int);
-    struct iovec iov = { .iov_base = (void *)data, .iov_len = 1 };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(len) };
-    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-
-    h->cmsg_level = SOL_SOCKET;
-    h->cmsg_type = SCM_RIGHTS;
-    h->cmsg_len = CMSG_LEN(len);
-    memcpy(CMSG_DATA(h), passed->fd, len);
-    return sendmsg(fd, &m, MSG_NOSIGNAL) == 1 ? 0 : -errno;
-}
-
 static int client_receive(int fd, struct client_answer *a)
 {
     static const http_parser_settings calls = { .on_body = client_on_body, .on_message_complete = client_on_whole };
@@ -113,7 +95,7 @@ static int client_exchange(int fd, const char *method, const char *path, const j
                            struct client_answer *a)
 {
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, head[512];
-    int r, n;
+    int r, n, sent = 0;
 
     if (body && !text)
         return -ENOMEM;
@@ -123,9 +105,9 @@ static int client_exchange(int fd, const char *method, const char *path, const j
                  method, path, keep ? "keep-alive" : "close", text ? strlen(text) : 0);
     r = n < (int)sizeof(head) ? 0 : -ENAMETOOLONG;
     if (r == 0 && passed)
-        r = client_pass(fd, head, passed);
-    if (r == 0)
-        r = client_send(fd, head + (passed != NULL), (size_t)n - (passed != NULL));
+        r = sent = (int)fdpass_send(fd, head, (size_t)n, passed->fd, passed->count);
+    if (r >= 0)
+        r = client_send(fd, head + sent, (size_t)(n - sent));
     if (r == 0 && text)
         r = client_send(fd, text, strlen(text));
     free(text);

@@ -18,6 +18,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/fdpass.h"
 #include "block/image.h"
 #include "save/format.h"
 
@@ -69,20 +70,7 @@ static int maker_do(struct image_draft *d, const struct maker_ask *a, struct err
 /* fd goes along if it is not negative. */
 static bool maker_answer(int sock, const struct maker_answer *answer, int fd)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = { .room = { 0 } };
-    struct iovec iov = { .iov_base = (void *)(uintptr_t)answer, .iov_len = sizeof(*answer) };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-    if (fd >= 0) {
-        m.msg_control = &control;
-        m.msg_controllen = sizeof(control);
-        control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
-        memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-    }
-    return sendmsg(sock, &m, MSG_NOSIGNAL) == (ssize_t)sizeof(*answer);
+    return fdpass_send(sock, answer, sizeof(*answer), &fd, fd >= 0) == (ssize_t)sizeof(*answer);
 }
 
 /* Until the machine's process has ended. */
@@ -154,23 +142,10 @@ void maker_fini(struct maker *m)
 /* Receive an answer, and the descriptor beside it (else -1). */
 static bool maker_listen(struct maker *m, struct maker_answer *answer, int *fd)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = { .room = { 0 } };
-    struct iovec iov = { .iov_base = answer, .iov_len = sizeof(*answer) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-    struct cmsghdr *h;
-    ssize_t n;
+    unsigned count;
 
-    do
-        n = recvmsg(m->fd, &msg, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    h = n >= 0 ? CMSG_FIRSTHDR(&msg) : NULL;
     *fd = -1;
-    if (h && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(fd, CMSG_DATA(h), sizeof(int));
-    return n == (ssize_t)sizeof(*answer);
+    return fdpass_recv(m->fd, answer, sizeof(*answer), 0, fd, 1, &count) == (ssize_t)sizeof(*answer);
 }
 
 /* 0 or -errno with a sentence; *fd is what came along. */

@@ -15,6 +15,7 @@
 #include "api/server_int.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/fdpass.h"
 
 #define API_DRAIN_MS 1000
 
@@ -252,22 +253,16 @@ static void api_drop_passed(struct api_client *c)
     }
 }
 
-/* recv(), with at most API_PASSED descriptors beside the bytes, which replace earlier ones; the kernel closes others. */
+/* recv(), with at most API_PASSED descriptors beside the bytes, which replace earlier ones. */
 static ssize_t api_receive(struct api_client *c, void *buf, size_t len)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(c->passed))];
-    } control;
-    struct iovec iov = { .iov_base = buf, .iov_len = len };
-    /* CMSG_LEN: in all of CMSG_SPACE there may be room for one more, which would stay open. */
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(c->passed)) };
-    ssize_t n = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    struct cmsghdr *h = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    int fds[API_PASSED];
+    unsigned count;
+    ssize_t n = fdpass_recv(c->watch.fd, buf, len, MSG_DONTWAIT, fds, API_PASSED, &count);
 
-    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len >= CMSG_LEN(sizeof(int))) {
+    if (count) {
         api_drop_passed(c);
-        memcpy(c->passed, CMSG_DATA(h), h->cmsg_len - CMSG_LEN(0));
+        memcpy(c->passed, fds, count * sizeof(int));
     }
     return n;
 }
@@ -280,7 +275,7 @@ static void api_read(struct api_client *c)
     if (!api_parse(c))
         return;
     n = api_receive(c, c->in + c->in_len, sizeof(c->in) - c->in_len);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    if (n == -EAGAIN)
         return;
     if (n <= 0) {
         api_close(c);

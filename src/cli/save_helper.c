@@ -14,30 +14,16 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fdpass.h"
 #include "block/image.h"
 
 enum { HELPER_BEGIN = 'b', HELPER_COMMIT = 'c' };
-
-union helper_control {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int))];
-};
 
 /* -- the process -- */
 
 static bool helper_answer(int fd, const char *text, int passed)
 {
-    union helper_control control = { .room = { 0 } };
-    struct iovec iov = { .iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text) + 1 };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-    if (passed >= 0) {
-        m.msg_control = &control;
-        m.msg_controllen = sizeof(control);
-        control.head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
-        memcpy(CMSG_DATA(&control.head), &passed, sizeof(int));
-    }
-    return sendmsg(fd, &m, MSG_NOSIGNAL) >= 0;
+    return fdpass_send(fd, text, strlen(text) + 1, &passed, passed >= 0) >= 0;
 }
 
 static bool helper_do(int fd, char what, const char *path, struct image_draft *draft)
@@ -94,18 +80,12 @@ int save_helper_start(struct save_helper *h, const char *path, struct err *err)
 /* Returns 0, or -errno with a sentence; *passed is what came along, or -1. */
 static int helper_ask(struct save_helper *h, char what, int *passed, struct err *err)
 {
-    union helper_control control;
     char text[sizeof(err->text)] = "";
-    struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) - 1 };
-    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-    struct cmsghdr *c;
+    unsigned count;
 
     *passed = -1;
-    if (h->fd < 0 || send(h->fd, &what, 1, MSG_NOSIGNAL) != 1 || recvmsg(h->fd, &m, MSG_CMSG_CLOEXEC) <= 0)
+    if (h->fd < 0 || send(h->fd, &what, 1, MSG_NOSIGNAL) != 1 || fdpass_recv(h->fd, text, sizeof(text) - 1, 0, passed, 1, &count) <= 0)
         return err_set(err, EPIPE, "the process that makes the files of --save has ended");
-    c = CMSG_FIRSTHDR(&m);
-    if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(passed, CMSG_DATA(c), sizeof(int));
     return text[0] ? err_set(err, EIO, "%s", text) : 0;
 }
 
