@@ -49,6 +49,17 @@ static uint64_t read_xcr0(void)
     return a | (uint64_t)d << 32;
 }
 
+/* MXCSR with reserved bits is #GP; what was loaded before, Intel's CPUs show and AMD's do not (the manuals leave it open; ours
+ * loads nothing). Then the native run says nothing about the vector and x87 registers. */
+static void settle_restore(const struct cpu *ours, struct cpu *native)
+{
+    if (native->cpuid->vendor != VENDOR_INTEL || !(ld_le32(AREA + 24) & 0xffff0000))
+        return;
+    memcpy(native->zmm, ours->zmm, sizeof(native->zmm));
+    memcpy(native->k, ours->k, sizeof(native->k));
+    native->fx = ours->fx;
+}
+
 /* Both ways from the same state and memory; leaves the native memory in native_area. */
 static bool both(struct hx_env *e, struct cpu *other, const struct form *f)
 {
@@ -62,6 +73,8 @@ static bool both(struct hx_env *e, struct cpu *other, const struct form *f)
     memcpy(native_area, (void *)ARENA_BASE, ARENA_SIZE);
     memcpy((void *)ARENA_BASE, before, ARENA_SIZE);
     struct hx_outcome o = hx_env_run(e, &i, hx_native_rip());
+    if (o.vector == VEC_GP && vector == VEC_GP)
+        settle_restore(&e->cpu, other);
     bool ok = o.vector == vector && hx_same_state(&e->cpu, other, &what);
     if (!ok)
         print_error("%s: %s differs (vector %d, native %d)\n", f->name, what, o.vector, vector);
@@ -150,6 +163,8 @@ static void make_area(struct hx_env *e, struct rng *r, const struct form *f)
         memcpy(AREA, &(uint16_t){ (uint16_t)rng_next(r) }, 2);
     if (damage == 4)
         memcpy(AREA + 2, &(uint16_t){ (uint16_t)rng_next(r) }, 2);
+    st_le64(AREA + 512, ld_le64(AREA + 512) & ~(host_xcr0 & ~e->cpu.xcr0)); /* not what only the host has: AMX's tiles */
+    st_le64(AREA + 520, ld_le64(AREA + 520) & ~(host_xcr0 & ~e->cpu.xcr0));
 }
 
 static void test_restore(void **state)

@@ -54,20 +54,34 @@ static void gather_done(struct cpu *cpu, const struct insn *i, unsigned n)
         memset(cpu->zmm[i->spare[2] & 31] + n * el, 0, el);
 }
 
-/* The register's part above the elements goes to zero at the end; with EVEX the part above the
- * vector length goes with the first element that arrives, which shows if a later one faults (as AMD's CPUs do
- * it; the manual leaves it open). */
+/* Intel's CPUs, with VEX: before anything is loaded, the mask becomes elements of all ones or all zeroes and goes to zero
+ * above the vector length (SDM vol. 2, VPGATHERDD), which shows if an element faults. AMD's leave what they did not come to. */
+static void gather_mask(struct cpu *cpu, const struct insn *i)
+{
+    unsigned el = gather_data(i), vl = gather_vl(i);
+    uint8_t *mask = cpu->zmm[i->spare[2] & 31];
+
+    for (unsigned n = 0; n < vl / el; n++)
+        memset(mask + n * el, gather_active(cpu, i, n) ? 0xff : 0, el);
+    memset(mask + vl, 0, 64 - vl);
+}
+
+/* The register's part above the elements goes to zero at the end. What is above the vector length goes, but for VEX on
+ * AMD's CPUs, with the first element that arrives, which shows if a later one faults (as the CPUs do it; the manual leaves
+ * it open). */
 static void op_gather(struct cpu *cpu, const struct insn *i)
 {
     unsigned el = gather_data(i), count = gather_count(i);
-    bool evex = i->spare[3] & GATHER_EVEX;
+    bool evex = i->spare[3] & GATHER_EVEX, intel = cpu->cpuid->vendor == VENDOR_INTEL;
     uint8_t *dst = cpu->zmm[i->spare[0] & 31];
     gather_need(cpu, i);
+    if (!evex && intel)
+        gather_mask(cpu, i);
     for (unsigned n = 0; n < count; n++) {
         if (gather_active(cpu, i, n)) {
             uint64_t v = vec_ld_elem(cpu, i->seg, gather_lin(cpu, i, n, ACC_READ), el);
             memcpy(dst + n * el, &v, el);
-            if (evex)
+            if (evex || intel)
                 memset(dst + gather_vl(i), 0, 64 - gather_vl(i));
         }
         gather_done(cpu, i, n);
