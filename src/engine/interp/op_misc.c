@@ -10,17 +10,18 @@ static uint64_t misc_operand(struct cpu *cpu, const struct insn *i)
 
 /* --- MUL, IMUL with one operand: rDX:rAX (AX for bytes) --- */
 
+#define ASM_MUL(op) ASM_LOAD_FLAGS "movq %[lo], %%rax\n\t" op " %[s]\n\tmovq %%rax, %[lo]" ASM_STORE_FLAGS
+
 #define MUL_WIDE(name, bits, sfx)                                                                        \
     static void op_##name##bits(struct cpu *cpu, const struct insn *i)                                   \
     {                                                                                                    \
-        uint##bits##_t s = (uint##bits##_t)misc_operand(cpu, i), lo = REG##bits(cpu, RAX * 8), hi;       \
-        uint8_t cf_of[2];                                                                                \
+        uint##bits##_t s = (uint##bits##_t)misc_operand(cpu, i), hi;                                     \
+        uint64_t lo = REG##bits(cpu, RAX * 8);                                                           \
         uint32_t fl = cpu->aflags;                                                                       \
-        __asm__(#name #sfx " %[s]\n\tsetc %[c]\n\tseto %[o]"                                             \
-                : "+a"(lo), "=d"(hi), [c] "=m"(cf_of[0]), [o] "=m"(cf_of[1]) : [s] "r"(s) : "cc");       \
-        reg_set##bits(cpu, RAX * 8, lo);                                                                 \
+        __asm__(ASM_MUL(#name #sfx) : [lo] "+&r"(lo), "=&d"(hi), [fl] "+&a"(fl) : [s] "r"(s) : "cc");    \
+        reg_set##bits(cpu, RAX * 8, (uint##bits##_t)lo);                                                 \
         reg_set##bits(cpu, RDX * 8, hi);                                                                 \
-        cpu->aflags = (fl & ~(AF_CF | AF_OF)) | (cf_of[0] ? AF_CF : 0) | cf_of[1];                       \
+        cpu->aflags = (uint16_t)fl;                                                                      \
     }
 MUL_WIDE(mul, 16, w) MUL_WIDE(mul, 32, l) MUL_WIDE(mul, 64, q)
 MUL_WIDE(imul, 16, w) MUL_WIDE(imul, 32, l) MUL_WIDE(imul, 64, q)
@@ -28,13 +29,12 @@ MUL_WIDE(imul, 16, w) MUL_WIDE(imul, 32, l) MUL_WIDE(imul, 64, q)
 #define MUL_BYTE(name)                                                                                   \
     static void op_##name##8(struct cpu *cpu, const struct insn *i)                                      \
     {                                                                                                    \
-        uint8_t s = (uint8_t)misc_operand(cpu, i), cf_of[2];                                             \
-        uint16_t ax = REG8(cpu, 0);                                                                      \
+        uint8_t s = (uint8_t)misc_operand(cpu, i);                                                       \
+        uint64_t lo = REG8(cpu, 0);                                                                      \
         uint32_t fl = cpu->aflags;                                                                       \
-        __asm__(#name "b %[s]\n\tsetc %[c]\n\tseto %[o]"                                                 \
-                : "+a"(ax), [c] "=m"(cf_of[0]), [o] "=m"(cf_of[1]) : [s] "q"(s) : "cc");                 \
-        REG16(cpu, 0) = ax;                                                                              \
-        cpu->aflags = (fl & ~(AF_CF | AF_OF)) | (cf_of[0] ? AF_CF : 0) | cf_of[1];                       \
+        __asm__(ASM_MUL(#name "b") : [lo] "+&r"(lo), [fl] "+&a"(fl) : [s] "q"(s) : "cc");                \
+        REG16(cpu, 0) = (uint16_t)lo;                                                                    \
+        cpu->aflags = (uint16_t)fl;                                                                      \
     }
 MUL_BYTE(mul)
 MUL_BYTE(imul)
@@ -47,10 +47,11 @@ MUL_BYTE(imul)
         uint##bits##_t s = i->flags & INSN_MEM ? (uint##bits##_t)op_load_mem(cpu, i, bits / 8)           \
                                                : REG##bits(cpu, i->r1);                                  \
         uint##bits##_t v = three ? (uint##bits##_t)i->imm : REG##bits(cpu, i->r0);                       \
-        uint8_t cf;                                                                                      \
-        __asm__("imul" #sfx " %[s], %[v]\n\tsetc %[c]" : [v] "+r"(v), [c] "=q"(cf) : [s] "r"(s) : "cc"); \
+        uint32_t fl = cpu->aflags;                                                                       \
+        __asm__(ASM_LOAD_FLAGS "imul" #sfx " %[s], %[v]" ASM_STORE_FLAGS                                 \
+                : [v] "+&r"(v), [fl] "+&a"(fl) : [s] "r"(s) : "cc");                                     \
         reg_set##bits(cpu, i->r0, v);                                                                    \
-        cpu->aflags = (cpu->aflags & ~(AF_CF | AF_OF)) | (cf ? AF_CF | AF_OF : 0);                       \
+        cpu->aflags = (uint16_t)fl;                                                                      \
     }
 IMUL_REG(16, w) IMUL_REG(32, l) IMUL_REG(64, q)
 
