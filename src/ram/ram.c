@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "base/bits.h"
+#include "base/map.h"
 #include "ram/lend.h"
 
 /* The part of an access that lies in one slot. */
@@ -42,16 +43,6 @@ void ram_fini(struct ram *r)
     ram_init(r);
 }
 
-#define LARGE_PAGE (2UL << 20)
-
-/* Memory that takes host pages only when touched, or NULL. */
-static void *ram_map(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    return p == MAP_FAILED ? NULL : p;
-}
-
 /* The index at which [gpa, end) belongs, or -EEXIST. */
 static int ram_place(const struct ram *r, uint64_t gpa, uint64_t end)
 {
@@ -72,25 +63,19 @@ static int ram_place(const struct ram *r, uint64_t gpa, uint64_t end)
  * translated code uses, reaches further. Advice: where the host does not follow it, nothing is lost. */
 static void *ram_map_large(uint64_t gpa, size_t size)
 {
-    uint8_t *p = ram_map(size + LARGE_PAGE);
-    size_t skip;
+    void *p = map_memory_at(size, gpa);
 
-    if (!p)
-        return NULL;
-    skip = (gpa - (uintptr_t)p) & (LARGE_PAGE - 1);
-    if (skip)
-        munmap(p, skip);
-    munmap(p + skip + size, LARGE_PAGE - skip);
-    madvise(p + skip, size, MADV_HUGEPAGE);
-    return p + skip;
+    if (p)
+        madvise(p, size, MADV_HUGEPAGE);
+    return p;
 }
 
 static int ram_map_slot(struct ram_slot *s)
 {
-    s->hva = s->size < LARGE_PAGE ? ram_map(s->size) : ram_map_large(s->gpa, s->size);
+    s->hva = s->size < LARGE_PAGE ? map_memory(s->size) : ram_map_large(s->gpa, s->size);
     if (!s->hva)
         return -ENOMEM;
-    s->flags = ram_map(ram_flags_size(s));
+    s->flags = map_memory(ram_flags_size(s));
     if (!s->flags) {
         munmap(s->hva, s->size);
         return -ENOMEM;

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/map.h"
 #include "engine/dbt/dbt.h"
 
 #define DATA_BYTES ALIGN_UP(sizeof(struct dbt_data), 4096)
@@ -61,9 +62,7 @@ bool dbt_code_init(struct dbt *t)
         return false;
     bool ok = ftruncate(fd, DBT_CODE) == 0 && code_map(t, fd);
     close(fd);
-    size_t sites = DBT_SITES * sizeof(*t->site);
-    void *site = mmap(NULL, sites, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    t->site = site == MAP_FAILED ? NULL : site;
+    t->site = map_memory(DBT_SITES * sizeof(*t->site));
     if (!ok || !t->site)
         return false;
     code_masks(t->data);

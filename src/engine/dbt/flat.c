@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/map.h"
 #include "engine/engine.h"
 #include "ram/ram.h"
 #include "x86/mem.h"
@@ -19,12 +20,6 @@ static struct engine_stats *flat_stats(const struct flat *f)
 }
 
 /* --- memory --- */
-
-static void *flat_map(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 static void flat_unmap(void *p, size_t size)
 {
@@ -43,12 +38,12 @@ static void flat_jumps_empty(struct flat_jump *j)
 
 static bool flat_set_init(struct flat_set *s)
 {
-    s->read = flat_map(FLAT_BYTES);
-    s->write = flat_map(FLAT_BYTES);
-    s->jumps = flat_map(FLAT_JUMPS * sizeof(*s->jumps));
-    s->node = flat_map(FLAT_NOTES);
-    s->hash = flat_map(FLAT_HASH * sizeof(*s->hash));
-    s->region = flat_map(FLAT_REGION_BITS / 8);
+    s->read = map_memory(FLAT_BYTES);
+    s->write = map_memory(FLAT_BYTES);
+    s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
+    s->node = map_memory(FLAT_NOTES);
+    s->hash = map_memory(FLAT_HASH * sizeof(*s->hash));
+    s->region = map_memory(FLAT_REGION_BITS / 8);
     if (!s->read || !s->write || !s->jumps || !s->node || !s->hash || !s->region)
         return false;
     s->jumps[flat_jump_slot(0)].neg = ~0ULL;
@@ -71,8 +66,8 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     f->cpu = cpu;
     f->user = FLAT_USER0;
     f->nothing_shared = first != NULL;
-    f->nothing = first ? first->nothing : flat_map(FLAT_BYTES);
-    f->no_jumps = flat_map(FLAT_JUMPS * sizeof(*f->no_jumps));
+    f->nothing = first ? first->nothing : map_memory(FLAT_BYTES);
+    f->no_jumps = map_memory(FLAT_JUMPS * sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
     f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;

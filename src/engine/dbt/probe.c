@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/map.h"
 #include "engine/dbt/dbt.h"
 
 /* PEXT, PDEP, RORX (BMI2), and LAHF in 64-bit code (SDM vol. 2A, CPUID). */
@@ -23,8 +24,8 @@ static bool probe_cpu(void)
 
 static bool probe_space(void)
 {
-    void *p = mmap(NULL, FLAT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
+    void *p = map_memory(FLAT_BYTES);
+    if (!p)
         return false;
     munmap(p, FLAT_BYTES);
     return true;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/map.h"
 #include "engine/interp/interp.h"
 #include "ram/ram.h"
 
@@ -24,10 +25,9 @@ static void cache_empty_itlb(struct interp *it)
 
 int cache_init(struct interp *it)
 {
-    void *p = mmap(NULL, INTERP_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
+    it->arena = map_memory(INTERP_ARENA);
+    if (!it->arena)
         return -1;
-    it->arena = p;
     madvise(it->arena + INTERP_SMALL, INTERP_ARENA - INTERP_SMALL, MADV_HUGEPAGE);
     it->forms = forms_create();
     if (!it->forms)
@@ -184,10 +184,9 @@ int cache_shared_map(struct engine *e)
         uint64_t pages = e->ram->slot[n].size >> PAGE_SHIFT;
         if (s->slot[n].granules)
             continue;
-        void *p = mmap(NULL, pages * 9, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED)
+        s->slot[n].granules = map_memory(pages * 9);
+        if (!s->slot[n].granules)
             return -1;
-        s->slot[n].granules = p;
         s->slot[n].fine = (uint8_t *)(s->slot[n].granules + pages);
     }
     return 0;

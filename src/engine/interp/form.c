@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/map.h"
 #include "engine/interp/form.h"
 #include "engine/interp/interp.h"
 #include "x86/cpuid.h"
@@ -20,10 +21,9 @@ union form_bytes {
 
 static void *forms_map(size_t size)
 {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise((char *)p + LARGE_PAGE, size - LARGE_PAGE, MADV_HUGEPAGE);
+    void *p = map_memory(size);
+    if (p)
+        madvise((char *)p + LARGE_PAGE, size - LARGE_PAGE, MADV_HUGEPAGE);
     return p;
 }
 

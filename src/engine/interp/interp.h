@@ -7,6 +7,7 @@
 #ifndef VITRO_INTERP_INTERP_H
 #define VITRO_INTERP_INTERP_H
 
+#include "base/map.h"
 #include "engine/engine.h"
 #include "engine/interp/form.h"
 #include "engine/interp/ops.h"
@@ -123,7 +124,6 @@ struct interp_shared {
     } slot[16 /* RAM_MAX_SLOTS */];
 };
 
-#define LARGE_PAGE   (2UL << 20)
 #define INTERP_BYTES ALIGN_UP(sizeof(struct interp), LARGE_PAGE)
 #define INTERP_SMALL (4 * LARGE_PAGE) /* of what is decoded: in small pages, and all else too; an idle machine needs no more */
 #define INTERP_ARENA (128UL << 20)

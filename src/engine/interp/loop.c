@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/map.h"
 #include "engine/interp/interp.h"
 #include "engine/trace.h"
 #include "x86/debug.h"
@@ -264,24 +265,9 @@ static void interp_vcpu_fini(struct vcpu *v)
     v->cpu.engine = NULL;
 }
 
-/* Zeros, where there may be a large page of the host's later (cache.c). */
-static struct interp *interp_alloc(void)
-{
-    size_t size = INTERP_BYTES, all = size + LARGE_PAGE;
-    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    uint8_t *at = (uint8_t *)ALIGN_UP((uintptr_t)p, LARGE_PAGE);
-    if (at > p)
-        munmap(p, (size_t)(at - p));
-    if (at < p + LARGE_PAGE)
-        munmap(at + size, (size_t)(p + LARGE_PAGE - at));
-    return (struct interp *)(void *)at;
-}
-
 static int interp_vcpu_init(struct vcpu *v, struct err *err)
 {
-    struct interp *it = interp_alloc();
+    struct interp *it = map_memory_at(INTERP_BYTES, 0); /* where there may be a large page later (cache.c) */
     if (!it)
         return err_set(err, ENOMEM, "out of memory for a vCPU");
     it->vcpu = v;

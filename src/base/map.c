@@ -1,0 +1,25 @@
+/* See map.h. */
+#include "base/map.h"
+
+#include <sys/mman.h>
+
+void *map_memory(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *map_memory_at(size_t size, uint64_t at)
+{
+    uint8_t *p = map_memory(size + LARGE_PAGE);
+    size_t skip;
+
+    if (!p)
+        return NULL;
+    skip = (at - (uintptr_t)p) & (LARGE_PAGE - 1);
+    if (skip)
+        munmap(p, skip);
+    munmap(p + skip + size, LARGE_PAGE - skip);
+    return p + skip;
+}

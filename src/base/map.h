@@ -1,0 +1,16 @@
+/* Memory that takes host pages only when it is touched. Give it back with munmap(). */
+#ifndef VITRO_BASE_MAP_H
+#define VITRO_BASE_MAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LARGE_PAGE (2UL << 20) /* the host's, in bytes */
+
+/* size bytes of zeros, or NULL. */
+void *map_memory(size_t size);
+
+/* The same, at an address that equals `at` modulo LARGE_PAGE, so that large pages fit where they would there. */
+void *map_memory_at(size_t size, uint64_t at);
+
+#endif
