@@ -178,7 +178,7 @@ void cpu_update_mode(struct cpu *cpu)
         mmu_flush_all(cpu);
     }
     uint32_t key = 1u << 31 | cpu->code_size | cpu->cpl << 4 | (uint32_t)cpu->paging_levels << 6 |
-                   (uint32_t)cpu->long_mode << 9 | (uint32_t)cpu->step << 10 | (uint32_t)cpu->mmu_idx << 11 |
+                   (uint32_t)cpu->long_mode << 9 | (uint32_t)cpu->step << 10 | (uint32_t)cpu->mmu_idx << MODE_KEY_MMU |
                    (uint32_t)(cpu->cr0 & CR0_PE) << 13 | (uint32_t)align << 14 | (cpu->rflags & FL_VM);
     if (key != cpu->mode_key) {
         cpu->mode_key = key;

@@ -45,6 +45,8 @@ static void code_masks(struct dbt_data *d)
     d->mask_high = 0xffff800000000000ULL;
     d->mask_jump = 2 * (FLAT_JUMPS - 1);
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
+    d->mask_no_df = 0xffffffff & ~(uint32_t)FL_DF;
+    d->mask_no_ac = 0xffffffff & ~(uint32_t)FL_AC;
     d->mask_arith = FL_ARITH;
     d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
     d->mask_reserved = 0xffff0000;

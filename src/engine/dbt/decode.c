@@ -305,7 +305,7 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
         classify_flags(x, z);
         return X_GENERIC;
     default:
-        return 0xff;
+        return x_classify_system(x, d);
     }
 }
 

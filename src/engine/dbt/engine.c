@@ -34,15 +34,21 @@ static void dbt_notice(struct cpu *cpu)
     atomic_store(&t->data->calm, 0);
 }
 
-/* What generated code accesses memory through, in the mode that the CPU is in now. */
+/* What generated code accesses memory through, in the mode that the CPU is in now. Most often nothing has changed; then nothing is
+ * stored, and so nothing need be ordered. */
 static void dbt_select(struct dbt *t)
 {
-    const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
-    t->data->read = s ? s->read : t->flat.nothing;
-    t->data->write = s ? s->write : t->flat.nothing;
-    atomic_store(&t->data->jumps, code ? code->jumps : t->flat.no_jumps);
-    atomic_store(&t->data->calm, 1);
-    if (atomic_load(&t->flat.cpu->attention)) /* it came before the stores above, which must not hide it */
+    struct dbt_data *d = t->data;
+    const struct flat_set *s = flat_current(&t->flat), *code = s && t->flat.cpu->cpl != 3 ? &t->flat.set[FLAT_SUP_SMAP] : s;
+    struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
+    d->read = s ? s->read : t->flat.nothing;
+    d->write = s ? s->write : t->flat.nothing;
+    if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&d->jumps, jumps, memory_order_relaxed);
+    atomic_store_explicit(&d->calm, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&t->flat.cpu->attention, memory_order_relaxed)) /* it came before the stores above, which must not hide it */
         dbt_notice(t->flat.cpu);
 }
 
@@ -122,12 +128,29 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
     return b->host;
 }
 
+/* At level 0, with tables. */
+static void dbt_entering_kernel(struct dbt *t, const struct cpu *cpu)
+{
+    static const unsigned by_ac[] = { FLAT_SUP_SMAP, FLAT_SUP }, index[] = { MMU_SUP_SMAP, MMU_SUP };
+    struct dbt_data *d = t->data;
+    d->kernel = cpu->cpl == 0 && flat_current(&t->flat);
+    d->smap = d->kernel && cpu->cr4 & CR4_SMAP;
+    for (unsigned n = 0; n < 2 && d->smap; n++) {
+        d->smap_read[n] = t->flat.set[by_ac[n]].read;
+        d->smap_write[n] = t->flat.set[by_ac[n]].write;
+        d->smap &= d->smap_read[n] != NULL;
+        d->smap_key[n] = (cpu->mode_key & ~(3u << MODE_KEY_MMU)) | index[n] << MODE_KEY_MMU;
+    }
+}
+
 /* What translated code assumes of the CPU from here on. No vector registers are in the host's. */
 static void dbt_entering(struct dbt *t, const struct cpu *cpu)
 {
     const struct interp *it = t->it;
     t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
     t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
+    t->data->fsgsbase = !!(cpu->cr4 & CR4_FSGSBASE);
+    dbt_entering_kernel(t, cpu);
     dbt_select(t);
 }
 
@@ -141,11 +164,9 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
         i->fn(cpu, i);
     if (t->data->stale || cpu->code_size != 8 || interp_special(it, cpu))
         return NULL;
-    const uint8_t *host = flat_jump_find(&t->flat, cpu->r[R_RIP]);
-    if (!host)
-        return NULL;
     dbt_entering(t, cpu);
-    t->stats->continued++;
+    const uint8_t *host = flat_jump_find(atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
+    t->stats->continued += host != NULL;
     return host;
 }
 

@@ -393,13 +393,6 @@ uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways)
     return s && cpu_canonical(cpu, lin) ? flat_put(f, s, lin, e, ways) : 0;
 }
 
-const uint8_t *flat_jump_find(struct flat *f, uint64_t rip)
-{
-    const struct flat_set *s = flat_current_code(f);
-    const struct flat_jump *j = s ? &s->jumps[flat_jump_slot(rip)] : NULL;
-    return j && j->neg + rip == 0 ? j->host : NULL;
-}
-
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global)
 {
     struct flat_set *s = flat_current_code(f);

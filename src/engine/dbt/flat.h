@@ -98,9 +98,6 @@ uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways);
 /* Note that the len bytes of code at linear address rip of the current mode continue at host. */
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global);
 
-/* Where rip of the current mode continues, or NULL. */
-const uint8_t *flat_jump_find(struct flat *f, uint64_t rip);
-
 /* The choke point: what of struct cpu_ops has the same names. */
 void flat_flushed(struct flat *f, const struct tlb_flush *what);
 void flat_switched(struct flat *f);
@@ -110,5 +107,12 @@ void flat_forget_jumps(struct flat *f);
 
 /* Slot of rip in a table of branch targets: generated code computes the same. */
 static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)rip & (FLAT_JUMPS - 1); }
+
+/* Where rip continues by a table of branch targets, or NULL. */
+static inline const uint8_t *flat_jump_find(const struct flat_jump *jumps, uint64_t rip)
+{
+    const struct flat_jump *j = &jumps[flat_jump_slot(rip)];
+    return j->neg + rip == 0 ? j->host : NULL;
+}
 
 #endif

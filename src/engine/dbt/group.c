@@ -187,14 +187,14 @@ static void scan_barrier(struct scan *s)
 static void scan_registers(struct scan *s, struct xinsn *x)
 {
     switch (x->kind) {
-    case X_NOTHING: case X_PREFETCH: case X_CLI: case X_STI: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
+    case X_NOTHING: case X_PREFETCH: case X_CLI: case X_STI: case X_SET_DF: case X_FENCE: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
         break;
     case X_GENERIC:
         if (!scan_known(s, x))
             scan_written(s, x);
         break;
     case X_LEA: scan_lea(s, x); break;
-    case X_MOV_IMM: case X_BSWAP: scan_changed(s, x->rm); break;
+    case X_MOV_IMM: case X_BSWAP: case X_SELECTOR: scan_changed(s, x->rm); break;
     case X_VEC: scan_vec(s, x); break;
     case X_CMPXCHG: scan_changed(s, RAX); break;
     case X_MUL: case X_EXTEND:

@@ -313,29 +313,6 @@ static void x_high(struct xblock *xb, const struct xinsn *x)
         place_done(xb, p);
 }
 
-/* T2 = struct cpu's rflags without IF. */
-static void x_flags_without_if(struct xblock *xb)
-{
-    struct emit *e = &xb->e;
-    emit_cpu(e, 0x8b, T2, CPU_OFF(rflags));
-    place_pext(e, T2, T2, DATA_OFF(mask_no_if));
-    place_pdep(e, T2, T2, DATA_OFF(mask_no_if));
-}
-
-/* CLI, and STI while no interrupt waits, which makes its shadow invisible; where IOPL lets them. */
-static void x_set_if(struct xblock *xb, const struct xinsn *x)
-{
-    struct emit *e = &xb->e;
-    bool on = x->kind == X_STI;
-    emit_data(e, OP_W | 0x8b, T0, on ? DATA_OFF(sti_plain) : DATA_OFF(cli_plain), 0);
-    struct pending *p = place_pend(xb, PEND_CALLOUT, x);
-    place_jrcxz(xb, &p->from[0]);
-    x_flags_without_if(xb);
-    if (on)
-        emit_rm(e, OP_W | 0x8d, T2, T2, FL_IF);
-    emit_cpu(e, 0x89, T2, CPU_OFF(rflags));
-}
-
 /* The arithmetic flags are the host's; the others are in struct cpu, where RF and VM are 0 now. */
 static void x_pushf(struct xblock *xb, const struct xinsn *x)
 {
@@ -357,7 +334,9 @@ void x_emit(struct xblock *xb, const struct xinsn *x)
         [X_PUSH] = x_push,     [X_POP] = x_pop,         [X_LEAVE] = x_leave,     [X_EXTEND] = x_extend,
         [X_MUL] = x_mul,       [X_CMPXCHG] = x_cmpxchg, [X_BSWAP] = x_bswap,
         [X_VEC] = x_vec,       [X_HIGH] = x_high,       [X_CLI] = x_set_if,      [X_STI] = x_set_if,
-        [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,     [X_PREFETCH] = x_prefetch,
+        [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,     [X_PREFETCH] = x_prefetch, [X_FENCE] = x_fence,
+        [X_SET_DF] = x_set_df, [X_SET_AC] = x_set_ac,   [X_SWAPGS] = x_swapgs,   [X_SEG_BASE] = x_seg_base,
+        [X_SELECTOR] = x_selector,
     };
     if (x->kind != X_NOTHING)
         by[x->kind](xb, x);

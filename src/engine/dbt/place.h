@@ -65,6 +65,12 @@ enum xkind {
     X_HIGH,    /* AH, CH, DH or BH: encoded without REX, the host's RCX standing in for the guest's */
     X_CLI,
     X_STI,
+    X_FENCE,   /* LFENCE, MFENCE, SFENCE */
+    X_SET_DF,  /* CLD, STD */
+    X_SET_AC,  /* CLAC, STAC */
+    X_SWAPGS,
+    X_SEG_BASE, /* RDFSBASE and its like */
+    X_SELECTOR, /* MOV from a segment register to a general one */
     X_PUSHF,   /* 64-bit */
     X_MXCSR,   /* LDMXCSR, STMXCSR */
     X_JMP,     /* relative branches */
@@ -283,6 +289,16 @@ void x_callout(struct xblock *xb, const struct xinsn *x);
 /* The host's flags must hold what x reads, and what it may leave alone; and what it leaves. */
 void x_flags_before(struct xblock *xb, const struct xinsn *x);
 void x_flags_after(struct xblock *xb, const struct xinsn *x);
+
+/* system.c: the kinds that it has; 0xff: not one of them. */
+uint8_t x_classify_system(struct xinsn *x, const struct decoded *d);
+void x_set_if(struct xblock *xb, const struct xinsn *x);
+void x_set_df(struct xblock *xb, const struct xinsn *x);
+void x_set_ac(struct xblock *xb, const struct xinsn *x);
+void x_fence(struct xblock *xb, const struct xinsn *x);
+void x_swapgs(struct xblock *xb, const struct xinsn *x);
+void x_seg_base(struct xblock *xb, const struct xinsn *x);
+void x_selector(struct xblock *xb, const struct xinsn *x);
 
 /* vec.c */
 /* All vector registers of a VEC_* level and MXCSR from struct cpu to the host's, and back. General registers survive. */
