@@ -202,7 +202,8 @@ struct cpu {
     sigjmp_buf *unwind;
     struct tlb_entry tlbs[MMU_COUNT][TLB_SIZE];
     bool tlb_used[MMU_COUNT];
-    uint64_t tlb_map[MMU_COUNT][TLB_SIZE / 64]; /* slots filled since the last flush */
+    uint64_t tlb_map[MMU_COUNT][TLB_SIZE / 64]; /* slots filled since the last flush, */
+    uint64_t tlb_local[MMU_COUNT][TLB_SIZE / 64]; /* those of them that are not global */
     uint64_t large_4m[LARGE_WORDS];             /* a hash of the 4 MiB regions with pages larger than 4 KiB since the last full flush */
     uint64_t large_1g[LARGE_1G_MAX];            /* the same for pages of 1 GiB: their addresses */
     uint8_t large_1g_count;                     /* LARGE_1G_MAX + 1: there were more, so they may be anywhere */

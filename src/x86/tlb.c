@@ -150,7 +150,9 @@ static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t 
         e->rd = !hva || (cpu->data_bp && tlb_page_watched(cpu, page)) ? page | TLB_SLOW : page;
     e->wr = r.writable ? tlb_wr_tag(cpu, page, e->gpa) : TLB_INVALID;
     cpu->tlb_used[idx] = true;
-    cpu->tlb_map[idx][slot / 64] |= 1ULL << (slot % 64);
+    uint64_t bit = 1ULL << slot % 64, *local = &cpu->tlb_local[idx][slot / 64];
+    cpu->tlb_map[idx][slot / 64] |= bit;
+    *local = r.global ? *local & ~bit : *local | bit;
     return e;
 }
 
@@ -200,37 +202,23 @@ void mmu_flush_all(struct cpu *cpu)
 {
     tlb_each(cpu, tlb_drop_any, 0);
     memset(cpu->tlb_map, 0, sizeof(cpu->tlb_map));
+    memset(cpu->tlb_local, 0, sizeof(cpu->tlb_local));
     memset(cpu->tlb_used, 0, sizeof(cpu->tlb_used));
     tlb_forget_walks(cpu);
     tlb_forget_sizes(cpu);
     tlb_tell(cpu, &(struct tlb_flush){ .kind = TLB_FLUSH_ALL });
 }
 
-/* Drop what is not global in one table. */
-static void tlb_flush_table(struct cpu *cpu, unsigned idx)
-{
-    bool left = false;
-    for (unsigned n = 0; n < TLB_SIZE / 64; n++) {
-        uint64_t keep = 0;
-        for (uint64_t m = cpu->tlb_map[idx][n]; m; m &= m - 1) {
-            struct tlb_entry *e = &cpu->tlbs[idx][n * 64 + (unsigned)__builtin_ctzll(m)];
-            if (e->gpa & TLB_G)
-                keep |= m & -m;
-            else
-                tlb_clear(e);
-        }
-        cpu->tlb_map[idx][n] = keep;
-        left |= keep != 0;
-    }
-    cpu->tlb_used[idx] = left;
-}
-
-/* Only of the current PCID, since there are no others' here. */
+/* Drop what is not global. Only of the current PCID, since there are no others' here. */
 static void tlb_flush_nonglobal(struct cpu *cpu)
 {
     for (unsigned idx = 0; idx < MMU_COUNT; idx++)
-        if (cpu->tlb_used[idx])
-            tlb_flush_table(cpu, idx);
+        for (unsigned n = 0; n < TLB_SIZE / 64; n++) {
+            for (uint64_t m = cpu->tlb_local[idx][n]; m; m &= m - 1)
+                tlb_clear(&cpu->tlbs[idx][n * 64 + (unsigned)__builtin_ctzll(m)]);
+            cpu->tlb_map[idx][n] &= ~cpu->tlb_local[idx][n];
+            cpu->tlb_local[idx][n] = 0;
+        }
     tlb_forget_walks(cpu);
 }
 

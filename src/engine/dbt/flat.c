@@ -114,7 +114,7 @@ static void flat_set_forget_notes(struct flat_set *s)
 {
     if (s->nnodes)
         memset(s->hash, 0, FLAT_HASH * sizeof(*s->hash));
-    s->nnodes = 0;
+    s->nnodes = s->nlocals = s->ndead = 0;
 }
 
 static void flat_set_empty(struct flat *f, struct flat_set *s)
@@ -137,19 +137,9 @@ static void flat_set_empty(struct flat *f, struct flat_set *s)
 }
 
 /* Keep what is global: notes are written anew. */
-static void flat_set_empty_local(struct flat *f, struct flat_set *s)
+static void flat_set_keep_global(struct flat_set *s)
 {
     uint32_t kept = 0;
-    if (!s->read)
-        return;
-    f->lost = true;
-    if (s->jump_local)
-        flat_set_forget_jumps(s);
-    bool any = false;
-    for (uint32_t n = 1; n <= s->nnodes && !any; n++)
-        any = !s->node[n].global;
-    if (!any)
-        return;
     memset(s->hash, 0, FLAT_HASH * sizeof(*s->hash));
     for (uint32_t n = 1; n <= s->nnodes; n++) {
         struct flat_node *from = &s->node[n];
@@ -164,6 +154,25 @@ static void flat_set_empty_local(struct flat *f, struct flat_set *s)
         *head = kept;
     }
     s->nnodes = kept;
+    s->ndead = 0;
+}
+
+/* A few entries go by themselves, and their notes stay, as flat_set_drop()'s do. */
+static void flat_set_empty_local(struct flat *f, struct flat_set *s)
+{
+    if (!s->read)
+        return;
+    f->lost = true;
+    if (s->jump_local)
+        flat_set_forget_jumps(s);
+    if (!s->nlocals)
+        return;
+    s->ndead += s->nlocals;
+    if (s->nlocals > FLAT_LOCALS || s->ndead > FLAT_DEAD)
+        flat_set_keep_global(s);
+    for (uint32_t n = 0; n < s->nlocals && n < FLAT_LOCALS; n++)
+        s->read[s->local[n]] = s->write[s->local[n]] = 0;
+    s->nlocals = 0;
     flat_stats(f)->flat_emptied++;
 }
 
@@ -355,6 +364,11 @@ static void flat_note(struct flat *f, struct flat_set *s, uint64_t page, const s
     uint32_t gfn = (uint32_t)(e->gpa >> 12), *head = &s->hash[gfn % FLAT_HASH];
     s->node[n] = (struct flat_node){ .gfn = gfn, .next = *head, .page = page, .global = !!(e->gpa & TLB_G) };
     *head = n;
+    if (!s->node[n].global) {
+        if (s->nlocals < FLAT_LOCALS)
+            s->local[s->nlocals] = page;
+        s->nlocals += s->nlocals <= FLAT_LOCALS;
+    }
 }
 
 static uint64_t flat_put(struct flat *f, struct flat_set *s, uint64_t lin, const struct tlb_entry *e, unsigned ways)

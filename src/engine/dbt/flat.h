@@ -26,6 +26,8 @@
 #define FLAT_BYTES  (FLAT_PAGES * 8)
 #define FLAT_NODES  (1u << 16) /* entries in use a set */
 #define FLAT_HASH   (1u << 13)
+#define FLAT_LOCALS 512u       /* entries of pages that are not global, to be emptied one by one */
+#define FLAT_DEAD   4096u      /* notes of such that went, before all are written anew */
 #define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
 #define FLAT_JUMPS  262144u     /* branch targets a set, by the low bits of their address */
 #define FLAT_LOG    16384u
@@ -52,6 +54,8 @@ struct flat_set {
     uint32_t *hash;
     uint8_t *region;        /* bit a hashed 2 MiB region: touched */
     uint32_t nnodes, nregions;
+    uint32_t nlocals, ndead; /* nlocals: more than FLAT_LOCALS: some are not in: */
+    uint64_t local[FLAT_LOCALS]; /* indices in the tables */
     uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
     uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
     uint64_t jump_epoch;    /* another one whenever they were forgotten; no other set of this vCPU has the same */

@@ -23,6 +23,15 @@ static void cache_empty_itlb(struct interp *it)
         it->itlb[n].key = TLB_INVALID;
 }
 
+/* Translations that are not global. */
+static void cache_empty_itlb_local(struct interp *it)
+{
+    it->key = TLB_INVALID;
+    for (unsigned n = 0; n < ITLB_SIZE; n++)
+        if (!it->itlb[n].global)
+            it->itlb[n].key = TLB_INVALID;
+}
+
 int cache_init(struct interp *it)
 {
     it->arena = map_memory(INTERP_ARENA);
@@ -58,13 +67,15 @@ static void cache_flush_region(struct interp *it, uint64_t lin, uint64_t size)
     }
 }
 
-/* The ITLB knows neither PCIDs nor global pages: only what is about another PCID leaves it alone. */
+/* The ITLB knows no PCIDs: only what is about another one leaves it alone. */
 void cache_flushed(struct interp *it, const struct tlb_flush *f)
 {
     if (f->kind == TLB_FLUSH_PAGE || f->kind == TLB_FLUSH_PAGE_PCID)
         cache_flush_region(it, f->lin, f->size);
-    else if (f->kind != TLB_FLUSH_PCID || f->pcid == mmu_pcid(&it->vcpu->cpu))
+    else if (f->kind == TLB_FLUSH_ALL)
         cache_empty_itlb(it);
+    else if (f->kind != TLB_FLUSH_PCID || f->pcid == mmu_pcid(&it->vcpu->cpu))
+        cache_empty_itlb_local(it);
     if (!it->translator)
         return;
     if (it->translator->flushed)
@@ -75,7 +86,7 @@ void cache_flushed(struct interp *it, const struct tlb_flush *f)
 
 void cache_switched(struct interp *it)
 {
-    cache_empty_itlb(it);
+    cache_empty_itlb_local(it);
     if (!it->translator)
         return;
     if (it->translator->switched)
