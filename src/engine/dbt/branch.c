@@ -39,7 +39,7 @@ static struct pending *branch_pend_leave(struct xblock *xb, unsigned target, boo
 static void branch_lookup(struct xblock *xb, uint8_t **from)
 {
     struct emit *e = &xb->e;
-    place_pdep(e, T2, T1, DATA_OFF(mask_jump)); /* twice the slot: an entry is 16 bytes */
+    place_slot_of(e, T2, T1);
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(jumps), 0);
     emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
     emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, neg));

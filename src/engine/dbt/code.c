@@ -41,19 +41,15 @@ static bool code_map(struct dbt *t, int fd)
 
 static void code_masks(struct dbt_data *d)
 {
-    d->mask_page = 0x0000fffffffff000ULL;
     d->mask_high = 0xffff800000000000ULL;
-    d->mask_jump = 2 * (FLAT_JUMPS - 1);
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
     d->mask_no_df = 0xffffffff & ~(uint32_t)FL_DF;
     d->mask_no_ac = 0xffffffff & ~(uint32_t)FL_AC;
     d->mask_arith = FL_ARITH;
     d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
     d->mask_reserved = 0xffff0000;
-    for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++) {
+    for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++)
         d->mask_low[k] = (1u << k) - 1;
-        d->mask_cross[k] = 0xfff & ~d->mask_low[k];
-    }
     d->vec_ok[0] = 1;
 }
 

@@ -28,23 +28,20 @@ enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_LOW = 8 }; /* LOW: register
 /* What generated code reaches relative to its own address. Writable, never executable. */
 struct dbt_data {
     uint64_t page;          /* linear address of the guest page that holds the running block */
-    const uint64_t *read, *write; /* the flat tables for data accesses now (flat.h) */
+    const uint64_t *read;   /* the flat table for data accesses now; what belongs to it lies below it (flat.h) */
     /* Where branches to linear addresses continue now, and 1. Whoever wants this vCPU's attention makes them flat.no_jumps and 0. */
     struct flat_jump *_Atomic jumps;
     _Atomic uint64_t calm;
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
-    uint64_t mask_page;     /* of PEXT: bits 12 to 47 */
-    uint64_t mask_high;     /* bits 47 to 63: all the same in a canonical address */
-    uint64_t mask_jump;     /* of PDEP: where twice the slot of an address has bits */
+    uint64_t mask_high;     /* of PEXT: bits 47 to 63: all the same in a canonical address */
     uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_arith, mask_unmasked, mask_reserved;
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
     uint64_t kernel, fsgsbase; /* 1: SWAPGS, RDFSBASE and its like are allowed */
     uint64_t smap;             /* 1: STAC, CLAC are allowed, and change nothing but AC and the way to memory, to this: [AC] */
-    const uint64_t *smap_read[2], *smap_write[2];
+    const uint64_t *smap_read[2];
     uint32_t smap_key[2];      /* cpu->mode_key */
-    uint64_t mask_cross[9]; /* by log2 of the size: the bits of a page offset above it */
-    uint64_t mask_low[9];   /* and below */
+    uint64_t mask_low[9];   /* by log2 of the size: the bits of a page offset below it */
     uint64_t vec_ok[5];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
     uint32_t vec_live;      /* VEC_*: what the host's registers hold of the guest's; 0: nothing */
     uint32_t host_mxcsr, mxcsr_now;

@@ -42,7 +42,6 @@ static void dbt_select(struct dbt *t)
     const struct flat_set *s = flat_current(&t->flat), *code = s && t->flat.cpu->cpl != 3 ? &t->flat.set[FLAT_SUP_SMAP] : s;
     struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
     d->read = s ? s->read : t->flat.nothing;
-    d->write = s ? s->write : t->flat.nothing;
     if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed))
         return;
     atomic_store_explicit(&d->jumps, jumps, memory_order_relaxed);
@@ -137,7 +136,6 @@ static void dbt_entering_kernel(struct dbt *t, const struct cpu *cpu)
     d->smap = d->kernel && cpu->cr4 & CR4_SMAP;
     for (unsigned n = 0; n < 2 && d->smap; n++) {
         d->smap_read[n] = t->flat.set[by_ac[n]].read;
-        d->smap_write[n] = t->flat.set[by_ac[n]].write;
         d->smap &= d->smap_read[n] != NULL;
         d->smap_key[n] = (cpu->mode_key & ~(3u << MODE_KEY_MMU)) | index[n] << MODE_KEY_MMU;
     }

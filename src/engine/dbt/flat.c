@@ -27,7 +27,30 @@ static void flat_unmap(void *p, size_t size)
         munmap(p, size);
 }
 
+#define FLAT_HEAD  4096u /* bytes below a read table; the last of them are a struct flat_head */
 #define FLAT_NOTES (FLAT_NODES * sizeof(struct flat_node))
+
+/* A read table with its head; write: its companion, or NULL: itself. */
+static uint64_t *flat_map_read(const uint64_t *write)
+{
+    uint8_t *p = map_memory(FLAT_HEAD + FLAT_BYTES);
+    if (!p)
+        return NULL;
+    struct flat_head *h = (struct flat_head *)(void *)(p + FLAT_HEAD) - 1;
+    uint64_t *read = (uint64_t *)(void *)(p + FLAT_HEAD);
+    h->mask_page = 0x0000fffffffff000ULL;
+    h->mask_jump = 2 * (FLAT_JUMPS - 1);
+    for (unsigned k = 0; k < ARRAY_LEN(h->mask_cross); k++)
+        h->mask_cross[k] = 0xfffu & ~((1u << k) - 1);
+    h->write = write ? write : read;
+    return read;
+}
+
+static void flat_unmap_read(const uint64_t *read)
+{
+    if (read)
+        munmap((char *)(uintptr_t)read - FLAT_HEAD, FLAT_HEAD + FLAT_BYTES);
+}
 
 /* No address belongs to an entry of zeros but 0, whose slot is 0; that one holds another address. */
 static void flat_jumps_empty(struct flat_jump *j)
@@ -38,8 +61,8 @@ static void flat_jumps_empty(struct flat_jump *j)
 
 static bool flat_set_init(struct flat_set *s)
 {
-    s->read = map_memory(FLAT_BYTES);
     s->write = map_memory(FLAT_BYTES);
+    s->read = s->write ? flat_map_read(s->write) : NULL;
     s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
     s->node = map_memory(FLAT_NOTES);
     s->hash = map_memory(FLAT_HASH * sizeof(*s->hash));
@@ -52,7 +75,7 @@ static bool flat_set_init(struct flat_set *s)
 
 static void flat_set_fini(struct flat_set *s)
 {
-    flat_unmap(s->read, FLAT_BYTES);
+    flat_unmap_read(s->read);
     flat_unmap(s->write, FLAT_BYTES);
     flat_unmap(s->jumps, FLAT_JUMPS * sizeof(*s->jumps));
     flat_unmap(s->node, FLAT_NOTES);
@@ -66,7 +89,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     f->cpu = cpu;
     f->user = FLAT_USER0;
     f->nothing_shared = first != NULL;
-    f->nothing = first ? first->nothing : map_memory(FLAT_BYTES);
+    f->nothing = first ? first->nothing : flat_map_read(NULL);
     f->no_jumps = map_memory(FLAT_JUMPS * sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
@@ -88,7 +111,7 @@ void flat_fini(struct flat *f)
     for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
         flat_set_fini(&f->set[n]);
     if (!f->nothing_shared)
-        flat_unmap((void *)(uintptr_t)f->nothing, FLAT_BYTES);
+        flat_unmap_read(f->nothing);
     flat_unmap(f->no_jumps, FLAT_JUMPS * sizeof(*f->no_jumps));
     f->nothing = NULL;
 }

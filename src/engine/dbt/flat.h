@@ -40,6 +40,14 @@ struct flat_jump {
     const uint8_t *host;
 };
 
+/* Right below a read table, in reach of short displacements from it: what code needs that looks into it. */
+struct flat_head {
+    uint64_t mask_jump;     /* of PDEP: where twice the slot of an address has bits */
+    uint64_t mask_cross[9]; /* of PEXT, by log2 of a size: the bits of a page offset above it */
+    const uint64_t *write;  /* the table for stores that goes with it */
+    uint64_t mask_page;     /* bits 12 to 47 */
+};
+
 struct flat_node {
     uint32_t gfn;      /* guest-physical page number */
     uint32_t next;     /* with the same hash; 0: last */

@@ -321,10 +321,10 @@ static uint8_t *group_pending_cross(struct xblock *xb, const struct xgroup *g)
 {
     struct emit *e = &xb->e;
     uint8_t *cross;
-    place_pext(e, T0, T1, DATA_OFF(mask_page));
+    place_page(e, T0, T1);
     EMIT(e, 0x48, 0xf7, 0xd1); /* not rcx */
     emit_rm(e, OP_W | 0x8d, T2, T1, g->span - 1);
-    place_pext(e, T2, T2, DATA_OFF(mask_page));
+    place_page(e, T2, T2);
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 1);
     place_jrcxnz(xb, &cross);
     return cross;

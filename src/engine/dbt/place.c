@@ -200,7 +200,20 @@ static void place_bits(struct emit *e, unsigned pp, unsigned dst, unsigned src, 
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { place_bits(e, 2, dst, src, mask); }
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask) { place_bits(e, 3, dst, src, mask); }
 
-#define MASK_CROSS(log) (DATA_OFF(mask_cross) + 8u * (log))
+/* The same with a mask in the table's head. */
+static void place_head_bits(struct emit *e, unsigned pp, unsigned dst, unsigned src, int mask)
+{
+    EMIT(e, 0xc4, (~dst >> 3 & 1) << 7 | 0x42, 0x80 | (~src & 15) << 3 | pp, 0xf5, 0x40 | (dst & 7) << 3 | (TBASE & 7), (uint8_t)mask);
+}
+
+void place_page(struct emit *e, unsigned dst, unsigned src) { place_head_bits(e, 2, dst, src, HEAD_OFF(mask_page)); }
+
+void place_above(struct emit *e, unsigned dst, unsigned src, unsigned log)
+{
+    place_head_bits(e, 2, dst, src, HEAD_OFF(mask_cross) + 8 * (int)log);
+}
+
+void place_slot_of(struct emit *e, unsigned dst, unsigned src) { place_head_bits(e, 3, dst, src, HEAD_OFF(mask_jump)); }
 
 /* The page offset of the last byte, without the bits that the size covers, is zero when the access crosses into the next page, and
  * at a page's beginning; the latter is told apart out of line. Comes before place_check_entry(). */
@@ -209,7 +222,7 @@ void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsign
     struct emit *e = &xb->e;
     p->cross = true;
     emit_rm(e, OP_W | 0x8d, T0, ea, (int32_t)size - 1);
-    place_pext(e, T0, T0, MASK_CROSS(place_log2(size)));
+    place_above(e, T0, T0, place_log2(size));
     place_jrcxz(xb, &p->from[0]);
 }
 
@@ -217,9 +230,9 @@ void place_entry(struct xblock *xb, unsigned ea, unsigned ways)
 {
     struct emit *e = &xb->e;
     unsigned table = TBASE;
-    place_pext(e, T0, ea, DATA_OFF(mask_page));
+    place_page(e, T0, ea);
     if (ways & MEM_WRITE)
-        emit_data(e, OP_W | 0x8b, table = T2, DATA_OFF(write), 0);
+        emit_rm(e, OP_W | 0x8b, table = T2, TBASE, HEAD_OFF(write));
     emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
 }
 

@@ -39,6 +39,10 @@ enum {
     FRAME_SIZE = FRAME_GROUP + 8 * GROUP_SLOTS
 };
 
+/* Displacement of a field of the table's head from TBASE. */
+#define HEAD_OFF(field) ((int)offsetof(struct flat_head, field) - (int)sizeof(struct flat_head))
+_Static_assert(sizeof(struct flat_head) <= 128, "displacements are one byte");
+
 static inline int place_slot(unsigned n) { return n < 12 ? FRAME_R10 + 8 * ((int)n - 10) : FRAME_R13 + 8 * ((int)n - 13); }
 
 /* An instruction with guest register n, which has no host register, as its memory operand. */
@@ -232,6 +236,11 @@ struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned b
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
+/* dst = of the linear address src: the index in the tables; the bits of its page offset above 1 << log; twice the slot of a branch target
+ * (an entry is 16 bytes). */
+void place_page(struct emit *e, unsigned dst, unsigned src);
+void place_above(struct emit *e, unsigned dst, unsigned src, unsigned log);
+void place_slot_of(struct emit *e, unsigned dst, unsigned src);
 /* Parts of an access at the linear address in ea: to p when size bytes may cross into another page; T0 = the table's entry; to p
  * when there is none. */
 void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size);

@@ -79,8 +79,6 @@ void x_set_ac(struct xblock *xb, const struct xinsn *x)
     emit_cpu(e, 0x89, T2, CPU_OFF(mode_key));
     emit_data(e, OP_W | 0x8b, TBASE, DATA_OFF(smap_read) + 8 * on, 0);
     emit_data(e, OP_W | 0x89, TBASE, DATA_OFF(read), 0);
-    emit_data(e, OP_W | 0x8b, T2, DATA_OFF(smap_write) + 8 * on, 0);
-    emit_data(e, OP_W | 0x89, T2, DATA_OFF(write), 0);
 }
 
 #define SEG_BASE(n) (CPU_OFF(seg) + (n) * (uint32_t)sizeof(struct seg) + (uint32_t)offsetof(struct seg, base))

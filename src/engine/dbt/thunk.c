@@ -383,7 +383,7 @@ static const uint8_t *thunk_single(struct emit *e, const uint8_t *miss, bool wri
     thunk_canonical(e, miss, save);
     if (log) {
         emit_rm(e, OP_W | 0x8d, T0, T1, (1 << log) - 1);
-        place_pext(e, T0, T0, DATA_OFF(mask_cross) + 8 * log);
+        place_above(e, T0, T0, log);
         EMIT(e, 0xe3, 2, 0xeb, 21); /* jrcxz over the jmp over what follows */
         uint8_t *from = e->p;
         place_pext(e, T0, T1, DATA_OFF(mask_low) + 8 * log);
@@ -392,10 +392,10 @@ static const uint8_t *thunk_single(struct emit *e, const uint8_t *miss, bool wri
         emit_jmp_rx(e, miss);
         e->overflow |= e->p - from != 21;
     }
-    place_pext(e, T0, T1, DATA_OFF(mask_page));
+    place_page(e, T0, T1);
     if (write) {
         emit_rm(e, OP_W | 0x89, T2, RSP, 8 + FRAME_SAVE2);
-        emit_data(e, OP_W | 0x8b, table = T2, DATA_OFF(write), 0);
+        emit_rm(e, OP_W | 0x8b, table = T2, TBASE, HEAD_OFF(write));
     }
     emit_rsib(e, OP_W | 0x8b, T0, table, T0, 3, 0);
     if (write)
