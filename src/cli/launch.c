@@ -107,6 +107,14 @@ static void launch_die_by(int sig)
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
+/* vm.stuck. */
+static void launch_stuck(struct vm *vm)
+{
+    if (vm->life.end == VM_END_SIGNAL)
+        launch_die_by(vm->life.signal);
+    _exit(vm_status(vm));
+}
+
 /* -- running -- */
 
 /* The name that was chosen, or NULL. */
@@ -183,6 +191,7 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
         launch_say_engine(o, ops->name, why);
     launch_say_places(o, vm);
     run_save_attach(&o->save, vm);
+    vm->stuck = launch_stuck;
     vm_run(vm, signals);
     run_save_finish(&o->save);
     launch_say_end(o, vm, clock_host_seconds(CLOCK_MONOTONIC) - start);

@@ -14,6 +14,7 @@
 #include "machine/vm.h"
 
 #define VCPU_NAP_MAX 100000 /* us */
+#define VCPU_GRACE   10     /* s: longer than this no vCPU takes to stop, unless something is wrong with vitro */
 
 /* -- what a CPU does outside itself -- */
 
@@ -240,29 +241,48 @@ static void vcpu_threads_kick(struct vm *vm)
         vcpu_kick(&vm->vcpu[n]->vcpu, ATT_EXIT);
 }
 
+static struct timespec vcpu_grace(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += VCPU_GRACE;
+    return t;
+}
+
 void vcpu_threads_join(struct vm *vm)
 {
+    struct timespec until = vcpu_grace();
+
     pthread_mutex_lock(&vm->life.lock);
     vm->life.quit = true;
     pthread_cond_broadcast(&vm->life.go);
     pthread_mutex_unlock(&vm->life.lock);
     vcpu_threads_kick(vm);
     for (unsigned n = 0; n < vm->nvcpus; n++) {
-        if (vm->vcpu[n]->has_thread)
-            pthread_join(vm->vcpu[n]->thread, NULL);
+        while (vm->vcpu[n]->has_thread && pthread_clockjoin_np(vm->vcpu[n]->thread, NULL, CLOCK_MONOTONIC, &until) == ETIMEDOUT) {
+            vm_stuck(vm);
+            until = vcpu_grace();
+        }
         vm->vcpu[n]->has_thread = false;
     }
 }
 
 void vcpu_threads_halt(struct vm *vm)
 {
+    struct timespec until = vcpu_grace();
+
     pthread_mutex_lock(&vm->life.lock);
     vm->life.run = false;
     pthread_mutex_unlock(&vm->life.lock);
     vcpu_threads_kick(vm);
     pthread_mutex_lock(&vm->life.lock);
-    while (vm->life.standing < vm->nvcpus)
-        pthread_cond_wait(&vm->life.idle, &vm->life.lock);
+    while (vm->life.standing < vm->nvcpus) {
+        if (pthread_cond_clockwait(&vm->life.idle, &vm->life.lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
+            continue;
+        vm_stuck_if_ending(vm);
+        until = vcpu_grace();
+    }
     pthread_mutex_unlock(&vm->life.lock);
 }
 

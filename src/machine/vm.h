@@ -208,6 +208,8 @@ struct vm {
 
     struct vm_life life;
     struct vm_hook hook; /* set before vm_run() */
+    /* A vCPU does not stop, life.end says why the machine ends: end the process with its status, taking nothing down. NULL: wait on. */
+    void (*stuck)(struct vm *vm);
 };
 
 /* Build a machine that stands at its first instruction. cfg is borrowed for the machine's life and has passed
@@ -342,13 +344,21 @@ void pc_fini_vsock(struct vm *vm);
 int pc_agent_initrd(struct vm *vm, struct err *err);
 char *pc_agent_cmdline(const struct vm *vm, const char *text);
 
+/* vm_stuck.c: a vCPU's thread does not stop, which is an error of vitro: say so, and end the process without it by vm->stuck. The
+ * machine's thread. */
+void vm_stuck(struct vm *vm);
+/* The same if a signal or the timeout waits to end the machine; else nothing. life.lock may be held. */
+void vm_stuck_if_ending(struct vm *vm);
+
 /* vcpu_thread.c */
 extern const struct cpu_ops vcpu_thread_ops;
 int vcpu_threads_start(struct vm *vm, struct err *err);
+/* For good. If one does not stop in seconds, the process ends here (vm_stuck()). */
 void vcpu_threads_join(struct vm *vm);
 /* vCPU 0 starts as the loader says, the others wait for a start-up IPI. */
 void vcpu_set_entry(struct cpu *cpu, const struct boot_entry *e);
-/* Stop all vCPUs, and let them go. The machine's thread, no lock held. */
+/* Stop all vCPUs, and let them go. The machine's thread, no lock held. If one does not stop in seconds, and the machine is to end by a
+ * signal or its timeout, the process ends here (vm_stuck()). */
 void vcpu_threads_halt(struct vm *vm);
 void vcpu_threads_go(struct vm *vm);
 
