@@ -10,6 +10,10 @@
 #include "base/map.h"
 #include "engine/dbt/dbt.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 #define DATA_BYTES ALIGN_UP(sizeof(struct dbt_data), 4096)
 
 static int code_memfd(void)
@@ -22,21 +26,34 @@ static int code_memfd(void)
     return memfd_create("translated", MFD_CLOEXEC);
 }
 
+/* Address space for a view, which begins where one of the host's large pages may, with `before` bytes in front of it. NULL: there is none. */
+static uint8_t *code_reserve(size_t before)
+{
+    size_t all = before + DBT_CODE + LARGE_PAGE;
+    uint8_t *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    uint8_t *at = (uint8_t *)ALIGN_UP((uintptr_t)p + before, LARGE_PAGE), *end = at + DBT_CODE;
+    if (at - before > p)
+        munmap(p, (size_t)(at - before - p));
+    if (end < p + all)
+        munmap(end, (size_t)(p + all - end));
+    return at;
+}
+
 /* Data and executable view side by side. */
 static bool code_map(struct dbt *t, int fd)
 {
-    uint8_t *at = mmap(NULL, DATA_BYTES + DBT_CODE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED)
+    t->rx = code_reserve(DATA_BYTES);
+    if (!t->rx)
         return false;
-    t->data = (struct dbt_data *)at;
-    t->rx = at + DATA_BYTES;
-    if (mprotect(at, DATA_BYTES, PROT_READ | PROT_WRITE) < 0)
+    t->data = (struct dbt_data *)(void *)(t->rx - DATA_BYTES);
+    if (mprotect(t->data, DATA_BYTES, PROT_READ | PROT_WRITE) < 0)
         return false;
     if (mmap(t->rx, DBT_CODE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return false;
-    void *rw = mmap(NULL, DBT_CODE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    t->rw = rw == MAP_FAILED ? NULL : rw;
-    return t->rw != NULL;
+    t->rw = code_reserve(0);
+    return t->rw && mmap(t->rw, DBT_CODE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
 }
 
 static void code_masks(struct dbt_data *d)
@@ -102,6 +119,16 @@ void dbt_code_clear(struct dbt *t)
 }
 
 #define CODE_AHEAD (256u << 10)
+#define CODE_SMALL (4u << 20) /* of what usually runs: in small pages as long as there is no more; then this much at a time in large ones */
+
+/* The host's large pages for [from, to): nothing else spares its TLB where code is spread so widely. (Linux 6.1; madvise() beforehand only works
+ * where the administrator lets shared memory have them, and then as well.) A range of which no page exists would be refused. */
+static void code_enlarge(const struct dbt *t, uint32_t from, uint32_t to)
+{
+    for (uint32_t at = from; at < to; at += LARGE_PAGE)
+        *(volatile uint8_t *)(t->rw + at) |= 0;
+    madvise(t->rw + from, to - from, MADV_COLLAPSE);
+}
 
 /* [*filled, used + room) of a part that ends at end gets its host pages, in both views. */
 static void code_fill(const struct dbt *t, uint32_t *filled, uint32_t used, uint32_t end)
@@ -110,7 +137,12 @@ static void code_fill(const struct dbt *t, uint32_t *filled, uint32_t used, uint
     if (used + DBT_BLOCK_MAX <= *filled)
         return;
     uint32_t from = *filled, to = ALIGN_UP(used + DBT_BLOCK_MAX, CODE_AHEAD);
+    bool large = end == DBT_HOT && to > CODE_SMALL;
+    if (large)
+        to = ALIGN_UP(to, CODE_SMALL);
     *filled = to = to < end ? to : end;
+    if (large)
+        code_enlarge(t, from = from > CODE_SMALL ? from : 0, to);
     madvise(t->rw + from, to - from, MADV_POPULATE_WRITE);
     madvise((void *)(uintptr_t)(t->rx + from), to - from, MADV_POPULATE_READ);
 #endif
