@@ -18,7 +18,7 @@
 #define DBT_HOT       (48u << 20) /* what usually runs; behind it what seldom does, so that neither caches nor the TLB hold it */
 #define DBT_BLOCK_MAX (48u << 10) /* room that must be left in both to translate a block */
 #ifndef DBT_THRESHOLD
-#define DBT_THRESHOLD 12u
+#define DBT_THRESHOLD 6u          /* runs of a block before it is translated, unless the engine says otherwise */
 #endif
 #define DBT_NEVER     0xffffffffu /* block.count of a block that cannot be translated */
 #define DBT_SITES     (1u << 21)
