@@ -1,6 +1,6 @@
 /* String instructions: MOVS STOS LODS CMPS SCAS with REP prefixes (SDM vol. 2 and vol. 1, 7.3.9).
  *
- * Registers show the progress at every fault. Forward MOVS and STOS move runs that lie in one page on both sides at
+ * Registers show the progress at every fault. MOVS and STOS move runs that lie in one page on both sides at
  * once. Between runs the instruction looks at attention, and goes back to its own start to let interrupts in.
  */
 #include "engine/interp/op_int.h"
@@ -82,27 +82,48 @@ static void scas_one(struct cpu *cpu, const struct insn *i)
 
 /* --- runs inside one page --- */
 
-/* Elements, at most n, that can be done at once from off in seg: the linear address, or 0 elements when it has to go one
- * by one (backwards, address wrap, page end). */
-static uint64_t string_run(struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, uint64_t n, uint64_t *lin)
+/* Elements, at most n, that can be done at once from off in seg: 0 when it has to go one by one (address wrap, page end). */
+static uint64_t string_run(const struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, uint64_t n)
 {
-    *lin = cpu->lin_base[seg] + off;
-    uint64_t room = (PAGE_SIZE - (*lin & 0xfff)) / i->osz;
+    unsigned in_page = (cpu->lin_base[seg] + off) & (PAGE_SIZE - 1), after = PAGE_SIZE - in_page;
     if (i->flags & INSN_LEGACY) {
         const struct seg *s = &cpu->seg[seg];
         if (s->base || s->limit != 0xffffffff || i->asz == 2)
             return 0;
     }
+    if (cpu->rflags & FL_DF) {
+        if (after < i->osz || off < in_page || off + i->osz - 1 > i->addr_mask)
+            return 0;
+        uint64_t room = in_page / i->osz + 1;
+        return n < room ? n : room;
+    }
+    uint64_t room = after / i->osz;
     if (off + room * i->osz - 1 > i->addr_mask)
         return 0;
     return n < room ? n : room;
 }
 
+/* The lowest byte of n elements from off in seg, if they may be touched directly; raises what access to the first one raises. It stays good for this
+ * instruction, though the TLB may lose it again: the other operand often lies so that both want the same place there. */
+static uint8_t *string_at(struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, uint64_t n, enum mmu_access acc)
+{
+    uint64_t first = cpu->lin_base[seg] + off, lowest = cpu->rflags & FL_DF ? first - (n - 1) * i->osz : first;
+    void *p = acc == ACC_WRITE ? mem_fast_wr(cpu, lowest, 1) : mem_fast_rd(cpu, lowest, 1);
+    if (likely(p != NULL))
+        return p;
+    mem_probe(cpu, seg, first, i->osz, acc);
+    return acc == ACC_WRITE ? mem_fast_wr(cpu, lowest, 1) : mem_fast_rd(cpu, lowest, 1);
+}
+
+static void string_advance_by(struct cpu *cpu, const struct insn *i, unsigned reg, uint64_t n)
+{
+    string_advance(cpu, i, reg, (int64_t)n * string_step(cpu, i));
+}
+
 static uint64_t stos_run(struct cpu *cpu, const struct insn *i, uint64_t n)
 {
-    uint64_t lin;
-    n = string_run(cpu, i, SEG_ES, string_reg(cpu, i, RDI), n, &lin);
-    void *p = n ? mem_fast_wr(cpu, lin, 1) : NULL;
+    n = string_run(cpu, i, SEG_ES, string_reg(cpu, i, RDI), n);
+    void *p = n ? string_at(cpu, i, SEG_ES, string_reg(cpu, i, RDI), n, ACC_WRITE) : NULL;
     if (!p)
         return 0;
     uint64_t v = cpu->r[RAX];
@@ -120,23 +141,23 @@ static uint64_t stos_run(struct cpu *cpu, const struct insn *i, uint64_t n)
         for (uint64_t k = 0; k < n; k++)
             ((op_u64 *)p)[k] = v;
     }
-    string_advance(cpu, i, RDI, (int64_t)(n * i->osz));
+    string_advance_by(cpu, i, RDI, n);
     return n;
 }
 
 static uint64_t movs_run(struct cpu *cpu, const struct insn *i, uint64_t n)
 {
-    uint64_t from, to;
-    n = string_run(cpu, i, i->seg, string_reg(cpu, i, RSI), n, &from);
-    n = n ? string_run(cpu, i, SEG_ES, string_reg(cpu, i, RDI), n, &to) : 0;
-    uint8_t *s = n ? mem_fast_rd(cpu, from, 1) : NULL;
-    uint8_t *d = s ? mem_fast_wr(cpu, to, 1) : NULL;
+    uint64_t from = string_reg(cpu, i, RSI), to = string_reg(cpu, i, RDI);
+    n = string_run(cpu, i, i->seg, from, n);
+    n = n ? string_run(cpu, i, SEG_ES, to, n) : 0;
+    const uint8_t *s = n ? string_at(cpu, i, i->seg, from, n, ACC_READ) : NULL;
+    uint8_t *d = s ? string_at(cpu, i, SEG_ES, to, n, ACC_WRITE) : NULL;
     uint64_t len = n * i->osz;
-    if (!d || (d > s && d < s + len)) /* overlap that repeats a pattern: element by element */
+    if (!d || (cpu->rflags & FL_DF ? s > d && s < d + len : d > s && d < s + len)) /* overlap that repeats a pattern: element by element */
         return 0;
     memmove(d, s, len);
-    string_advance(cpu, i, RSI, (int64_t)len);
-    string_advance(cpu, i, RDI, (int64_t)len);
+    string_advance_by(cpu, i, RSI, n);
+    string_advance_by(cpu, i, RDI, n);
     return n;
 }
 
@@ -164,7 +185,7 @@ static void string_rep(struct cpu *cpu, const struct insn *i, string_one *one, s
         uint64_t count = string_reg(cpu, i, RCX), n = 0;
         if (!count)
             return;
-        if (many && !single && !(cpu->rflags & FL_DF))
+        if (many && !single)
             n = many(cpu, i, count);
         if (!n) {
             one(cpu, i);
