@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 enum {
     HDR_SETUP_SECTS = 0x1f1,
@@ -85,21 +86,10 @@ static int bz_corrupt(const struct boot_image *img, struct err *err, const char 
                    what);
 }
 
-/* CRC-32 over data, reflected polynomial EDB88320, continued from crc. */
-static uint32_t bz_crc(const uint32_t table[256], uint32_t crc, const uint8_t *data, size_t len)
+/* CRC-32 over data, reflected polynomial EDB88320, continued from crc, without the inversions that zlib has around it. */
+static uint32_t bz_crc(uint32_t crc, const uint8_t *data, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        crc = table[(crc ^ data[i]) & 0xff] ^ crc >> 8;
-    return crc;
-}
-
-static void bz_crc_table(uint32_t table[256])
-{
-    for (uint32_t i = 0; i < 256; i++) {
-        table[i] = i;
-        for (int b = 0; b < 8; b++)
-            table[i] = table[i] & 1 ? table[i] >> 1 ^ 0xedb88320 : table[i] >> 1;
-    }
+    return ~(uint32_t)crc32_z(~crc & 0xffffffffU, data, len);
 }
 
 /* Put the two fields of the PE header back that signing for secure boot changes (the checksum and
@@ -137,19 +127,18 @@ static bool bz_crc_good(const struct boot_image *img)
 {
     size_t setup_len = bz_setup_len(img), kernel_len = bz_kernel_len(img);
     uint8_t *setup = malloc(setup_len);
-    uint32_t table[256], crc, signed_crc;
+    uint32_t crc, signed_crc;
 
     if (!setup)
         return true; /* cannot tell */
     memcpy(setup, img->data, setup_len);
-    bz_crc_table(table);
-    crc = bz_crc(table, 0xffffffff, setup, setup_len);
+    crc = bz_crc(0xffffffff, setup, setup_len);
     bz_unsign(setup, setup_len);
-    signed_crc = bz_crc(table, 0xffffffff, setup, setup_len);
+    signed_crc = bz_crc(0xffffffff, setup, setup_len);
     free(setup);
-    if (bz_crc(table, signed_crc, img->data + setup_len, kernel_len) == 0)
+    if (bz_crc(signed_crc, img->data + setup_len, kernel_len) == 0)
         return true;
-    return crc != signed_crc && bz_crc(table, crc, img->data + setup_len, kernel_len) == 0;
+    return crc != signed_crc && bz_crc(crc, img->data + setup_len, kernel_len) == 0;
 }
 
 /* What the kernel decompresses itself from must lie in the file and look like it. */
