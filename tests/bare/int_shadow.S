@@ -94,6 +94,16 @@ TEST64 int_shadow
     nop
     cli
     EXPECT "it is not lost", rt_counts+4*V, $8
+    /* often, so that a translator has it, at the end of a page, and only just pending */
+    mov $100, %ebx
+    mov $LAPIC + 0x300, %edx
+1:  movq $0, irq_rip
+    call sti_at_end
+    cmpq $sti_after, irq_rip
+    jne 2f
+    dec %ebx
+    jnz 1b
+2:  EXPECT "sti at a page's end, hot: rounds left", %rbx, $0
     COMPAT
     mov $KDS, %ecx
     push %ecx
@@ -123,5 +133,14 @@ on_irq:
     mov 17*8(%rdi), %rcx
     mov %rcx, irq_rip
     jmp rt_count_apic
+    .balign 4096
+    .skip 4095 - (1f - sti_at_end)
+sti_at_end:
+    movl $(0x40000 | V), (%rdx)
+1:  sti
+    nop
+sti_after:
+    cli
+    ret
     .bss
 irq_rip: .skip 8

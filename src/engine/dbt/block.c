@@ -126,7 +126,8 @@ static void block_body(struct xblock *xb)
     emit_room(&xb->e);
     if (xb->e.overflow)
         return;
-    if (block_branches(xb, last)) {
+    /* Behind an STI at the end there may be a look at attention, before the instruction that no interrupt may come before. */
+    if (block_branches(xb, last) || last->kind == X_STI) {
         x_emit_end(xb, last);
     } else {
         x_emit(xb, last);

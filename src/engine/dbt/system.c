@@ -51,11 +51,13 @@ static void system_set_flag(struct xblock *xb, uint32_t without, uint32_t flag)
     emit_cpu(e, 0x89, T2, CPU_OFF(rflags));
 }
 
-/* CLI, and STI while no interrupt waits, which makes its shadow invisible; where IOPL lets them. */
+/* CLI, and STI while no interrupt waits, which makes its shadow invisible; where IOPL lets them. One may have come since this code was entered. */
 void x_set_if(struct xblock *xb, const struct xinsn *x)
 {
     bool on = x->kind == X_STI;
     system_only_if(xb, x, on ? DATA_OFF(sti_plain) : DATA_OFF(cli_plain));
+    if (on)
+        system_only_if(xb, x, DATA_OFF(calm));
     system_set_flag(xb, DATA_OFF(mask_no_if), on ? FL_IF : 0);
 }
 
