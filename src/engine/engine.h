@@ -124,7 +124,7 @@ struct engine {
 };
 
 extern const struct engine_ops engine_interp;
-extern const struct engine_ops engine_dbt; /* the interpreter with translation of hot 64-bit code */
+extern const struct engine_ops engine_dbt; /* the interpreter with translation of hot 64-bit and flat 32-bit code */
 
 /* Embedded engine life cycle: engine_init() fills the struct and calls ops->init. */
 int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram, struct err *err);

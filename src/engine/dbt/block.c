@@ -60,7 +60,7 @@ static const struct block *trace_again(struct xblock *xb, struct xinsn *x, int64
 /* The block that control goes on in behind x, the last instruction of b, as far as one translation may hold both. */
 static const struct block *trace_next(struct xblock *xb, const struct block *b, struct xinsn *x)
 {
-    int64_t end = x->off + x->i->len, target = end + (int64_t)x->i->imm;
+    int64_t end = x->off + x->i->len, target = end + (int32_t)x->i->imm;
     if (!block_branches(xb, x)) {
         x->through = THROUGH_FALL;
         return trace_at(xb, b, end);
@@ -143,6 +143,7 @@ static void block_body(struct xblock *xb)
 static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu, const struct block *b)
 {
     xb->code_page = b->page;
+    xb->word = b->page->code_size;
     xb->npending = xb->nmiss = xb->nshort = 0;
     xb->flags_host = true;
     xb->flags_mem = false;

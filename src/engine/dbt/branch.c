@@ -54,7 +54,7 @@ static void branch_jump(struct xblock *xb) { emit_rm(&xb->e, 0xff, 4, T2, offset
 static void branch_address(struct xblock *xb, unsigned dst, int64_t off)
 {
     emit_data(&xb->e, OP_W | 0x8b, dst, DATA_OFF(page), 0);
-    emit_rm(&xb->e, OP_W | 0x8d, dst, dst, (int32_t)off);
+    emit_rm(&xb->e, place_word(xb, 0x8d), dst, dst, (int32_t)off);
 }
 
 /* An instruction whose end is in the next page depends on what is mapped there. */
@@ -67,8 +67,8 @@ bool x_linkable(const struct xblock *xb, int64_t off)
     if (off <= (int64_t)PAGE_SIZE - 15)
         return true;
     const struct block *b = cache_peek(xb->t->it, xb->code_page, (unsigned)off);
-    if (b)
-        return !b->cross;
+    if (b || xb->word != 8)
+        return b && !b->cross;
     memcpy(bytes, xb->page + off, PAGE_SIZE - (size_t)off);
     return insn_split(bytes, &s) && off + s.head + s.disp + s.imm <= (int64_t)PAGE_SIZE;
 }
@@ -89,7 +89,7 @@ static void branch_to(struct xblock *xb, unsigned from, int64_t target)
     *p = emit_jmp(e);
 }
 
-static int64_t branch_target(const struct xinsn *x) { return (int64_t)x->off + x->i->len + (int64_t)x->i->imm; }
+static int64_t branch_target(const struct xinsn *x) { return (int64_t)x->off + x->i->len + (int32_t)x->i->imm; }
 
 /* One of the two ways, forward and inside the page, is linked at the conditional branch itself. */
 static void branch_jcc(struct xblock *xb, const struct xinsn *x)
@@ -113,11 +113,11 @@ static void branch_push(struct xblock *xb, const struct xinsn *x)
 {
     struct xmem m;
     unsigned sp = place_of(RSP);
-    struct pending *p = place_stack(xb, x, RSP, -8, MEM_WRITE, &m);
+    struct pending *p = place_stack(xb, x, RSP, -(int)xb->word, MEM_WRITE, &m);
     p->leaves = true;
     branch_address(xb, T2, x->off + x->i->len);
-    place_emit(xb, OP_W | 0x89, T2, &m);
-    emit_rm(&xb->e, OP_W | 0x8d, sp, sp, -8);
+    place_emit(xb, place_word(xb, 0x89), T2, &m);
+    emit_rm(&xb->e, place_word(xb, 0x8d), sp, sp, -(int)xb->word);
     place_done(xb, p);
 }
 
@@ -153,13 +153,13 @@ static void branch_operand(struct xblock *xb, const struct xinsn *x)
     if (!x->mem) {
         unsigned h = place_get(xb, x->rm, T1);
         if (h != T1)
-            emit_rr(e, OP_W | 0x89, h, T1);
+            emit_rr(e, place_word(xb, 0x89), h, T1);
         return;
     }
     struct xmem m;
     struct pending *p = place_mem(xb, x, &m);
     p->leaves = true;
-    place_emit(xb, OP_W | 0x8b, T1, &m);
+    place_emit(xb, place_word(xb, 0x8b), T1, &m);
     place_done(xb, p);
     place_island(xb, true);
 }
@@ -171,10 +171,10 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     unsigned sp = place_of(RSP);
     struct pending *p = place_stack(xb, x, RSP, 0, MEM_READ, &m);
     p->leaves = true;
-    place_emit(xb, OP_W | 0x8b, T1, &m);
+    place_emit(xb, place_word(xb, 0x8b), T1, &m);
     place_done(xb, p);
     branch_lookup(xb, branch_miss(xb));
-    emit_rm(e, OP_W | 0x8d, sp, sp, 8 + (uint16_t)x->i->imm);
+    emit_rm(e, place_word(xb, 0x8d), sp, sp, (int)xb->word + (uint16_t)x->i->imm);
     branch_jump(xb);
 }
 

@@ -1,4 +1,4 @@
-/* The translator: hot 64-bit blocks of the interpreter become host code. Its private part of a vCPU.
+/* The translator: hot blocks of the interpreter become host code. Its private part of a vCPU.
  *
  * code.c owns the memory of generated code, flat.c the shadow tables through which it reaches guest memory, thunk.c makes
  * the pieces that all blocks share, block.c translates one block with the help of decode.c (classification), place.c

@@ -226,7 +226,7 @@ static bool classify_generic(struct xinsn *x, const struct decoded *d)
 static uint8_t classify_branch(struct xinsn *x, const struct decoded *d)
 {
     const struct insn *i = x->i;
-    if (d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || i->esz != 8)
+    if (d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || i->esz != d->code_size)
         return X_CALL;
     classify_actions(x, d);
     x->rm = (uint8_t)(d->z.raw.modrm.rm | d->z.raw.rex.B << 3);
@@ -245,7 +245,7 @@ static uint8_t classify_stack(struct xinsn *x, const struct decoded *d)
     const struct insn *i = x->i;
     unsigned op = d->z.opcode;
     bool map_1 = d->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
-    if (!map_1 || i->esz != 8)
+    if (!map_1 || i->esz != d->code_size)
         return X_CALL;
     x->rm = (uint8_t)((op & 7) | d->z.raw.rex.B << 3);
     if ((op & 0xf8) == 0x50)
@@ -258,7 +258,7 @@ static uint8_t classify_stack(struct xinsn *x, const struct decoded *d)
     }
     if (op == 0xff && d->z.raw.modrm.mod != 3) {
         x->mem = MEM_READ;
-        x->size = 8;
+        x->size = d->code_size;
         return X_PUSH;
     }
     return X_CALL;
@@ -270,7 +270,7 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
     const ZydisDecodedInstruction *z = &d->z;
     const struct insn *i = x->i;
     switch (i->op) {
-    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_NOP: case ZYDIS_MNEMONIC_ENDBR64: case ZYDIS_MNEMONIC_ENDBR32:
         return X_NOTHING;
     case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1: case ZYDIS_MNEMONIC_PREFETCHT2:
     case ZYDIS_MNEMONIC_PREFETCHNTA: case ZYDIS_MNEMONIC_PREFETCHW:
@@ -294,7 +294,7 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
         x->v.need = z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? VEC_SSE : VEC_AVX;
         return X_MXCSR;
     case ZYDIS_MNEMONIC_LEAVE:
-        return i->esz == 8 ? X_LEAVE : X_CALL;
+        return i->esz == d->code_size ? X_LEAVE : X_CALL;
     case ZYDIS_MNEMONIC_CBW: case ZYDIS_MNEMONIC_CWDE: case ZYDIS_MNEMONIC_CDQE:
     case ZYDIS_MNEMONIC_CWD: case ZYDIS_MNEMONIC_CDQ: case ZYDIS_MNEMONIC_CQO:
         x->op = z->opcode | (i->esz == 8 ? OP_W : i->esz == 2 ? OP_66 : 0);
@@ -307,6 +307,19 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
     default:
         return x_classify_system(x, d);
     }
+}
+
+/* MOV between the accumulator and an absolute address: as 88 to 8B. */
+static uint8_t classify_moffs(struct xinsn *x, const ZydisDecodedInstruction *z)
+{
+    bool store = z->opcode & 2;
+    x->op = (x->op & ~0xffu) | 0x88 | (z->opcode & 1) | (store ? 0 : 2);
+    x->reg = RAX;
+    x->mem = store ? MEM_WRITE : MEM_READ;
+    x->size = x->i->osz;
+    x->reg_read = store || x->i->osz < 4;
+    x->reg_write = !store;
+    return X_GENERIC;
 }
 
 /* MUL, IMUL, DIV, IDIV with one operand; CMPXCHG with memory; MOV r, imm; BSWAP; XCHG rAX, r. */
@@ -338,6 +351,16 @@ static uint8_t classify_rest(struct xinsn *x, const struct decoded *d)
         classify_flags(x, z);
         return X_CMPXCHG;
     }
+    if (d->code_size == 4 && map_1 && (z->opcode & 0xf0) == 0x40) { /* INC, DEC: as FF */
+        x->op = (x->op & ~0xffu) | 0xff;
+        x->ext = z->opcode >> 3 & 1;
+        x->rm = z->opcode & 7;
+        x->rm_read = x->rm_write = true;
+        classify_flags(x, z);
+        return X_GENERIC;
+    }
+    if (map_1 && (z->opcode & 0xfc) == 0xa0)
+        return classify_moffs(x, z);
     x->rm = (uint8_t)low;
     if (map_1 && (z->opcode & 0xf8) == 0xb8 && x->i->osz >= 4)
         return X_MOV_IMM;
@@ -380,7 +403,18 @@ static uint8_t classify_high(struct xinsn *x, const struct decoded *d)
     return X_HIGH;
 }
 
-static void classify(struct xinsn *x, const struct decoded *d)
+/* 32-bit code: what is left to handlers. Segments other than DS, ES and SS have bases and limits of their own. */
+static bool classify_left32(const struct xinsn *x)
+{
+    const struct insn *i = x->i;
+    if (x->kind == X_VEC || x->kind == X_MXCSR)
+        return true;
+    if (x->kind == X_LEA)
+        return i->asz != 4;
+    return x->kind != X_NOTHING && i->flags & INSN_MEM && (i->asz != 4 || i->seg >= SEG_FS || i->seg == SEG_CS);
+}
+
+static void classify_any(struct xinsn *x, const struct decoded *d)
 {
     const struct insn *i = x->i;
     x->kind = X_CALL;
@@ -407,6 +441,13 @@ static void classify(struct xinsn *x, const struct decoded *d)
     x->kind = kind;
 }
 
+static void classify(struct xinsn *x, const struct decoded *d)
+{
+    classify_any(x, d);
+    if (d->code_size == 4 && classify_left32(x))
+        *x = (struct xinsn){ .i = x->i, .kind = X_CALL, .reg = NO_REG, .rm = NO_REG, .ext = NO_REG };
+}
+
 /* --- by form --- */
 
 /* Decode again and classify. False: it is not i any more. */
@@ -414,7 +455,7 @@ static bool classify_decoded(struct xblock *xb, struct xinsn *x, const struct in
 {
     struct decoded d;
     struct insn again;
-    if (insn_decode(code, n, 8, xb->cpu->cpuid->vendor == VENDOR_AMD, &again, &d) != DECODE_OK || again.len != i->len ||
+    if (insn_decode(code, n, xb->word, xb->cpu->cpuid->vendor == VENDOR_AMD, &again, &d) != DECODE_OK || again.len != i->len ||
         again.op != i->op || again.form != i->form)
         return false;
     *x = (struct xinsn){ .i = i };

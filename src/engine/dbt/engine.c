@@ -1,6 +1,6 @@
 /* The engine "dbt": the interpreter's loop with translated blocks in it.
  *
- * Once a 64-bit block has run often enough it is translated; from then on the loop enters its host code, which goes on from
+ * Once a block of 64-bit code, or of 32-bit code with flat segments, has run often enough it is translated; from then on the loop enters its host code, which goes on from
  * block to block until it meets something that it leaves to the loop. What the interpreter's cache drops, this drops too:
  * forgetting linear addresses empties the table of branch targets; when blocks of a page go, code that is running
  * is told to leave at the next instruction boundary; the code memory itself is only emptied together with the
@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "engine/dbt/dbt.h"
 #include "engine/interp/hostexec.h"
+#include "x86/desc.h"
 
 /* Linear mappings changed, who knows how: only the ways that code takes by itself, the tables are told by flushed(). */
 static void dbt_forget(struct interp *it)
@@ -39,7 +40,7 @@ static void dbt_notice(struct cpu *cpu)
 static void dbt_select(struct dbt *t)
 {
     struct dbt_data *d = t->data;
-    const struct flat_set *s = flat_current(&t->flat), *code = s && t->flat.cpu->cpl != 3 ? &t->flat.set[FLAT_SUP_SMAP] : s;
+    const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
     struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
     d->read = s ? s->read : t->flat.nothing;
     if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed))
@@ -94,6 +95,26 @@ static void dbt_drop(struct interp *it)
     t->stats->code_emptied++;
 }
 
+static bool dbt_flat_segment(const struct seg *s, uint16_t mask, uint16_t want)
+{
+    return !s->base && s->limit == 0xffffffff && (s->attr & mask) == want;
+}
+
+/* 32-bit code whose CS, SS, DS and ES are all 4 GiB from 0: no check is left, linear addresses are offsets. It wraps at 4 GiB in ways that are the
+ * interpreter's matter. */
+static bool dbt_flat32(const struct cpu *cpu)
+{
+    const uint16_t data = ATTR_P | ATTR_S | TYPE_CODE | TYPE_CE | TYPE_RW;
+    const struct seg *s = cpu->seg;
+    return cpu->code_size == 4 && (cpu->cr0 & CR0_PE) && !(cpu->rflags & FL_VM) && cpu->sp_mask == 0xffffffff &&
+           cpu->r[R_RIP] < 0xfffff000 && dbt_flat_segment(&s[SEG_CS], ATTR_P | ATTR_S | TYPE_CODE, ATTR_P | ATTR_S | TYPE_CODE) &&
+           dbt_flat_segment(&s[SEG_SS], data, ATTR_P | ATTR_S | TYPE_RW) && dbt_flat_segment(&s[SEG_DS], data, ATTR_P | ATTR_S | TYPE_RW) &&
+           dbt_flat_segment(&s[SEG_ES], data, ATTR_P | ATTR_S | TYPE_RW);
+}
+
+/* Is there translated code for the mode that the CPU is in? */
+static bool dbt_mode(const struct cpu *cpu) { return cpu->code_size == 8 || dbt_flat32(cpu); }
+
 /* Host code of b, made if it is time. NULL: not yet, or never; or *dropped: every block is gone, b too. */
 static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block *b, bool plain, bool *dropped)
 {
@@ -106,11 +127,6 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         b->count = b->count < t->threshold ? t->threshold : b->count;
     if (b->count == DBT_NEVER || ++b->count < t->threshold)
         return NULL;
-    const struct code_page *page = t->it->page;
-    if (page->code_size != 8) {
-        b->count = DBT_NEVER;
-        return NULL;
-    }
     if (DBT_HOT - t->used < DBT_BLOCK_MAX || DBT_CODE - t->cold < DBT_BLOCK_MAX) {
         cache_drop_all(t->it);
         *dropped = true;
@@ -132,7 +148,7 @@ static void dbt_entering_kernel(struct dbt *t, const struct cpu *cpu)
 {
     static const unsigned by_ac[] = { FLAT_SUP_SMAP, FLAT_SUP }, index[] = { MMU_SUP_SMAP, MMU_SUP };
     struct dbt_data *d = t->data;
-    d->kernel = cpu->cpl == 0 && flat_current(&t->flat);
+    d->kernel = cpu->cpl == 0 && cpu->code_size == 8 && flat_current(&t->flat);
     d->smap = d->kernel && cpu->cr4 & CR4_SMAP;
     for (unsigned n = 0; n < 2 && d->smap; n++) {
         d->smap_read[n] = t->flat.set[by_ac[n]].read;
@@ -147,7 +163,7 @@ static void dbt_entering(struct dbt *t, const struct cpu *cpu)
     const struct interp *it = t->it;
     t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
     t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
-    t->data->fsgsbase = !!(cpu->cr4 & CR4_FSGSBASE);
+    t->data->fsgsbase = cpu->code_size == 8 && cpu->cr4 & CR4_FSGSBASE;
     dbt_entering_kernel(t, cpu);
     dbt_select(t);
 }
@@ -160,7 +176,7 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
         dbt_trace_handler_end(cpu, i);
     else
         i->fn(cpu, i);
-    if (t->data->stale || cpu->code_size != 8 || interp_special(it, cpu))
+    if (t->data->stale || interp_special(it, cpu) || !dbt_mode(cpu))
         return NULL;
     dbt_entering(t, cpu);
     const uint8_t *host = flat_jump_find(atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
@@ -198,6 +214,8 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
     uint64_t rip = cpu->r[R_RIP];
+    if (!dbt_mode(cpu))
+        return false;
     bool dropped, linked = t->link.site && t->link.rip == rip, plain = linked && t->link.plain;
     const uint8_t *host = dbt_host_code(t, cpu, b, plain, &dropped);
     if (!host)

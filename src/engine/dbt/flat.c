@@ -84,6 +84,19 @@ static void flat_set_fini(struct flat_set *s)
     memset(s, 0, sizeof(*s));
 }
 
+static bool flat_code32_init(struct flat *f)
+{
+    for (unsigned n = FLAT_CODE32; n < FLAT_SETS; n++) {
+        struct flat_set *s = &f->set[n];
+        s->jump_epoch = FLAT_SETS + n;
+        s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
+        if (!s->jumps)
+            return false;
+        s->jumps[flat_jump_slot(0)].neg = ~0ULL;
+    }
+    return true;
+}
+
 bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat *first)
 {
     f->cpu = cpu;
@@ -103,7 +116,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     }
     while ((int)f->nusers < max_users && f->set[FLAT_USER0 + f->nusers].read)
         f->nusers++;
-    return true;
+    return flat_code32_init(f);
 }
 
 void flat_fini(struct flat *f)
@@ -236,6 +249,13 @@ static bool flat_region_touched(const struct flat_set *s, uint64_t lin)
     return s->region[bit / 8] >> (bit % 8) & 1;
 }
 
+/* Are there branch targets in that page, as far as is known? */
+static bool flat_jumps_in(const struct flat_set *s, uint64_t page)
+{
+    page &= FLAT_PAGES - 1;
+    return s->jump_half[flat_half(page)] && flat_bloom_has(s->jump_pages, page);
+}
+
 /* Notes of dropped pages stay: harmless. */
 static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint64_t size)
 {
@@ -249,7 +269,7 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
     }
     bool code = false;
     for (uint64_t n = 0; n < count; n++, page++) {
-        code |= s->jump_half[flat_half(page)] && flat_bloom_has(s->jump_pages, page);
+        code |= flat_jumps_in(s, page);
         if (flat_region_touched(s, page << 12))
             s->read[page] = s->write[page] = 0;
     }
@@ -273,8 +293,18 @@ static void flat_empty_local(struct flat *f)
     flat_set_empty_local(f, &f->set[FLAT_SUP]);
 }
 
+/* 32-bit code: another address space has all others' targets forgotten. what: NULL: all. */
+static void flat_code32_forget(struct flat *f, const struct tlb_flush *what)
+{
+    bool pages = what && (what->kind == TLB_FLUSH_PAGE || what->kind == TLB_FLUSH_PAGE_PCID);
+    for (unsigned n = FLAT_CODE32; n < FLAT_SETS; n++)
+        if (!pages || what->size != PAGE_SIZE || flat_jumps_in(&f->set[n], what->lin >> 12))
+            flat_set_forget_jumps(&f->set[n]);
+}
+
 void flat_flushed(struct flat *f, const struct tlb_flush *what)
 {
+    flat_code32_forget(f, what);
     bool all = what->kind == TLB_FLUSH_ALL;
     switch (what->kind) {
     case TLB_FLUSH_PAGE:
@@ -332,6 +362,7 @@ void flat_switched(struct flat *f)
     struct flat_set *s = f->set;
     f->clock++;
     flat_empty_local(f);
+    flat_code32_forget(f, NULL);
     for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++) {
         if (s[n].pcid == pcid && (s[n].used || !pcid)) {
             s[n].used = f->clock;
@@ -351,7 +382,7 @@ void flat_switched(struct flat *f)
 struct flat_set *flat_current(struct flat *f)
 {
     const struct cpu *cpu = f->cpu;
-    if (cpu->tlb == tlb_nothing || cpu->paging_levels == 5 || !cpu->long_mode)
+    if (cpu->tlb == tlb_nothing || cpu->paging_levels == 5 || !(cpu->cr0 & CR0_PE))
         return NULL;
     struct flat_set *s = &f->set[cpu->mmu_idx == MMU_USER  ? f->user
                                  : cpu->mmu_idx == MMU_SUP ? FLAT_SUP
@@ -362,6 +393,8 @@ struct flat_set *flat_current(struct flat *f)
 struct flat_set *flat_current_code(struct flat *f)
 {
     struct flat_set *s = flat_current(f);
+    if (s && f->cpu->code_size != 8)
+        return &f->set[FLAT_CODE32 + (f->cpu->cpl == 3)];
     return s && f->cpu->cpl != 3 ? &f->set[FLAT_SUP_SMAP] : s;
 }
 

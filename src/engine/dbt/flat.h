@@ -74,9 +74,8 @@ struct flat_set {
     uint64_t used;          /* and when it was last used; 0: never */
 };
 
-enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0 };
-
-#define FLAT_SETS (FLAT_USER0 + FLAT_USERS)
+/* The last two: branch targets of 32-bit code only, at level 3 and not, of the current address space; its data goes by the others' tables. */
+enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0, FLAT_CODE32 = FLAT_USER0 + FLAT_USERS, FLAT_SETS = FLAT_CODE32 + 2 };
 
 struct flat {
     struct cpu *cpu;
@@ -97,7 +96,7 @@ void flat_fini(struct flat *f);
 
 /* The set for accesses as the CPU is now; NULL: everything must take the slow path. */
 struct flat_set *flat_current(struct flat *f);
-/* The set whose branch targets count now: one for all of the supervisor's. NULL as above. */
+/* The set whose branch targets count now: one for all of the supervisor's 64-bit code. NULL as above. */
 struct flat_set *flat_current_code(struct flat *f);
 
 /* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access

@@ -233,7 +233,7 @@ static void scan_assign(struct scan *s, struct xblock *xb)
         while (slot < GROUP_SLOTS && busy[slot] > g->first)
             slot++;
         group[n] = NO_GROUP;
-        if (xb->plain || g->count < 2 || slot == GROUP_SLOTS || xb->ngroups == GROUP_MAX)
+        if (xb->plain || xb->word != 8 || g->count < 2 || slot == GROUP_SLOTS || xb->ngroups == GROUP_MAX)
             continue;
         busy[slot] = g->last + 1;
         group[n] = (uint8_t)xb->ngroups;

@@ -169,7 +169,7 @@ static void x_push_fetch(struct xblock *xb, const struct xinsn *x)
 {
     struct xmem m;
     struct pending *p = place_mem(xb, x, &m);
-    place_emit(xb, OP_W | 0x8b, T2, &m);
+    place_emit(xb, place_word(xb, 0x8b), T2, &m);
     emit_rm(&xb->e, OP_W | 0x89, T2, RSP, FRAME_TARGET);
     p->leaves = true; /* the handler does it all */
     place_done(xb, p);
@@ -183,17 +183,17 @@ static void x_push(struct xblock *xb, const struct xinsn *x)
     unsigned sp = place_of(RSP);
     if (x->mem)
         x_push_fetch(xb, x);
-    struct pending *p = place_stack(xb, x, RSP, -8, MEM_WRITE, &m);
+    struct pending *p = place_stack(xb, x, RSP, -(int)xb->word, MEM_WRITE, &m);
     if (x->mem || x->kind == X_PUSHF) {
         emit_rm(e, OP_W | 0x8b, T2, RSP, FRAME_TARGET);
-        place_emit(xb, OP_W | 0x89, T2, &m);
+        place_emit(xb, place_word(xb, 0x89), T2, &m);
     } else if (x->rm == NO_REG) {
-        place_emit(xb, OP_W | 0xc7, 0, &m);
+        place_emit(xb, place_word(xb, 0xc7), 0, &m);
         emit_u32(e, (uint32_t)x->i->imm);
     } else {
-        place_emit(xb, OP_W | 0x89, place_get(xb, x->rm, T2), &m);
+        place_emit(xb, place_word(xb, 0x89), place_get(xb, x->rm, T2), &m);
     }
-    emit_rm(e, OP_W | 0x8d, sp, sp, -8);
+    emit_rm(e, place_word(xb, 0x8d), sp, sp, -(int)xb->word);
     place_done(xb, p);
 }
 
@@ -203,9 +203,9 @@ static void x_pop(struct xblock *xb, const struct xinsn *x)
     struct xmem m;
     unsigned sp = place_of(RSP), h = place_of(x->rm) == PLACE_MEMORY ? T2 : place_of(x->rm);
     struct pending *p = place_stack(xb, x, RSP, 0, MEM_READ, &m);
-    place_emit(xb, OP_W | 0x8b, h, &m);
+    place_emit(xb, place_word(xb, 0x8b), h, &m);
     if (h != sp)
-        emit_rm(e, OP_W | 0x8d, sp, sp, 8);
+        emit_rm(e, place_word(xb, 0x8d), sp, sp, (int)xb->word);
     x_store_reg(xb, x->rm, h);
     place_done(xb, p);
 }
@@ -216,8 +216,8 @@ static void x_leave(struct xblock *xb, const struct xinsn *x)
     struct xmem m;
     unsigned bp = place_of(RBP);
     struct pending *p = place_stack(xb, x, RBP, 0, MEM_READ, &m);
-    emit_rm(e, OP_W | 0x8d, place_of(RSP), bp, 8);
-    place_emit(xb, OP_W | 0x8b, bp, &m);
+    emit_rm(e, place_word(xb, 0x8d), place_of(RSP), bp, (int)xb->word);
+    place_emit(xb, place_word(xb, 0x8b), bp, &m);
     place_done(xb, p);
 }
 

@@ -304,14 +304,15 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
 
 struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m)
 {
-    struct pending *p = place_pend_access(xb, x, &x->ref[REF_STACK], 8, ways);
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_STACK], xb->word, ways);
     p->stack = (struct xstack){ (uint8_t)base, (int8_t)disp };
     p->faults = p->ref != NULL;
     if (p->ref)
         return group_access(xb, p, m);
-    if (disp)
-        emit_rm(&xb->e, OP_W | 0x8d, T1, place_of(base), disp);
-    return place_single(xb, p, disp ? T1 : place_of(base), 0, true, m);
+    bool direct = !disp && xb->word == 8; /* else the upper half must go */
+    if (!direct)
+        emit_rm(&xb->e, place_word(xb, 0x8d), T1, place_of(base), disp);
+    return place_single(xb, p, direct ? place_of(base) : T1, 0, true, m);
 }
 
 void place_fault_to_handler(struct xblock *xb, const struct xinsn *x)

@@ -58,7 +58,7 @@ enum xkind {
     X_MOV_IMM, /* 64-bit immediate */
     X_LEA,
     X_PREFETCH,
-    X_PUSH,    /* 64-bit, register or immediate */
+    X_PUSH,    /* of a whole stack slot */
     X_POP,
     X_LEAVE,
     X_BSWAP,
@@ -192,6 +192,7 @@ struct xblock {
     struct cpu *cpu;
     const struct code_page *code_page;
     const uint8_t *page; /* its bytes */
+    unsigned word; /* bytes of a stack slot and of RIP: 8, or 4 in 32-bit code */
     unsigned n;
     struct xinsn x[XBLOCK_MAX];
     const struct block *first;
@@ -231,8 +232,10 @@ void place_linear_at(struct xblock *xb, const struct xinsn *x, int32_t shift);
 /* Make x's explicit memory operand accessible, whatever checks that takes. The returned struct pending wants its `end`: call place_done()
  * behind the instruction. T2 is free after. */
 struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m);
-/* The same for the access of a stack instruction: 8 bytes at guest register base (which has a host register) + disp. T1 and T2 are free after. */
+/* The same for the access of a stack instruction: xb->word bytes at guest register base (which has a host register) + disp. T1 and T2 are free after. */
 struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m);
+/* op with the operand size of a stack slot. */
+static inline uint32_t place_word(const struct xblock *xb, uint32_t op) { return xb->word == 8 ? OP_W | op : op; }
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);

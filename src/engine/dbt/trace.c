@@ -100,14 +100,17 @@ static void trace_hex(char *to, const uint8_t *p, unsigned n)
         to += sprintf(to, k ? " %02x" : "%02x", p[k]);
 }
 
-/* One instruction of 64-bit code at p, which runs at address at; returns its length, or 0: not an instruction. */
-static unsigned trace_disassemble(const uint8_t *p, size_t n, uint64_t at, char hex[48], char *text, size_t size)
+/* One instruction at p, code of word bytes (8 or 4), which runs at address at; returns its length, or 0: not an instruction. */
+static unsigned trace_disassemble(const uint8_t *p, size_t n, unsigned word, uint64_t at, char hex[48], char *text, size_t size)
 {
     ZydisDecoder decoder;
     ZydisFormatter formatter;
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    if (word == 8)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, p, n < 15 ? n : 15, &z, ops)))
         return 0;
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
@@ -127,7 +130,7 @@ static void trace_host(const struct dbt *t, const struct cpu *cpu, const uint8_t
     for (const uint8_t *p = start; p < end;) {
         char hex[48], text[128];
         uint64_t at = (uintptr_t)emit_rx(e, p);
-        unsigned n = trace_disassemble(p, (size_t)(end - p), at, hex, text, sizeof(text));
+        unsigned n = trace_disassemble(p, (size_t)(end - p), 8, at, hex, text, sizeof(text));
         if (!n) {
             trace_line(cpu, "host", at, "", "(no instruction)", "");
             return;
@@ -152,7 +155,7 @@ void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct bl
     for (const struct xinsn *x = xb->x; x < xb->x + xb->n; x++) {
         char hex[48], text[128];
         const uint8_t *code = b->cross ? cross_bytes(b) : xb->page + x->off;
-        if (!trace_disassemble(code, b->cross ? 15 : PAGE_SIZE - x->off, lin + x->off, hex, text, sizeof(text)))
+        if (!trace_disassemble(code, b->cross ? 15 : PAGE_SIZE - x->off, xb->word, lin + x->off, hex, text, sizeof(text)))
             return; /* somebody is writing to it */
         trace_line(cpu, "guest", lin + x->off, hex, text, x->kind == X_CALL ? "; by its handler" : "");
     }
