@@ -61,16 +61,13 @@ static void pool_on_event(void *opaque, uint32_t events)
 
 void pool_end(struct pool *p, struct pool_job *job)
 {
-    bool last;
-
     pthread_mutex_lock(&p->lock);
     job->next = NULL;
     *p->ready_tail = job;
     p->ready_tail = &job->next;
-    /* With more to do, the one who finishes last reports for all: one interrupt for many. */
-    last = !p->todo;
     pthread_mutex_unlock(&p->lock);
-    if (last && loop_trylock(p->loop)) {
+    /* Also with more to do: whoever waits for this one has work for us, and waking the loop costs more than this. */
+    if (loop_trylock(p->loop)) {
         pool_report(p);
         loop_unlock(p->loop);
     }
@@ -103,14 +100,31 @@ static void pool_wake(struct pool *p, int threads)
     syscall(SYS_futex, &p->bell, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
 }
 
-/* p->lock held. */
+/* p->lock held. A job that cannot start yet is taken by the thread for which it waits. */
 static void pool_queue(struct pool *p, struct pool_job *job)
 {
     job->next = NULL;
     *p->todo_tail = job;
     p->todo_tail = &job->next;
-    if (p->idle)
+    if (p->idle && !(job->alone && p->alone))
         pool_wake(p, 1);
+    p->alone += job->alone;
+}
+
+/* The first job that can start, or NULL. p->lock held. */
+static struct pool_job *pool_first(struct pool *p)
+{
+    struct pool_job **at = &p->todo, *job;
+
+    while (*at && (*at)->alone && p->alone_runs)
+        at = &(*at)->next;
+    job = *at;
+    if (!job)
+        return NULL;
+    *at = job->next;
+    if (!*at)
+        p->todo_tail = at;
+    return job;
 }
 
 /* The next job, or NULL to end. p->lock held. */
@@ -118,14 +132,11 @@ static struct pool_job *pool_take(struct pool *p)
 {
     struct pool_job *job;
 
-    while (!p->todo && !p->quit)
+    while (!(job = pool_first(p)) && !p->quit)
         pool_sleep(p);
-    job = p->todo;
     if (!job)
         return NULL;
-    p->todo = job->next;
-    if (!p->todo)
-        p->todo_tail = &p->todo;
+    p->alone_runs |= job->alone;
     p->running++;
     return job;
 }
@@ -149,15 +160,19 @@ static void *pool_thread(void *opaque)
     struct pool *p = opaque;
     void *scratch = p->scratch ? aligned_alloc(4096, p->scratch) : NULL;
     struct pool_job *job;
+    bool alone;
 
     pthread_mutex_lock(&p->lock);
     while ((job = pool_take(p))) {
         if (!p->idle && p->threads < POOL_THREADS)
             pool_grow(p);
         pthread_mutex_unlock(&p->lock);
+        alone = job->alone;
         if (job->run(job, scratch))
             pool_end(p, job);
         pthread_mutex_lock(&p->lock);
+        p->alone -= alone;
+        p->alone_runs &= !alone;
     }
     pthread_mutex_unlock(&p->lock);
     free(scratch);

@@ -2,7 +2,7 @@
  *
  * A job's result goes to the guest from the thread itself if the device lock happens to be free, which saves a wake-up of the
  * loop's thread; else from the loop. A thread never waits for that lock, so that pool_drain() may wait for the threads while
- * it is held. Jobs are started in the order in which they came and may finish in any.
+ * it is held. Jobs are started in the order in which they came, those that run alone among themselves, and may finish in any.
  */
 #ifndef VITRO_BASE_POOL_H
 #define VITRO_BASE_POOL_H
@@ -25,6 +25,7 @@ struct pool_job {
     bool (*run)(struct pool_job *job, void *scratch);
     /* Device lock held; on the loop's thread, one of the pool, or in pool_drain(). May free the job and submit others. */
     void (*done)(struct pool_job *job);
+    bool alone; /* no two such jobs run at a time */
     struct pool_job *next; /* the pool's own */
 };
 
@@ -41,6 +42,8 @@ struct pool {
     struct pool_job *todo, **todo_tail;
     struct pool_job *ready, **ready_tail;
     unsigned threads, idle, running;
+    unsigned alone; /* jobs of that kind, waiting or running */
+    bool alone_runs;
     bool quit, rung; /* rung: the event was raised for what is ready */
     pthread_t thread[POOL_THREADS];
 };

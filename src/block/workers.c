@@ -134,7 +134,9 @@ void block_submit(struct block_io *io, struct block_req *req)
     req->at = 0;
     req->by_thread = false;
     req->io = io;
-    req->job = (struct pool_job){ .run = block_io_run, .done = block_io_done };
+    /* Hosts let one writer into a file at a time: threads would only take turns, at the price of a wake-up each. With a flush
+     * behind each write there is something to do at the same time. */
+    req->job = (struct pool_job){ .run = block_io_run, .done = block_io_done, .alone = req->op == BLOCK_WRITE && !req->fua };
     if (req->op == BLOCK_READ && req->cold && io->reader) {
         pool_begin(&io->pool);
         block_reader_take(io->reader, req);

@@ -154,8 +154,7 @@ static bool fs_start(struct virtio_fs *f, unsigned queue, const struct vq_chain 
 
     if (!r)
         return false;
-    r->job.run = fs_job_run;
-    r->job.done = fs_job_done;
+    r->job = (struct pool_job){ .run = fs_job_run, .done = fs_job_done };
     r->fs = f;
     r->life = f->life;
     r->queue = (uint16_t)queue;

@@ -2,6 +2,8 @@
 #include "test.h"
 
 #include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,8 @@ static struct fixture {
     pthread_cond_t cond;
     unsigned inside, batches;
     bool open, lock_seen_free;
+    _Atomic unsigned alone, told, began;
+    _Atomic bool alone_met;
     struct gate_job job[JOBS];
 } f;
 
@@ -159,6 +163,59 @@ static void jobs_of_others_count(void **state)
     assert_int_equal(f.job[0].done + f.job[1].done, 2);
 }
 
+/* Counts how many of its kind are inside, and what has been reported of the job before it. */
+static bool alone_run(struct pool_job *job, void *scratch)
+{
+    struct gate_job *g = container_of(job, struct gate_job, job);
+    unsigned inside = atomic_fetch_add(&f.alone, 1);
+
+    if (inside)
+        f.alone_met = true;
+    if (g != f.job && g[-1].done)
+        atomic_fetch_add(&f.told, 1);
+    atomic_fetch_add(&f.began, 1);
+    gate_run(job, scratch);
+    atomic_fetch_sub(&f.alone, 1);
+    return true;
+}
+
+static void submit_alone(unsigned n)
+{
+    f.job[n].job = (struct pool_job){ .run = alone_run, .done = job_done, .alone = true };
+    pool_submit(&f.pool, &f.job[n].job);
+}
+
+/* Others pass them, and none is forgotten. */
+static void alone_jobs_take_turns(void **state)
+{
+    for (unsigned n = 0; n < JOBS / 2; n++)
+        submit_alone(n);
+    submit(JOBS / 2);
+    gate_wait(2);
+    gate_open();
+    for (unsigned n = JOBS / 2 + 1; n < JOBS; n++)
+        n % 2 ? submit_alone(n) : submit(n);
+    pool_drain(&f.pool);
+    for (unsigned n = 0; n < JOBS; n++)
+        assert_int_equal(f.job[n].done, 1);
+    assert_false(f.alone_met);
+}
+
+/* A job's end does not wait for those behind it. */
+static void thread_reports_before_it_goes_on(void **state)
+{
+    for (unsigned n = 0; n < 8; n++)
+        submit_alone(n);
+    gate_wait(1);
+    loop_unlock(&f.loop);
+    gate_open();
+    while (atomic_load(&f.began) < 8)
+        sched_yield();
+    loop_lock(&f.loop);
+    pool_drain(&f.pool);
+    assert_int_equal(f.told, 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +223,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(drain_reports_each_once, setup, teardown),
         cmocka_unit_test_setup_teardown(loop_reports_what_threads_cannot, setup, teardown),
         cmocka_unit_test_setup_teardown(jobs_of_others_count, setup, teardown),
+        cmocka_unit_test_setup_teardown(alone_jobs_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(thread_reports_before_it_goes_on, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
