@@ -84,9 +84,12 @@ static void flat_set_fini(struct flat_set *s)
     memset(s, 0, sizeof(*s));
 }
 
+/* The branch targets of 32-bit code that go when those of s do. */
+static struct flat_set *flat_code32(struct flat *f, const struct flat_set *s) { return &f->set[FLAT_CODE32 + (s - f->set)]; }
+
 static bool flat_code32_init(struct flat *f)
 {
-    for (unsigned n = FLAT_CODE32; n < FLAT_SETS; n++) {
+    for (unsigned n = FLAT_CODE32; n < FLAT_CODE32 + FLAT_USER0 + f->nusers; n++) {
         struct flat_set *s = &f->set[n];
         s->jump_epoch = FLAT_SETS + n;
         s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
@@ -159,6 +162,7 @@ static void flat_set_empty(struct flat *f, struct flat_set *s)
         return;
     f->lost = true;
     flat_set_forget_jumps(s);
+    flat_set_forget_jumps(flat_code32(f, s));
     if (s->nregions > FLAT_REGIONS / 2) {
         madvise(s->read, FLAT_BYTES, MADV_DONTNEED);
         madvise(s->write, FLAT_BYTES, MADV_DONTNEED);
@@ -196,11 +200,14 @@ static void flat_set_keep_global(struct flat_set *s)
 /* A few entries go by themselves, and their notes stay, as flat_set_drop()'s do. */
 static void flat_set_empty_local(struct flat *f, struct flat_set *s)
 {
+    struct flat_set *code32 = flat_code32(f, s);
     if (!s->read)
         return;
     f->lost = true;
     if (s->jump_local)
         flat_set_forget_jumps(s);
+    if (code32->jump_local)
+        flat_set_forget_jumps(code32);
     if (!s->nlocals)
         return;
     s->ndead += s->nlocals;
@@ -259,6 +266,7 @@ static bool flat_jumps_in(const struct flat_set *s, uint64_t page)
 /* Notes of dropped pages stay: harmless. */
 static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint64_t size)
 {
+    struct flat_set *code32 = flat_code32(f, s);
     uint64_t page = lin >> 12 & (FLAT_PAGES - 1), count = size >> 12;
     if (!s->read)
         return;
@@ -267,14 +275,17 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
         flat_set_empty(f, s);
         return;
     }
-    bool code = false;
+    bool code = false, has32 = false;
     for (uint64_t n = 0; n < count; n++, page++) {
         code |= flat_jumps_in(s, page);
+        has32 |= flat_jumps_in(code32, page);
         if (flat_region_touched(s, page << 12))
             s->read[page] = s->write[page] = 0;
     }
     if (code)
         flat_set_forget_jumps(s);
+    if (has32)
+        flat_set_forget_jumps(code32);
 }
 
 static void flat_drop(struct flat *f, const struct tlb_flush *what)
@@ -293,18 +304,8 @@ static void flat_empty_local(struct flat *f)
     flat_set_empty_local(f, &f->set[FLAT_SUP]);
 }
 
-/* 32-bit code: another address space has all others' targets forgotten. what: NULL: all. */
-static void flat_code32_forget(struct flat *f, const struct tlb_flush *what)
-{
-    bool pages = what && (what->kind == TLB_FLUSH_PAGE || what->kind == TLB_FLUSH_PAGE_PCID);
-    for (unsigned n = FLAT_CODE32; n < FLAT_SETS; n++)
-        if (!pages || what->size != PAGE_SIZE || flat_jumps_in(&f->set[n], what->lin >> 12))
-            flat_set_forget_jumps(&f->set[n]);
-}
-
 void flat_flushed(struct flat *f, const struct tlb_flush *what)
 {
-    flat_code32_forget(f, what);
     bool all = what->kind == TLB_FLUSH_ALL;
     switch (what->kind) {
     case TLB_FLUSH_PAGE:
@@ -362,7 +363,6 @@ void flat_switched(struct flat *f)
     struct flat_set *s = f->set;
     f->clock++;
     flat_empty_local(f);
-    flat_code32_forget(f, NULL);
     for (unsigned n = FLAT_USER0; n < FLAT_USER0 + f->nusers; n++) {
         if (s[n].pcid == pcid && (s[n].used || !pcid)) {
             s[n].used = f->clock;
@@ -394,7 +394,7 @@ struct flat_set *flat_current_code(struct flat *f)
 {
     struct flat_set *s = flat_current(f);
     if (s && f->cpu->code_size != 8)
-        return &f->set[FLAT_CODE32 + (f->cpu->cpl == 3)];
+        return flat_code32(f, f->cpu->cpl == 3 ? s : &f->set[FLAT_SUP_SMAP]);
     return s && f->cpu->cpl != 3 ? &f->set[FLAT_SUP_SMAP] : s;
 }
 

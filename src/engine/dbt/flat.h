@@ -74,8 +74,8 @@ struct flat_set {
     uint64_t used;          /* and when it was last used; 0: never */
 };
 
-/* The last two: branch targets of 32-bit code only, at level 3 and not, of the current address space; its data goes by the others' tables. */
-enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0, FLAT_CODE32 = FLAT_USER0 + FLAT_USERS, FLAT_SETS = FLAT_CODE32 + 2 };
+/* Behind these, for each of them: the branch targets of 32-bit code only. */
+enum { FLAT_SUP_SMAP, FLAT_SUP, FLAT_USER0, FLAT_CODE32 = FLAT_USER0 + FLAT_USERS, FLAT_SETS = 2 * FLAT_CODE32 };
 
 struct flat {
     struct cpu *cpu;
