@@ -38,16 +38,20 @@ enum wire_type {
     WIRE_DATA,  /* its bytes; empty: it ends */
     WIRE_LINK,  /* a symbolic link: struct tree_entry */
     WIRE_END,   /* it is all there; how many were left out, 32 bits */
+    WIRE_IDENTITY, /* host: be another machine: strings as in WIRE_EXEC; the answer is WIRE_EXIT */
     WIRE_TYPES
 };
 
-/* What words of WIRE_EXEC begin with. */
+/* What words of WIRE_EXEC and WIRE_IDENTITY begin with. */
 enum wire_word {
     WORD_ARG = 'a',  /* the program and its arguments, in order */
     WORD_ENV = 'e',  /* NAME=VALUE */
     WORD_USER = 'u', /* name or number */
     WORD_DIR = 'd',  /* where it begins */
     WORD_TTY = 't',  /* on a terminal of this type */
+    WORD_HOST = 'h', /* identity: the host name */
+    WORD_CARD = 'm', /* "OLD NEW": a network card's address */
+    WORD_SEED = 's', /* 128 hexadecimal digits for the random numbers */
 };
 
 struct wire {

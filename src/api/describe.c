@@ -44,19 +44,39 @@ static uint64_t describe_target(const struct vm *vm)
     return vm->cfg->memory - ((uint64_t)pages << 12);
 }
 
+static void describe_mac(const uint8_t mac[6], char text[18])
+{
+    snprintf(text, 18, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+}
+
+/* Network cards: the address that the driver knows, and the card's own, which is another in a copy until the guest takes it. */
+static json_t *describe_cards(const struct vm *vm)
+{
+    json_t *list = json_array();
+
+    for (unsigned n = 0; list && n < vm->nnets; n++) {
+        char mac[18], own[18];
+
+        describe_mac(virtio_net_mac(pc_net(vm, n)), mac);
+        describe_mac(pc_net(vm, n)->first_mac, own);
+        json_array_append_new(list, json_pack("{s:s, s:s}", "mac", mac, "own_mac", own));
+    }
+    return list;
+}
+
 json_t *describe_machine(struct control *c)
 {
     struct vm *vm = c->vm;
     json_t *config = config_to_json(vm->cfg), *root;
 
     loop_lock(&vm->loop);
-    root = json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:i, s:s}", "name", c->site.info.name,
+    root = json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:i, s:s, s:o}", "name", c->site.info.name,
                      "id", c->site.info.id, "pid", (int)getpid(), "state", describe_state(vm), "engine",
                      vm->engine.ops->name, "vcpus", (int)vm->nvcpus, "memory", (json_int_t)vm->cfg->memory,
                      "memory_target", (json_int_t)describe_target(vm), "started", c->site.info.started,
                      "guest_seconds", (double)clock_ns(&vm->clock) / 1e9, "cpu_seconds",
                      clock_host_seconds(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
-                     (int)api_viewers(&c->server), "version", "v1");
+                     (int)api_viewers(&c->server), "version", "v1", "networks", describe_cards(vm));
     loop_unlock(&vm->loop);
     if (root && vm->cfg->vsock_path)
         json_object_set_new(root, "vsock", json_string(vm->cfg->vsock_path));

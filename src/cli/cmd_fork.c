@@ -17,6 +17,7 @@
 #include "block/image.h"
 #include "cli/cli.h"
 #include "cli/define.h"
+#include "cli/identity.h"
 #include "cli/launch.h"
 #include "cli/verb.h"
 
@@ -26,6 +27,8 @@ void cmd_fork_help(void)
 {
     puts("Makes running copies of a running machine, which goes on. They share memory with each other until they change it. Each has a name\n"
          "(NAME-1, NAME-2 ...) and a generation ID of its own, of which the guest's kernel hears at once and reseeds its random numbers.\n"
+         "Network cards have addresses of their own. With --agent the guest takes them, and its machine's name as its host name, before\n"
+         "this ends; other guests take the addresses when their driver is bound anew or they are reset.\n"
          "A disk that the machine writes to cannot be in two machines: use disks that are 'ro' or 'ephemeral', or none.\n"
          "Host ports that the machine forwards are taken: give the copies another --net, if there are any.\n\n"
          "  -n N             how many (default 1)\n"
@@ -157,12 +160,32 @@ static int fork_save(const struct fork_args *f, uint64_t *stood_ns, struct err *
     return fd;
 }
 
+/* Each guest takes its own identity; returns how many have. After one that did not answer in time the others get little. */
+static unsigned fork_identities(const struct fork_args *f, unsigned made)
+{
+    unsigned told = 0, seconds = IDENTITY_SECONDS;
+    char name[300];
+
+    for (unsigned n = 1; n <= made; n++) {
+        struct err err = { "" };
+        int r;
+
+        snprintf(name, sizeof(name), "%s-%u", f->prefix, n);
+        r = identity_tell(name, seconds, &err);
+        told += r > 0;
+        seconds = r < 0 ? 1 : seconds;
+        if (r < 0)
+            fprintf(stderr, "vitro: the guest of '%s' keeps its host name and network addresses: %s\n", name, err.text);
+    }
+    return told;
+}
+
 /* What there is now; also when not all could be made. */
-static void fork_tell(const struct fork_args *f, unsigned made, uint64_t stood_ns, const double at[3])
+static void fork_tell(const struct fork_args *f, unsigned made, unsigned told, uint64_t stood_ns, const double at[3])
 {
     if (f->json)
-        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
-               f->name, made, f->count, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
+        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"identities\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
+               f->name, made, f->count, told, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
     else if (made < f->count && made)
         fprintf(stderr, "vitro: %u of %u copies were made, and run: %s-1 to %s-%u\n", made, f->count, f->prefix, f->prefix, made);
     else if (made < f->count)
@@ -192,6 +215,6 @@ int cmd_fork(int argc, char **argv)
     }
     at[2] = clock_host_seconds(CLOCK_MONOTONIC);
     close(fd);
-    fork_tell(&f, made, stood_ns, at);
+    fork_tell(&f, made, fork_identities(&f, made), stood_ns, at);
     return status;
 }

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "block/image.h"
 #include "cli/cli.h"
+#include "cli/identity.h"
 #include "cli/launch.h"
 #include "cli/verb.h"
 #include "save/save.h"
@@ -169,7 +170,7 @@ void cmd_restore_help(void)
     puts("Makes a saved machine again, in the background, under the name that it had. Options of 'vitro run' replace what the machine was,\n"
          "as far as the guest does not notice (engine, serial, port forwards ...).\n\n"
          "  --attach          in the foreground, its console on stdin and stdout\n"
-         "  --clone           the machine that was saved may go on as well: this one gets a new generation ID\n"
+         "  --clone           the machine that was saved may go on as well: this one gets a new generation ID and network addresses\n"
          "  --trust-disks     do not compare the disks' lengths and times of change with what they were\n"
          "  --stand           guest time goes on where it stood\n"
          "  --whole           read and check all of the memory first\n"
@@ -200,6 +201,15 @@ static int restore_words(const char **words, char *what, size_t size, bool *atta
     return n;
 }
 
+/* The guest of a copy in the background takes its identity, if it can. */
+static void restore_identity(const struct run_options *o, bool clone)
+{
+    struct err err = { "" };
+
+    if (clone && o->cfg.detach && identity_tell(o->cfg.name, IDENTITY_SECONDS, &err) < 0)
+        fprintf(stderr, "vitro: the guest keeps its host name and network addresses: %s\n", err.text);
+}
+
 int cmd_restore(int argc, char **argv)
 {
     struct run_options o = { .json = false };
@@ -223,6 +233,8 @@ int cmd_restore(int argc, char **argv)
     } else {
         o.cfg.detach = !attach;
         status = launch(&o);
+        if (status == CLI_OK)
+            restore_identity(&o, o.restore.how.clone);
     }
     config_fini(&o.cfg);
     save_close(o.restore.file);

@@ -98,6 +98,34 @@ int pc_init_net(struct vm *vm, struct err *err)
     return r;
 }
 
+/* What its name or its configuration says; but not what the machine has that it is a copy of. */
+static int pc_readdress_card(struct vm *vm, unsigned n)
+{
+    struct virtio_net *card = &vm->net[n]->card;
+    uint8_t mac[6];
+    int r = pc_net_mac(vm, vm->cfg->net[n], n, mac);
+
+    if (r == 0 && (!memcmp(mac, card->first_mac, 6) || !memcmp(mac, virtio_net_mac(card), 6))) {
+        mac[0] = 0x52; /* locally administered, one card's */
+        r = rand_bytes(&vm->rand, mac + 1, 5);
+    }
+    if (r < 0)
+        return r;
+    virtio_net_readdress(card, mac);
+    return 0;
+}
+
+int pc_readdress_nets(struct vm *vm)
+{
+    int r = 0;
+
+    loop_lock(&vm->loop);
+    for (unsigned n = 0; r == 0 && n < vm->nnets; n++)
+        r = pc_readdress_card(vm, n);
+    loop_unlock(&vm->loop);
+    return r;
+}
+
 void pc_stop_net(struct vm *vm)
 {
     for (unsigned n = 0; n < vm->nnets; n++) {

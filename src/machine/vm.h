@@ -323,6 +323,8 @@ const struct virtio_net *pc_net(const struct vm *vm, unsigned n);
 
 /* pc_net.c: network cards. Their ports' threads end before any device is destroyed. */
 int pc_init_net(struct vm *vm, struct err *err);
+/* The machine is a copy of another one: its cards get addresses of their own, see virtio_net_readdress(). No lock held. 0 or -errno. */
+int pc_readdress_nets(struct vm *vm);
 void pc_stop_net(struct vm *vm);
 void pc_fini_net(struct vm *vm);
 /* pc_share.c, called by these */

@@ -23,6 +23,15 @@ void vnet_set_status(struct virtio_net *v)
     st_le16(v->config + NET_CFG_STATUS, (uint16_t)((up ? NET_S_LINK_UP : 0) | (v->announce ? NET_S_ANNOUNCE : 0)));
 }
 
+const uint8_t *virtio_net_mac(const struct virtio_net *v) { return v->config + NET_CFG_MAC; }
+
+void virtio_net_readdress(struct virtio_net *v, const uint8_t mac[6])
+{
+    memcpy(v->first_mac, mac, sizeof(v->first_mac));
+    if (!v->vp.status)
+        memcpy(v->config + NET_CFG_MAC, mac, sizeof(v->first_mac));
+}
+
 void virtio_net_set_link(struct virtio_net *v, bool up)
 {
     v->link = up;

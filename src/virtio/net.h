@@ -65,6 +65,12 @@ struct virtio_net_setup {
  * thread has ended. */
 int virtio_net_init(struct virtio_net *v, const struct virtio_net_setup *setup);
 
+/* The address that the driver knows now (6 bytes); device lock held. */
+const uint8_t *virtio_net_mac(const struct virtio_net *v);
+/* The card gets another address: a driver that uses the card goes on with the one that it knows, until it sets another or resets the card.
+ * Device lock held. */
+void virtio_net_readdress(struct virtio_net *v, const uint8_t mac[6]);
+
 /* Pull the cable, or plug it in again. Device lock held. */
 void virtio_net_set_link(struct virtio_net *v, bool up);
 /* The machine has moved: its driver is asked to announce itself, if it can. Device lock held. */

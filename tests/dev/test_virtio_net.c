@@ -414,6 +414,20 @@ static void test_link_and_announce(void **state)
     assert_int_equal(command(5, 0, "\0\1\0\0\0\0\0\0", 8), 1); /* TSO6 was not negotiated */
 }
 
+/* The machine is a copy: its driver's address stays in use until the driver sets another or resets the card. */
+static void test_readdress(void **state)
+{
+    static const uint8_t other[6] = { 0x52, 9, 8, 7, 6, 5 }, third[6] = { 0x52, 1, 1, 1, 1, 1 };
+
+    start(false, CTRL_ALL);
+    virtio_net_readdress(&f.net, other);
+    assert_memory_equal(virtio_net_mac(&f.net), mac, 6);
+    vd_put(&f.rig, VD_STATUS, 0, 1); /* a reset */
+    assert_memory_equal(virtio_net_mac(&f.net), other, 6);
+    virtio_net_readdress(&f.net, third); /* nobody has seen it */
+    assert_memory_equal(virtio_net_mac(&f.net), third, 6);
+}
+
 /* ---- drivers that break the rules ---- */
 
 static bool needs_reset(void) { return vd_get(&f.rig, VD_STATUS, 1) & VIRTIO_NEEDS_RESET; }
@@ -522,6 +536,7 @@ int main(void)
         TEST(test_overflow),
         TEST(test_pairs),
         TEST(test_link_and_announce),
+        TEST(test_readdress),
         TEST(test_misuse),
         TEST(test_tiny_buffers),
         TEST(test_pause),

@@ -15,6 +15,7 @@
 #define AGENT_WORDS  4096 /* arguments, or variables, of one program */
 #define AGENT_GROUPS 64
 #define AGENT_FAILED 125 /* exit status when it is not the program's */
+#define AGENT_LEAVE_MS 5000 /* until the host has taken the last frame */
 
 /* session.c: one connection, to its end. */
 void agent_session(int fd);
@@ -48,6 +49,9 @@ int agent_run_begin(struct agent_run *r, struct wire *w);
 
 /* copy.c: send or make what the frame in w says. */
 void agent_copy(struct wire *w);
+
+/* identity.c: take the identity that the frame in w says. */
+void agent_identity(struct wire *w);
 
 /* pump.c: carry between the program and the connection until one of them has ended. */
 void agent_pump(struct agent_run *r, struct wire *w);

@@ -11,7 +11,6 @@
 #include "agent.h"
 
 #define SESSION_MS 30000 /* until the host has said what it wants */
-#define LEAVE_MS   5000  /* until it has taken the last frame */
 
 void agent_fail(struct wire *w, int status, const char *fmt, ...)
 {
@@ -25,7 +24,7 @@ void agent_fail(struct wire *w, int status, const char *fmt, ...)
     va_end(ap);
     if (n > (int)sizeof(text) - 2)
         n = (int)sizeof(text) - 2;
-    wire_send(w, WIRE_FAIL, text, (size_t)n + 1, LEAVE_MS);
+    wire_send(w, WIRE_FAIL, text, (size_t)n + 1, AGENT_LEAVE_MS);
 }
 
 /* Where the rest of the system is by now: an initramfs puts the real root over its own, and this process is from below. */
@@ -57,7 +56,7 @@ static void session_leave(int fd)
     char buf[4096];
 
     shutdown(fd, SHUT_WR);
-    while (poll(&p, 1, LEAVE_MS) > 0 && recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+    while (poll(&p, 1, AGENT_LEAVE_MS) > 0 && recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
         ;
 }
 
@@ -79,6 +78,8 @@ void agent_session(int fd)
         session_exec(&w);
     else if (wire_type(&w) == WIRE_FETCH || wire_type(&w) == WIRE_STORE)
         agent_copy(&w);
+    else if (wire_type(&w) == WIRE_IDENTITY)
+        agent_identity(&w);
     else
         agent_fail(&w, AGENT_FAILED, "the guest's agent does not know what is wanted: is it older than this vitro?");
     session_leave(fd);
