@@ -222,6 +222,46 @@ static void own_code(void **state)
     assert_true(rig->known > 3 * rig->it.forms->stat_missed);
 }
 
+/* Several at once are the same as one after the other. Returns how many that were. */
+static unsigned same_ahead(const uint8_t *p, unsigned n)
+{
+    struct form_look look[FORM_AHEAD];
+    unsigned looked = form_look_ahead(&rig->it, p, n, look), at = 0, k = 0;
+    assert_in_range(looked, 1, FORM_AHEAD);
+    for (; k < looked; k++) {
+        struct insn want, got;
+        uint32_t form, again;
+        bool full, fills;
+        enum decode_result r = form_found(&rig->it, &look[k], &got, &form, &full);
+        if (full) {
+            forget();
+            break;
+        }
+        if (form_decode(&rig->it, p + at, n - at, &want, &again, &fills) != r || (r == DECODE_OK && memcmp(&want, &got, sizeof(got)) != 0))
+            show(p + at, "decoded otherwise in a row");
+        if (r != DECODE_OK || got.len != look[k].len)
+            return k + 1;
+        at += got.len;
+        assert_true(at < n || k + 1 == looked);
+    }
+    return k;
+}
+
+static void in_a_row(void **state)
+{
+    extern const uint8_t __executable_start[], etext[];
+    size_t size = (size_t)(etext - __executable_start), rows = 0, all = 0;
+    uint8_t p[80];
+    for (size_t at = size > 200000 ? size - 200000 : 0; at + sizeof(p) < size; at += 3, rows++)
+        all += same_ahead(__executable_start + at, 1 + rnd() % 63);
+    for (unsigned n = 0; n < 20000; n++) {
+        for (unsigned k = 0; k < sizeof(p); k += 16)
+            random_code(p + k);
+        same_ahead(p, 1 + rnd() % 63);
+    }
+    assert_true(all > 2 * rows);
+}
+
 /* Numbers of forms are good for one epoch, and the table is bounded. */
 static void table_is_bounded(void **state)
 {
@@ -244,6 +284,7 @@ int main(void)
         cmocka_unit_test(each_opcode),
         cmocka_unit_test(random_encodings),
         cmocka_unit_test(own_code),
+        cmocka_unit_test(in_a_row),
         cmocka_unit_test(table_is_bounded),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

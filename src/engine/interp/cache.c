@@ -327,12 +327,18 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
 {
     unsigned room = PAGE_SIZE - off;
     const uint8_t *code = ram_borrow(cpu->ram, page->gpa + off, room);
+    struct form_look look[FORM_AHEAD];
     uint32_t form[BLOCK_MAX];
+    unsigned looked = 0, at = 0;
     bool full;
     *b = (struct block){ .epoch = it->forms->epoch };
     while (b->n < BLOCK_MAX) {
         struct insn *i = &b->insn[b->n];
-        if (form_decode(it, code + b->len, room - b->len, i, &form[b->n], &full) != DECODE_OK)
+        if (at == looked) {
+            looked = form_look_ahead(it, code + b->len, room - b->len, look);
+            at = 0;
+        }
+        if (form_found(it, &look[at], i, &form[b->n], &full) != DECODE_OK)
             break; /* the step path raises, or fetches the rest from the next page */
         if (full)
             return false;
@@ -340,6 +346,8 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
         b->len += i->len;
         if (bind_ends_block(it, i) || b->len == room)
             break;
+        if (look[at++].len != i->len)
+            looked = at;
     }
     it->vcpu->stats.decoded += b->n;
     memcpy(b->insn + b->n, form, b->n * sizeof(*form));

@@ -13,12 +13,6 @@
 #include "engine/interp/interp.h"
 #include "x86/cpuid.h"
 
-/* Instruction bytes with room behind them for loads of 8. */
-union form_bytes {
-    uint8_t b[24];
-    uint64_t q[3];
-};
-
 static void *forms_map(size_t size)
 {
     void *p = map_memory(size);
@@ -179,34 +173,79 @@ static enum decode_result form_miss(struct interp *it, const union form_bytes *p
     return r;
 }
 
-enum decode_result form_decode(struct interp *it, const uint8_t *code, unsigned n, struct insn *i, uint32_t *form, bool *full)
+/* --- looking instructions up --- */
+
+/* Where the instruction at code ends, and by what it will be found. False: only decoding it will tell. */
+static bool form_look(const struct interp *it, const uint8_t *code, unsigned n, struct form_look *l)
+{
+    /* A copy: somebody may be writing to these bytes. */
+    l->p = (union form_bytes){ .q = { 0 } };
+    if (likely(n >= 16))
+        memcpy(l->p.b, code, 16);
+    else
+        memcpy(l->p.b, code, n);
+    struct insn_parts *s = &l->parts;
+    l->n = n < 15 ? n : 15;
+    l->len = 0;
+    if (it->vcpu->cpu.code_size != 8 || !insn_split(l->p.b, s) || (unsigned)s->head + (s->imm_is_opcode ? s->disp + s->imm : 0) > l->n)
+        return false;
+    l->len = (unsigned)s->head + s->disp + s->imm;
+    form_key(&l->p, s, l->key);
+    return true;
+}
+
+/* Does a block seem to end here? Of a wrong guess comes nothing but a detour. */
+static bool form_ends(const struct form_look *l)
+{
+    const uint8_t *b = l->p.b;
+    return (b[0] & 0xf0) == 0x70 || b[0] == 0xe8 || b[0] == 0xe9 || b[0] == 0xeb || b[0] == 0xc3 || (b[0] == 0x0f && (b[1] & 0xf0) == 0x80);
+}
+
+unsigned form_look_ahead(const struct interp *it, const uint8_t *code, unsigned n, struct form_look look[FORM_AHEAD])
 {
     struct forms *f = it->forms;
-    union form_bytes p = { .q = { 0 } };
-    struct insn_parts s;
-    uint64_t key[2];
+    unsigned k = 0, at = 0;
+    bool more = true, known = true;
+    while (more) {
+        struct form_look *l = &look[k++];
+        known = form_look(it, code + at, n - at, l);
+        if (known)
+            __builtin_prefetch(form_slot(f, l->key));
+        at += l->len;
+        more = known && k < FORM_AHEAD && at < n && !form_ends(l);
+    }
+    for (unsigned j = 0; j < (known ? k : k - 1); j++) {
+        const char *first = (const char *)&f->form[*form_slot(f, look[j].key)];
+        __builtin_prefetch(first);
+        __builtin_prefetch(first + sizeof(struct form) - 1);
+    }
+    return k;
+}
+
+enum decode_result form_found(struct interp *it, const struct form_look *l, struct insn *i, uint32_t *form, bool *full)
+{
+    struct forms *f = it->forms;
     *form = 0;
     *full = false;
-    /* A copy: somebody may be writing to these bytes. */
-    if (likely(n >= 16))
-        memcpy(p.b, code, 16);
-    else
-        memcpy(p.b, code, n);
-    n = n < 15 ? n : 15;
-    if (it->vcpu->cpu.code_size != 8 || !insn_split(p.b, &s) || (unsigned)s.head + (s.imm_is_opcode ? s.disp + s.imm : 0) > n)
-        return form_miss(it, &p, n, NULL, i, form, full);
-    unsigned len = (unsigned)s.head + s.disp + s.imm;
-    form_key(&p, &s, key);
-    uint32_t found = form_find(f, key, *form_slot(f, key));
+    if (!l->len)
+        return form_miss(it, &l->p, l->n, NULL, i, form, full);
+    uint32_t found = form_find(f, l->key, *form_slot(f, l->key));
     if (unlikely(!found))
-        return form_miss(it, &p, n, len <= n ? &s : NULL, i, form, full);
-    if (unlikely(len > n))
+        return form_miss(it, &l->p, l->n, l->len <= l->n ? &l->parts : NULL, i, form, full);
+    if (unlikely(l->len > l->n))
         return DECODE_TRUNCATED; /* a valid one, so it cannot be anything else */
     const struct form *known = &f->form[found];
     *i = known->insn;
-    form_values(known, &p, i);
+    form_values(known, &l->p, i);
     *form = found;
     return DECODE_OK;
+}
+
+enum decode_result form_decode(struct interp *it, const uint8_t *code, unsigned n, struct insn *i, uint32_t *form, bool *full)
+{
+    struct form_look l;
+    form_look(it, code, n, &l);
+    return form_found(it, &l, i, form, full);
 }
 
 void form_sample(const struct form *f, uint8_t bytes[15])

@@ -44,6 +44,27 @@ void forms_clear(struct forms *f);
  * *full is set if stub memory is full: the caller drops everything decoded and tries again. */
 enum decode_result form_decode(struct interp *it, const uint8_t *code, unsigned n, struct insn *i, uint32_t *form, bool *full);
 
+/* The same in two steps, so that caches are filled for several instructions at once: nearly all of the time goes there. */
+#define FORM_AHEAD 8u
+
+/* Instruction bytes with room behind them for loads of 8. */
+union form_bytes {
+    uint8_t b[24];
+    uint64_t q[3];
+};
+
+struct form_look {
+    union form_bytes p;
+    uint64_t key[2];
+    unsigned n, len; /* bytes that there are, of those that it has; len 0: only decoding it will tell */
+    struct insn_parts parts;
+};
+
+/* What the instructions at code seem to be. Returns how many it looked at; only the last one may be without a length. n: at least 1. */
+unsigned form_look_ahead(const struct interp *it, const uint8_t *code, unsigned n, struct form_look look[FORM_AHEAD]);
+/* Decode what was looked at, as form_decode(). If i->len is not the length there, what was looked at behind it is nothing. */
+enum decode_result form_found(struct interp *it, const struct form_look *l, struct insn *i, uint32_t *form, bool *full);
+
 /* An instruction of this form, with displacement and immediate 0: decode it if the translator needs to know more. */
 void form_sample(const struct form *f, uint8_t bytes[15]);
 
