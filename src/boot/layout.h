@@ -32,7 +32,8 @@
 #define LAYOUT_LOW_RAM_MAX 0xb0000000ULL /* RAM below 4 GiB ends here at the latest */
 #define LAYOUT_PCI32_BASE  0xc0000000ULL
 #define LAYOUT_PCI32_SIZE  0x3ec00000ULL /* up to the I/O APIC */
-#define LAYOUT_VRAM        0xfd000000ULL
+#define LAYOUT_VRAM        0xfd000000ULL /* SeaBIOS fills that space from above, without firmware we do the same */
+#define LAYOUT_VRAM_OVMF   LAYOUT_PCI32_BASE /* OVMF begins with the largest BAR, which is this */
 #define LAYOUT_ECAM_BASE   0xb0000000ULL /* where SeaBIOS puts it on a Q35 board */
 #define LAYOUT_ECAM_SIZE   0x10000000ULL /* 1 MiB a bus, 256 buses */
 #define LAYOUT_IOAPIC      0xfec00000ULL

@@ -1,7 +1,7 @@
 /* The wiring of --display vga: the card, and its memory as a slot of guest memory.
  *
- * The memory has an address of its own, at which SeaBIOS and we put the frame buffer: there the guest reaches it as fast as RAM.
- * A frame buffer that is elsewhere is served access by access.
+ * The memory has an address of its own, at which the machine's firmware, or we, put the frame buffer: there the guest reaches it as
+ * fast as RAM. A frame buffer that is elsewhere is served access by access.
  *
  * Threads: pc_display_init_ram() and pc_init_display() while no other thread knows the machine; pc_display_set_up() with the
  * device lock held.
@@ -12,12 +12,17 @@
 #include "boot/layout.h"
 #include "machine/vm.h"
 
+static uint64_t pc_display_vram(const struct vm *vm)
+{
+    return vm->cfg->firmware && !strcmp(vm->cfg->firmware, "ovmf") ? LAYOUT_VRAM_OVMF : LAYOUT_VRAM;
+}
+
 int pc_display_init_ram(struct vm *vm)
 {
-    int r = vm->cfg->vga ? ram_add_slot(&vm->ram, LAYOUT_VRAM, VGA_VRAM, false) : 0;
+    int r = vm->cfg->vga ? ram_add_slot(&vm->ram, pc_display_vram(vm), VGA_VRAM, false) : 0;
 
     if (r == 0 && vm->cfg->vga)
-        ram_slot_of(&vm->ram, LAYOUT_VRAM)->device = true;
+        ram_slot_of(&vm->ram, pc_display_vram(vm))->device = true;
     return r;
 }
 
@@ -27,7 +32,7 @@ int pc_init_display(struct vm *vm, struct err *err)
 
     if (!vm->cfg->vga)
         return 0;
-    r = display_init(&vm->display, &vm->ram, LAYOUT_VRAM);
+    r = display_init(&vm->display, &vm->ram, pc_display_vram(vm));
     pc_add_device(vm, &display_ops, &vm->display, 0);
     if (r == 0)
         r = vga_attach(&vm->display.vga, &vm->io, &vm->mmio);
