@@ -122,20 +122,33 @@ bool uring_next(struct uring *r, uint64_t *tag, int *result)
     return true;
 }
 
+static const char *uring_why(int e)
+{
+    switch (-e) {
+    case ENOSYS:
+        return "is not in this kernel";
+    case EOPNOTSUPP:
+        return "is too old in this kernel (before Linux 5.10)";
+    case EPERM:
+    case EACCES:
+        return "is refused (kernel.io_uring_disabled, or a filter around vitro)";
+    case ENOMEM:
+        return "finds no memory (before Linux 5.12 it counts as locked memory: ulimit -l)";
+    default:
+        return strerror(-e);
+    }
+}
+
 bool uring_probe(char *out, size_t len)
 {
     struct uring r;
     int e = uring_init(&r, 1);
 
-    if (e == 0) {
-        uring_fini(&r);
-        snprintf(out, len, "io_uring");
-    } else {
-        snprintf(out, len, "threads: io_uring is %s",
-                 e == -ENOSYS      ? "not in this kernel"
-                 : e == -EOPNOTSUPP ? "too old in this kernel (before Linux 5.10)"
-                 : e == -EPERM     ? "refused (kernel.io_uring_disabled, or a filter around vitro)"
-                                   : strerror(-e));
+    if (e < 0) {
+        snprintf(out, len, "threads: io_uring %s", uring_why(e));
+        return false;
     }
-    return e == 0;
+    uring_fini(&r);
+    snprintf(out, len, "io_uring");
+    return true;
 }
