@@ -104,6 +104,8 @@ static void cache_forget_linear(struct interp *it)
 
 void cache_drop_all(struct interp *it)
 {
+    if (!it->began)
+        return; /* and its tables are not touched: a machine that is made anew, or of a file, would pay for all of them */
     interp_stale_current(it);
     it->current = NULL;
     cache_forget_linear(it);

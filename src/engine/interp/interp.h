@@ -92,6 +92,7 @@ struct interp_translator {
 /* A vCPU's part. */
 struct interp {
     struct vcpu *vcpu;
+    bool began;             /* has run: before that nothing is decoded */
     bool irq_hold;          /* ATT_IRQ came; something may wait that IF or the shadow held back */
     _Atomic bool drop_all;  /* decoded code is void: empty the arena at the next boundary */
     struct block *current;  /* running, so that code it overwrites itself is noticed */

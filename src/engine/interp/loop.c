@@ -190,6 +190,7 @@ static enum vcpu_exit interp_run(struct vcpu *v)
     cpu->unwind = &it->unwind;
     quiesce_enter(v);
     interp_take_drop(it); /* the machine may have been reset, and its attention with it */
+    it->began = true;
     if (sigsetjmp(it->unwind, 0) == UNWIND_FAULT) {
         it->current = NULL;
         v->stats.faults++;
