@@ -1,10 +1,11 @@
-/* Ends of blocks. Inside a guest page blocks are linked directly, once the target has code; a branch out of it, and every
- * indirect one, looks its linear target up in the table of the current address space (flat.h). Whatever is not found
- * there is done by the instruction's handler, which also raises what is to be raised; control then goes back to the interpreter's
- * loop. So nothing is committed before the lookup.
+/* Ends of blocks. Inside a guest page blocks are linked directly, once the target has code; a branch out of it likewise, but for one
+ * page and epoch only; calls note where they return to. Indirect branches, and what has no such answer, look their linear target up in
+ * the table of the current address space (flat.h). Whatever is not found there is done by the instruction's handler, which also raises
+ * what is to be raised; control then goes back to the interpreter's loop. So nothing is committed before the lookup (but for a call's
+ * push, which its handler then does again).
  *
- * Requests from outside (cpu->attention) are seen at backward branches inside the page, and at every lookup, since then the table
- * is one in which nothing is found. */
+ * Requests from outside (cpu->attention) are seen at backward branches inside the page, and at every other one, since then nothing is
+ * found anywhere. */
 #include <string.h>
 
 #include "engine/dbt/place.h"
@@ -73,14 +74,60 @@ bool x_linkable(const struct xblock *xb, int64_t off)
     return insn_split(bytes, &s) && off + s.head + s.disp + s.imm <= (int64_t)PAGE_SIZE;
 }
 
+/* Go to offset target in another page, straight if this branch is linked for this page and epoch. call: it was pushed, or NULL. */
+static void branch_far(struct xblock *xb, const struct xinsn *call, int64_t target)
+{
+    struct emit *e = &xb->e;
+    struct pending *p = place_pend(xb, PEND_FAR, call);
+    emit_data(e, OP_W | 0x8b, T1, DATA_OFF(page), 0);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(good), 0);
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
+    EMIT(e, 0x49, 0xbe, 0, 0, 0, 0, 0, 0, 0, 0); /* mov r14, what dbt_code_link_far() says */
+    const uint8_t *sum = e->p - 8;
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
+    EMIT(e, 0x4d, 0x8d, 0xbf); /* lea r15, [r15 + target] */
+    emit_u32(e, (uint32_t)target);
+    place_jrcxnz(xb, &p->from[0]);
+    p->site = emit_jmp(e);
+    e->overflow |= p->site - sum != DBT_FAR_SUM;
+}
+
+void x_pending_far(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    unsigned sp = place_of(RSP);
+    uint8_t *miss;
+    emit_here(e, p->from[0]);
+    emit_here(e, p->site);
+    branch_lookup(xb, &miss);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(may_link), 0);
+    EMIT(e, 0xe3, 10); /* jrcxz over the next two */
+    emit_mov_imm32(e, T0, (uint32_t)(p->site - xb->t->rw) | DBT_SITE_FAR);
+    emit_jmp_rx(e, xb->t->thunk.leave_far);
+    branch_jump(xb);
+    emit_here(e, miss);
+    if (p->x)
+        emit_rm(e, OP_W | 0x8d, sp, sp, 8); /* the handler pushes the same once more */
+}
+
+/* Go to offset target in another page. */
+static void branch_elsewhere(struct xblock *xb, int64_t target)
+{
+    if (xb->word == 8) {
+        branch_far(xb, NULL, target);
+        return;
+    }
+    branch_address(xb, T1, target);
+    branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
+    branch_jump(xb);
+}
+
 /* Go to offset target, which may lie in another page; from: offset of the branch. */
 static void branch_to(struct xblock *xb, unsigned from, int64_t target)
 {
     struct emit *e = &xb->e;
     if (!x_linkable(xb, target)) {
-        branch_address(xb, T1, target);
-        branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
-        branch_jump(xb);
+        branch_elsewhere(xb, target);
         return;
     }
     if (target <= from)
@@ -121,6 +168,28 @@ static void branch_push(struct xblock *xb, const struct xinsn *x)
     place_done(xb, p);
 }
 
+/* Note where the host goes on when the call x returns, whose return address was pushed and is in T2: a call of the host's, so that it
+ * predicts the return; its own return address is taken off the stack at once. Control comes back with T1 = the return address. */
+static void branch_note(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    int64_t end = x->off + x->i->len;
+    if (!x_linkable(xb, end) || xb->word != 8)
+        return;
+    place_return(e, T1, place_of(RSP));
+    EMIT(e, 0x49, 0xf7, 0xd6); /* not r14 */
+    emit_rsib(e, OP_W | 0x89, T2, TBASE, T1, 3, RETURN_OFF(neg));
+    uint8_t *call = emit_call(e);
+    emit_rm(e, OP_W | 0x8d, T1, T1, -(int32_t)end);
+    emit_data(e, OP_W | 0x89, T1, DATA_OFF(page), 0);
+    uint8_t **p = &branch_pend_leave(xb, (unsigned)end, true)->from[0];
+    *p = emit_jmp(e);
+    place_island(xb, false);
+    emit_here(e, call);
+    EMIT(e, 0x41, 0x5e); /* pop r14 */
+    emit_rsib(e, OP_W | 0x89, T2, TBASE, T1, 3, RETURN_OFF(host));
+}
+
 /* Look T1 up, push, go there. */
 static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 {
@@ -130,6 +199,7 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
     emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
     emit_rm(e, OP_W | 0x89, T1, RSP, FRAME_RIP);
     branch_push(xb, x);
+    branch_note(xb, x);
     emit_rm(e, OP_W | 0x8b, T1, RSP, FRAME_RIP);
     emit_rm(e, 0xff, 4, RSP, FRAME_TARGET);
 }
@@ -137,13 +207,18 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 static void branch_call_rel(struct xblock *xb, const struct xinsn *x)
 {
     int64_t target = branch_target(x);
-    if (!x_linkable(xb, target)) {
+    bool far = !x_linkable(xb, target);
+    if (far && xb->word != 8) {
         branch_address(xb, T1, target);
         branch_call_far(xb, x);
         return;
     }
     branch_push(xb, x);
-    branch_to(xb, x->off, target);
+    branch_note(xb, x);
+    if (far)
+        branch_far(xb, x, target);
+    else
+        branch_to(xb, x->off, target);
 }
 
 /* T1 = the target of an indirect branch. */
@@ -164,6 +239,13 @@ static void branch_operand(struct xblock *xb, const struct xinsn *x)
     place_island(xb, true);
 }
 
+/* To what is at T2 + off, by a return of the host's, whose prediction counts on one for each call that was noted. */
+static void branch_return(struct xblock *xb, int32_t off)
+{
+    emit_rm(&xb->e, 0xff, 6, T2, off); /* push */
+    emit_byte(&xb->e, 0xc3);
+}
+
 static void branch_ret(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
@@ -173,9 +255,32 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     p->leaves = true;
     place_emit(xb, place_word(xb, 0x8b), T1, &m);
     place_done(xb, p);
-    branch_lookup(xb, branch_miss(xb));
-    emit_rm(e, place_word(xb, 0x8d), sp, sp, (int)xb->word + (uint16_t)x->i->imm);
-    branch_jump(xb);
+    if (xb->word != 8) {
+        branch_lookup(xb, branch_miss(xb));
+        emit_rm(e, place_word(xb, 0x8d), sp, sp, (int)xb->word + (uint16_t)x->i->imm);
+        branch_jump(xb);
+        return;
+    }
+    place_return(e, T2, sp);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(returns), 0);
+    emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
+    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_returns, neg));
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 1);
+    place_jrcxnz(xb, &place_pend(xb, PEND_RETURN, x)->from[0]);
+    emit_rm(e, OP_W | 0x8d, sp, sp, 8 + (uint16_t)x->i->imm);
+    branch_return(xb, offsetof(struct flat_returns, host));
+}
+
+void x_pending_return(struct xblock *xb, const struct pending *p)
+{
+    struct emit *e = &xb->e;
+    unsigned sp = place_of(RSP);
+    uint8_t *miss;
+    emit_here(e, p->from[0]);
+    branch_lookup(xb, &miss);
+    emit_rm(e, OP_W | 0x8d, sp, sp, 8 + (uint16_t)p->x->i->imm);
+    branch_return(xb, offsetof(struct flat_jump, host));
+    emit_here(e, miss);
 }
 
 void x_emit_handler(struct xblock *xb, const struct xinsn *x)
@@ -220,6 +325,7 @@ void x_emit_through(struct xblock *xb, const struct xinsn *x)
     flags_load(xb);
     if (x->kind == X_CALL_REL) {
         branch_push(xb, x);
+        branch_note(xb, x);
         if (target <= x->off)
             branch_attention(xb, &branch_pend_leave(xb, (unsigned)target, false)->from[0]);
     } else if (x->kind == X_JCC) {

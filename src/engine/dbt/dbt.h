@@ -32,6 +32,9 @@ struct dbt_data {
     /* Where branches to linear addresses continue now, and 1. Whoever wants this vCPU's attention makes them flat.no_jumps and 0. */
     struct flat_jump *_Atomic jumps;
     _Atomic uint64_t calm;
+    struct flat_returns *_Atomic returns; /* where returns continue now; or, as above, flat.no_returns */
+    _Atomic uint64_t good;  /* flat_epoch_key() that links to other pages must be for; or, as above, 0 */
+    uint64_t may_link;      /* 1: such links may be made; a few between one time that somebody wants attention and the next */
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_high;     /* of PEXT: bits 47 to 63: all the same in a canonical address */
@@ -49,9 +52,10 @@ struct dbt_data {
 };
 
 /* What thunk.enter returns: why the loop has control again; or, from DBT_SITE_MIN on, LEFT_LINK: where the branch is that wants
- * to be linked, with DBT_SITE_PLAIN to code without groups. Raised exceptions do not come back this way. */
+ * to be linked, with DBT_SITE_PLAIN to code without groups, with DBT_SITE_FAR into another page. Raised exceptions do not come back this way. */
 enum dbt_left { LEFT_ATTENTION, LEFT_TARGET, LEFT_ACCESS, LEFT_HANDLER, LEFT_STALE, LEFT_LINK, DBT_SITE_MIN = 64 };
 #define DBT_SITE_PLAIN 0x80000000u
+#define DBT_SITE_FAR   0x40000000u /* a branch into another page: branch_far() */
 
 /* Entry points of the shared pieces, in the executable view. Those with two forms: [1] has the guest's flags in the host's,
  * [0] in the frame. */
@@ -67,6 +71,7 @@ struct dbt_thunks {
     const uint8_t *leave;          /* jumped to; RIP is already in cpu; flags in the host */
     const uint8_t *leave_to;       /* jumped to; T1: offset of RIP from the page, T0: link site or 0 */
     const uint8_t *leave_at;       /* jumped to; T1: RIP */
+    const uint8_t *leave_far;      /* jumped to; T1: RIP, T0: link site | DBT_SITE_FAR */
 };
 
 /* T0 of an access: offset of the instruction in its page, size, ways. GROUP: a group's whole range, which only may be looked up
@@ -96,7 +101,9 @@ struct dbt {
     struct {
         uint32_t site; /* offset of a rel32 to be set once the block at rip has code; 0: none */
         bool plain;    /* to block.plain */
-        uint64_t rip;
+        bool far;      /* from the page at linear address `page` */
+        uint64_t rip, page;
+        unsigned budget; /* of far ones, before may_link becomes 0 */
     } link;
     unsigned trace; /* ENGINE_TRACE_*, decided before the shared pieces are made */
     struct engine_stats *stats;
@@ -106,6 +113,7 @@ struct dbt {
 int dbt_probe(struct err *err);
 
 /* code.c */
+#define DBT_FAR_SUM 27 /* bytes from what a far branch compares with to its displacement */
 /* False: no memory. */
 bool dbt_code_init(struct dbt *t);
 void dbt_code_fini(struct dbt *t);
@@ -115,6 +123,8 @@ void dbt_code_clear(struct dbt *t);
 void dbt_code_ahead(struct dbt *t);
 /* Write the displacement at offset site so that it reaches host. */
 void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host);
+/* The same for a branch into another page, as long as the sum of its own page and dbt_data.good stays what it is. */
+void dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good);
 /* The host instruction in [at, end) may fault; then go on at offset to. at never descends. False: no room. */
 bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to);
 /* Is pc such an instruction? Where to go on, or NULL. Async-signal-safe. */

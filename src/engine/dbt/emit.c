@@ -106,13 +106,16 @@ uint8_t *emit_jcc(struct emit *e, unsigned cc)
     return rel;
 }
 
-uint8_t *emit_jmp(struct emit *e)
+static uint8_t *emit_branch(struct emit *e, unsigned op)
 {
-    emit_byte(e, 0xe9);
+    emit_byte(e, op);
     uint8_t *rel = e->p;
     emit_u32(e, 0);
     return rel;
 }
+
+uint8_t *emit_jmp(struct emit *e) { return emit_branch(e, 0xe9); }
+uint8_t *emit_call(struct emit *e) { return emit_branch(e, 0xe8); }
 
 void emit_to(struct emit *e, uint8_t *rel, const uint8_t *rw_target)
 {

@@ -56,6 +56,7 @@ void emit_mov_imm32(struct emit *e, unsigned reg, uint32_t v); /* zero-extends *
 /* Branches. Forward ones return where their rel32 is, for emit_here(). */
 uint8_t *emit_jcc(struct emit *e, unsigned cc);
 uint8_t *emit_jmp(struct emit *e);
+uint8_t *emit_call(struct emit *e);
 void emit_here(struct emit *e, uint8_t *rel); /* the branch comes here */
 void emit_to(struct emit *e, uint8_t *rel, const uint8_t *rw_target);
 void emit_jmp_back(struct emit *e, const uint8_t *rw_target);

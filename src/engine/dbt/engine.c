@@ -32,8 +32,13 @@ static void dbt_notice(struct cpu *cpu)
     const struct interp *it = cpu->engine;
     struct dbt *t = it->translator_data;
     atomic_store(&t->data->jumps, t->flat.no_jumps);
+    atomic_store(&t->data->returns, &t->flat.no_returns);
+    atomic_store(&t->data->good, 0);
     atomic_store(&t->data->calm, 0);
 }
+
+/* Each costs a way through the loop. Where address spaces that share code take turns, they would go on for ever. */
+#define LINK_BUDGET 64
 
 /* What generated code accesses memory through, in the mode that the CPU is in now. Most often nothing has changed; then nothing is
  * stored, and so nothing need be ordered. */
@@ -42,10 +47,19 @@ static void dbt_select(struct dbt *t)
     struct dbt_data *d = t->data;
     const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
     struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
+    uint64_t good = code ? flat_epoch_key(code->jump_epoch) : 0;
+    struct flat_returns *returns = s ? flat_returns(s->read) : &t->flat.no_returns;
     d->read = s ? s->read : t->flat.nothing;
-    if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed))
+    if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed) &&
+        atomic_load_explicit(&d->returns, memory_order_relaxed) == returns && atomic_load_explicit(&d->good, memory_order_relaxed) == good)
         return;
+    if (!atomic_load_explicit(&d->calm, memory_order_relaxed)) {
+        t->link.budget = LINK_BUDGET;
+        d->may_link = 1;
+    }
+    atomic_store_explicit(&d->good, good, memory_order_relaxed);
     atomic_store_explicit(&d->jumps, jumps, memory_order_relaxed);
+    atomic_store_explicit(&d->returns, returns, memory_order_relaxed);
     atomic_store_explicit(&d->calm, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&t->flat.cpu->attention, memory_order_relaxed)) /* it came before the stores above, which must not hide it */
@@ -210,6 +224,16 @@ static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block 
     p->target[n].host = (uint32_t)(host - BLOCK_PROLOGUE - t->rx);
 }
 
+/* The branch t->link goes to b, whose page is among those that code has run in. */
+static void dbt_link_far(struct dbt *t, const struct block *b, const uint8_t *host)
+{
+    const struct flat_set *s = flat_current_code(&t->flat);
+    uint64_t good = s ? flat_epoch_key(s->jump_epoch) : 0;
+    if (good && !b->cross)
+        dbt_code_link_far(t, t->link.site, host - BLOCK_PROLOGUE, t->link.page, good);
+    t->data->may_link = t->link.budget && --t->link.budget;
+}
+
 static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
@@ -220,11 +244,13 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     const uint8_t *host = dbt_host_code(t, cpu, b, plain, &dropped);
     if (!host)
         return dropped; /* then look again */
-    if (linked && !b->cross) /* that must be found through the linear mappings each time */
+    if (!plain)
+        dbt_target(t, cpu, b, host, !linked || t->link.far);
+    if (linked && t->link.far)
+        dbt_link_far(t, b, host);
+    else if (linked && !b->cross) /* that must be found through the linear mappings each time */
         dbt_code_link(t, t->link.site, host);
     t->link.site = 0;
-    if (!plain)
-        dbt_target(t, cpu, b, host, !linked);
     t->data->page = rip & ~0xfffULL;
     t->data->stale = 0;
     t->data->vec_live = 0;
@@ -236,7 +262,9 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     uint32_t site = (uint32_t)enter(host);
     dbt_trace_left(t, cpu, site);
     if (site >= DBT_SITE_MIN && !t->data->stale) {
-        t->link.site = site & ~DBT_SITE_PLAIN;
+        t->link.site = site & ~(DBT_SITE_PLAIN | DBT_SITE_FAR);
+        t->link.far = site & DBT_SITE_FAR;
+        t->link.page = t->data->page;
         t->link.plain = site & DBT_SITE_PLAIN;
         t->link.rip = cpu->r[R_RIP];
     }
@@ -306,8 +334,13 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
         t->trace = v->engine->trace;
         t->stats = &v->stats;
     }
-    if (!t || !t->work || !dbt_code_init(t) || !dbt_thunks_make(t) || 
-        !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v))) {
+    bool made = t && t->work && dbt_code_init(t) && dbt_thunks_make(t);
+    if (made) {
+        t->flat.nowhere = t->thunk.leave_at;
+        t->flat.running = &t->data->page;
+        t->flat.good = &t->data->good;
+    }
+    if (!made || !flat_init(&t->flat, &v->cpu, dbt_user_sets(v->cpu.index), dbt_first_flat(v))) {
         dbt_vcpu_fini(v);
         return err_set(err, ENOMEM, "cannot reserve memory for the translator of vCPU %u: see 'ulimit -v', or use --engine interp",
                        v->cpu.index);

@@ -30,8 +30,16 @@ static void flat_unmap(void *p, size_t size)
 #define FLAT_HEAD  4096u /* bytes below a read table; the last of them are a struct flat_head */
 #define FLAT_NOTES (FLAT_NODES * sizeof(struct flat_node))
 
+/* No return finds anything: not even one to the last address of all, which the entries seem to be for. */
+static void flat_returns_forget(const struct flat *f, struct flat_returns *r)
+{
+    memset(r->neg, 0, sizeof(r->neg));
+    for (unsigned n = 0; n < FLAT_RETURNS; n++)
+        r->host[n] = f->nowhere;
+}
+
 /* A read table with its head; write: its companion, or NULL: itself. */
-static uint64_t *flat_map_read(const uint64_t *write)
+static uint64_t *flat_map_read(const struct flat *f, const uint64_t *write)
 {
     uint8_t *p = map_memory(FLAT_HEAD + FLAT_BYTES);
     if (!p)
@@ -39,10 +47,12 @@ static uint64_t *flat_map_read(const uint64_t *write)
     struct flat_head *h = (struct flat_head *)(void *)(p + FLAT_HEAD) - 1;
     uint64_t *read = (uint64_t *)(void *)(p + FLAT_HEAD);
     h->mask_page = 0x0000fffffffff000ULL;
+    h->mask_return = (uint64_t)(FLAT_RETURNS - 1) << 4; /* compilers align stack pointers to 16 at calls */
     h->mask_jump = 2 * (FLAT_JUMPS - 1);
     for (unsigned k = 0; k < ARRAY_LEN(h->mask_cross); k++)
         h->mask_cross[k] = 0xfffu & ~((1u << k) - 1);
     h->write = write ? write : read;
+    flat_returns_forget(f, flat_returns(read));
     return read;
 }
 
@@ -59,10 +69,10 @@ static void flat_jumps_empty(struct flat_jump *j)
     j[flat_jump_slot(0)].neg = ~0ULL;
 }
 
-static bool flat_set_init(struct flat_set *s)
+static bool flat_set_init(const struct flat *f, struct flat_set *s)
 {
     s->write = map_memory(FLAT_BYTES);
-    s->read = s->write ? flat_map_read(s->write) : NULL;
+    s->read = s->write ? flat_map_read(f, s->write) : NULL;
     s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
     s->node = map_memory(FLAT_NOTES);
     s->hash = map_memory(FLAT_HASH * sizeof(*s->hash));
@@ -91,7 +101,7 @@ static bool flat_code32_init(struct flat *f)
 {
     for (unsigned n = FLAT_CODE32; n < FLAT_CODE32 + FLAT_USER0 + f->nusers; n++) {
         struct flat_set *s = &f->set[n];
-        s->jump_epoch = FLAT_SETS + n;
+        s->jump_epoch = ++f->epoch;
         s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
         if (!s->jumps)
             return false;
@@ -105,14 +115,15 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     f->cpu = cpu;
     f->user = FLAT_USER0;
     f->nothing_shared = first != NULL;
-    f->nothing = first ? first->nothing : flat_map_read(NULL);
+    f->nothing = first ? first->nothing : flat_map_read(f, NULL);
     f->no_jumps = map_memory(FLAT_JUMPS * sizeof(*f->no_jumps));
     if (!f->nothing || !f->no_jumps)
         return false;
     f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;
+    flat_returns_forget(f, &f->no_returns);
     for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
-        f->set[n].jump_epoch = FLAT_SETS + (unsigned)n; /* never 0 */
-        if (flat_set_init(&f->set[n]))
+        f->set[n].jump_epoch = ++f->epoch; /* never 0 */
+        if (flat_set_init(f, &f->set[n]))
             continue;
         flat_set_fini(&f->set[n]);
         break; /* fewer sets: slower, not wrong */
@@ -134,19 +145,58 @@ void flat_fini(struct flat *f)
 
 /* --- emptying --- */
 
-static void flat_set_forget_jumps(struct flat_set *s)
+static unsigned flat_bloom(uint64_t page) { return (unsigned)(page ^ page >> 6 ^ page >> 18) & (FLAT_BLOOM * 64 - 1); }
+
+static bool flat_bloom_has(const uint64_t *bloom, uint64_t page)
 {
-    if (!s->njumps)
+    unsigned bit = flat_bloom(page);
+    return bloom[bit / 64] >> (bit % 64) & 1;
+}
+
+static void flat_bloom_add(uint64_t *bloom, uint64_t page)
+{
+    unsigned bit = flat_bloom(page);
+    bloom[bit / 64] |= 1ULL << (bit % 64);
+}
+
+/* Of a page number's 36 bits. */
+static unsigned flat_half(uint64_t page) { return page >> 35 & 1; }
+
+static void flat_jump_page(struct flat_set *s, uint64_t lin)
+{
+    uint64_t page = lin >> 12 & (FLAT_PAGES - 1);
+    s->entered = true;
+    s->jump_half[flat_half(page)] = true;
+    flat_bloom_add(s->jump_pages, page);
+}
+
+static void flat_set_forget_returns(const struct flat *f, const struct flat_set *s)
+{
+    if (s->read) /* else 32-bit code's, which has none */
+        flat_returns_forget(f, flat_returns(s->read));
+    if (s == &f->set[FLAT_SUP_SMAP] && f->set[FLAT_SUP].read) /* one set of branch targets for both */
+        flat_returns_forget(f, flat_returns(f->set[FLAT_SUP].read));
+}
+
+static void flat_set_forget_jumps(struct flat *f, struct flat_set *s)
+{
+    if (!s->entered)
         return;
+    s->entered = false;
+    flat_set_forget_returns(f, s);
     if (s->njumps > FLAT_LOG)
         flat_jumps_empty(s->jumps);
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
         s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
     s->njumps = 0;
-    s->jump_epoch += FLAT_SETS;
+    uint64_t old = flat_epoch_key(s->jump_epoch);
+    s->jump_epoch = ++f->epoch;
+    atomic_compare_exchange_strong(f->good, &old, flat_epoch_key(s->jump_epoch)); /* if it is this set's, and nobody wants attention */
     memset(s->jump_half, 0, sizeof(s->jump_half));
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;
+    if (s == flat_current_code(f)) /* code that called what forgets goes on in its page, and notes calls there */
+        flat_jump_page(s, *f->running);
 }
 
 static void flat_set_forget_notes(struct flat_set *s)
@@ -161,8 +211,8 @@ static void flat_set_empty(struct flat *f, struct flat_set *s)
     if (!s->read)
         return;
     f->lost = true;
-    flat_set_forget_jumps(s);
-    flat_set_forget_jumps(flat_code32(f, s));
+    flat_set_forget_jumps(f, s);
+    flat_set_forget_jumps(f, flat_code32(f, s));
     if (s->nregions > FLAT_REGIONS / 2) {
         madvise(s->read, FLAT_BYTES, MADV_DONTNEED);
         madvise(s->write, FLAT_BYTES, MADV_DONTNEED);
@@ -205,9 +255,11 @@ static void flat_set_empty_local(struct flat *f, struct flat_set *s)
         return;
     f->lost = true;
     if (s->jump_local)
-        flat_set_forget_jumps(s);
+        flat_set_forget_jumps(f, s);
+    else if (s->entered)
+        flat_set_forget_returns(f, s);
     if (code32->jump_local)
-        flat_set_forget_jumps(code32);
+        flat_set_forget_jumps(f, code32);
     if (!s->nlocals)
         return;
     s->ndead += s->nlocals;
@@ -217,30 +269,6 @@ static void flat_set_empty_local(struct flat *f, struct flat_set *s)
         s->read[s->local[n]] = s->write[s->local[n]] = 0;
     s->nlocals = 0;
     flat_stats(f)->flat_emptied++;
-}
-
-static unsigned flat_bloom(uint64_t page) { return (unsigned)(page ^ page >> 6 ^ page >> 18) & (FLAT_BLOOM * 64 - 1); }
-
-static bool flat_bloom_has(const uint64_t *bloom, uint64_t page)
-{
-    unsigned bit = flat_bloom(page);
-    return bloom[bit / 64] >> (bit % 64) & 1;
-}
-
-static void flat_bloom_add(uint64_t *bloom, uint64_t page)
-{
-    unsigned bit = flat_bloom(page);
-    bloom[bit / 64] |= 1ULL << (bit % 64);
-}
-
-/* Of a page number's 36 bits. */
-static unsigned flat_half(uint64_t page) { return page >> 35 & 1; }
-
-static void flat_jump_page(struct flat_set *s, uint64_t lin)
-{
-    uint64_t page = lin >> 12 & (FLAT_PAGES - 1);
-    s->jump_half[flat_half(page)] = true;
-    flat_bloom_add(s->jump_pages, page);
 }
 
 /* The 2 MiB around lin: one page of each table. Where nothing was touched, looking would make the host fill in memory. */
@@ -283,9 +311,9 @@ static void flat_set_drop(struct flat *f, struct flat_set *s, uint64_t lin, uint
             s->read[page] = s->write[page] = 0;
     }
     if (code)
-        flat_set_forget_jumps(s);
+        flat_set_forget_jumps(f, s);
     if (has32)
-        flat_set_forget_jumps(code32);
+        flat_set_forget_jumps(f, code32);
 }
 
 static void flat_drop(struct flat *f, const struct tlb_flush *what)
@@ -351,7 +379,7 @@ void flat_protect(struct flat *f, uint64_t gpa)
 void flat_forget_jumps(struct flat *f)
 {
     for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
-        flat_set_forget_jumps(&f->set[n]);
+        flat_set_forget_jumps(f, &f->set[n]);
 }
 
 /* --- address spaces --- */

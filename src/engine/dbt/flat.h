@@ -17,6 +17,7 @@
 #ifndef VITRO_DBT_FLAT_H
 #define VITRO_DBT_FLAT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,8 +41,18 @@ struct flat_jump {
     const uint8_t *host;
 };
 
+/* Where calls that were made go on when they return, by bits of the stack pointer (thrown away freely: returns that find nothing look
+ * their address up in the table of branch targets). neg: the inverted return address; host: code there, or flat.nowhere. Code adds to
+ * those of its read table, and finds in dbt_data.returns. */
+#define FLAT_RETURNS 128u
+struct flat_returns {
+    uint64_t neg[FLAT_RETURNS];
+    const uint8_t *host[FLAT_RETURNS];
+};
+
 /* Right below a read table, in reach of short displacements from it: what code needs that looks into it. */
 struct flat_head {
+    uint64_t mask_return;   /* of PEXT: the bits of a stack pointer that number struct flat_returns, which lies right below */
     uint64_t mask_jump;     /* of PDEP: where twice the slot of an address has bits */
     uint64_t mask_cross[9]; /* of PEXT, by log2 of a size: the bits of a page offset above it */
     const uint64_t *write;  /* the table for stores that goes with it */
@@ -66,7 +77,8 @@ struct flat_set {
     uint64_t local[FLAT_LOCALS]; /* indices in the tables */
     uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
     uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
-    uint64_t jump_epoch;    /* another one whenever they were forgotten; no other set of this vCPU has the same */
+    uint64_t jump_epoch;    /* another one whenever they were forgotten; no set of this vCPU had the same */
+    bool entered;           /* code has run by it since then: there may be branch targets or returns */
     bool jump_local;        /* some branch target's page is not global */
     bool jump_half[2];      /* branch targets lie in the lower, the upper half of the address space, */
     uint64_t jump_pages[FLAT_BLOOM]; /* and in these hashed pages */
@@ -86,6 +98,12 @@ struct flat {
     const uint64_t *nothing; /* a table without entries */
     bool nothing_shared;     /* it belongs to another vCPU's */
     struct flat_jump *no_jumps; /* nothing is found in it */
+    struct flat_returns no_returns; /* nor in this */
+    /* Set before flat_init(): host code that leaves translated code; and the linear page of what runs, if any does. */
+    const uint8_t *nowhere;
+    const uint64_t *running;
+    uint64_t epoch;          /* the last jump_epoch that was given */
+    _Atomic uint64_t *good;  /* set before flat_init(): flat_epoch_key() of the set whose branch targets count now, or 0 */
     bool lost;           /* set whenever an entry may have gone: whoever keeps an addend elsewhere looks at it */
 };
 
@@ -108,6 +126,16 @@ uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways);
 
 /* Note that the len bytes of code at linear address rip of the current mode continue at host. */
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global);
+
+/* An epoch in the bits that the linear address of a page leaves free (below 12, where it is never 0, and above 47), so that their sum tells
+ * both; 0: such epochs are not told apart. */
+static inline uint64_t flat_epoch_key(uint64_t epoch) { return epoch / 4095 <= 0xffff ? (epoch % 4095 + 1) | epoch / 4095 << 48 : 0; }
+
+/* The returns that belong to a read table. */
+static inline struct flat_returns *flat_returns(const uint64_t *read)
+{
+    return (struct flat_returns *)((uintptr_t)read - sizeof(struct flat_head)) - 1;
+}
 
 /* The choke point: what of struct cpu_ops has the same names. */
 void flat_flushed(struct flat *f, const struct tlb_flush *what);

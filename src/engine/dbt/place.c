@@ -214,6 +214,7 @@ void place_above(struct emit *e, unsigned dst, unsigned src, unsigned log)
 }
 
 void place_slot_of(struct emit *e, unsigned dst, unsigned src) { place_head_bits(e, 3, dst, src, HEAD_OFF(mask_jump)); }
+void place_return(struct emit *e, unsigned dst, unsigned src) { place_head_bits(e, 2, dst, src, HEAD_OFF(mask_return)); }
 
 /* The page offset of the last byte, without the bits that the size covers, is zero when the access crosses into the next page, and
  * at a page's beginning; the latter is told apart out of line. Comes before place_check_entry(). */
@@ -491,7 +492,18 @@ void place_emit_pending(struct xblock *xb)
             emit_here(e, p->from[0]);
             emit_jmp_rx(e, xb->t->thunk.leave_at);
             break;
+        case PEND_FAR:
+            x_pending_far(xb, p);
+            if (p->x)
+                place_to_handler(xb, p);
+            else
+                emit_jmp_rx(e, xb->t->thunk.leave_at);
+            break;
         case PEND_VEC: place_pending_vec(xb, p); break;
+        case PEND_RETURN:
+            x_pending_return(xb, p);
+            place_to_handler(xb, p);
+            break;
         default: place_pending_callout(xb, p); break;
         }
     }

@@ -42,6 +42,8 @@ enum {
 /* Displacement of a field of the table's head from TBASE. */
 #define HEAD_OFF(field) ((int)offsetof(struct flat_head, field) - (int)sizeof(struct flat_head))
 _Static_assert(sizeof(struct flat_head) <= 128, "displacements are one byte");
+/* And of one of struct flat_returns. */
+#define RETURN_OFF(field) ((int)offsetof(struct flat_returns, field) - (int)sizeof(struct flat_returns) - (int)sizeof(struct flat_head))
 
 static inline int place_slot(unsigned n) { return n < 12 ? FRAME_R10 + 8 * ((int)n - 10) : FRAME_R13 + 8 * ((int)n - 13); }
 
@@ -153,7 +155,7 @@ struct xgroup {
 #define GROUP_MAX 32
 
 /* Code to be written behind the block's body. */
-enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_CALLOUT, PEND_VEC };
+enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_CALLOUT, PEND_VEC, PEND_RETURN, PEND_FAR };
 struct pending {
     uint8_t kind;
     uint8_t ea;               /* PEND_MISS: host register with the linear address less near */
@@ -161,6 +163,7 @@ struct pending {
     bool flags_host, end_host; /* where flags are here, and at `end` */
     bool link;
     uint16_t target;          /* PEND_LEAVE: offset of RIP */
+    uint8_t *site;            /* PEND_FAR: displacement of the branch */
     bool cross;               /* PEND_MISS: there is a check for page crossing */
     uint8_t *from[2];         /* rel32s that come here; the second one, if the first was out of reach */
     uint8_t *op, *end;        /* where to go on: with the addend; behind the instruction */
@@ -244,6 +247,8 @@ void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_page(struct emit *e, unsigned dst, unsigned src);
 void place_above(struct emit *e, unsigned dst, unsigned src, unsigned log);
 void place_slot_of(struct emit *e, unsigned dst, unsigned src);
+/* dst = the number in struct flat_returns for a stack pointer. */
+void place_return(struct emit *e, unsigned dst, unsigned src);
 /* Parts of an access at the linear address in ea: to p when size bytes may cross into another page; T0 = the table's entry; to p
  * when there is none. */
 void place_check_cross(struct xblock *xb, struct pending *p, unsigned ea, unsigned size);
@@ -331,6 +336,10 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x);
 void x_emit_fall(struct xblock *xb, unsigned next);
 /* Where branches of x that found nothing go: its handler, then the loop. */
 void x_emit_handler(struct xblock *xb, const struct xinsn *x);
+/* A return whose call was not noted: look its address up. */
+void x_pending_return(struct xblock *xb, const struct pending *p);
+/* A branch into another page that is not linked for where it is now; p->x: the call, or NULL. */
+void x_pending_far(struct xblock *xb, const struct pending *p);
 /* A branch behind which the translation goes on: x->through. */
 void x_emit_through(struct xblock *xb, const struct xinsn *x);
 

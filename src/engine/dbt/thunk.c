@@ -202,14 +202,14 @@ static const uint8_t *thunk_enter(struct emit *e)
     return at;
 }
 
-/* RIP = T1, or the page + T1; EAX = T0. */
-static const uint8_t *thunk_leave_to(struct emit *e, bool relative)
+/* RIP = T1, or the page + T1; EAX = T0, or nothing to link. */
+static const uint8_t *thunk_leave_to(struct emit *e, bool relative, bool link)
 {
     const uint8_t *at = emit_rx(e, e->p);
     thunk_store_all(e, true, 0);
     if (relative)
         emit_data(e, OP_W | 0x03, T1, DATA_OFF(page), 0);
-    else
+    if (!link)
         emit_mov_imm32(e, T0, LEFT_TARGET);
     emit_cpu(e, OP_W | 0x89, T1, CPU_REG(R_RIP));
     thunk_vec_out(e, true);
@@ -412,8 +412,9 @@ bool dbt_thunks_make(struct dbt *t)
     struct dbt_thunks *k = &t->thunk;
     k->enter = thunk_enter(&e);
     k->leave = thunk_leave(&e);
-    k->leave_to = thunk_leave_to(&e, true);
-    k->leave_at = thunk_leave_to(&e, false);
+    k->leave_to = thunk_leave_to(&e, true, true);
+    k->leave_at = thunk_leave_to(&e, false, false);
+    k->leave_far = thunk_leave_to(&e, false, true);
     for (unsigned host = 0; host < 2; host++) {
         k->callout[host] = thunk_callout(&e, host);
         k->callout_end[host] = thunk_callout_end(&e, host);
