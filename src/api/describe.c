@@ -9,6 +9,7 @@
 #include "api/control.h"
 #include "base/clock.h"
 #include "machine/vm.h"
+#include "ram/swap.h"
 #include "virtio/net.h"
 
 /* Host CPU time of a vCPU's thread. */
@@ -146,9 +147,10 @@ static json_t *describe_memory(struct control *c)
 {
     struct vm *vm = c->vm;
     struct virtio_balloon *b = &vm->balloon;
-    json_t *m = json_pack("{s:I, s:I, s:I, s:I, s:I}", "size", (json_int_t)vm->cfg->memory, "target",
+    json_t *m = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "size", (json_int_t)vm->cfg->memory, "target",
                           (json_int_t)describe_target(vm), "balloon", (json_int_t)virtio_balloon_size(b), "given_back",
-                          (json_int_t)b->given_back, "resident", (json_int_t)describe_resident(c));
+                          (json_int_t)b->given_back, "resident", (json_int_t)describe_resident(c), "swapped",
+                          (json_int_t)ram_swapped(&vm->ram));
 
     if (m && b->stat_time) {
         describe_guest_says(m, "guest_free", b->stat[BALLOON_FREE]);

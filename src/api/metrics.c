@@ -21,6 +21,7 @@ static const struct metric {
     { "memory", "balloon", "vitro_memory_balloon_bytes", "gauge", "Memory in the balloon." },
     { "memory", "given_back", "vitro_memory_given_back_bytes_total", "counter", "Memory given back to the host." },
     { "memory", "resident", "vitro_memory_resident_bytes", "gauge", "Host memory in use." },
+    { "memory", "swapped", "vitro_memory_swapped_bytes", "gauge", "Guest memory that only the swap file has." },
     { "vcpus", "cpu_seconds", "vitro_vcpu_seconds_total", "counter", "Host CPU time of a virtual CPU." },
     { "disks", "reads", "vitro_disk_reads_total", "counter", "Read requests." },
     { "disks", "writes", "vitro_disk_writes_total", "counter", "Write requests." },

@@ -12,6 +12,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "engine/engine.h"
+#include "ram/swap.h"
 
 #define CONFIG_NAME_MAX    64
 #define CONFIG_CMDLINE_MAX 65535
@@ -192,6 +193,28 @@ static int config_set_firmware(struct machine_config *c, const char *value, stru
     return 0;
 }
 
+static int config_set_swap(struct machine_config *c, const char *value, struct err *err)
+{
+    size_t len = strcspn(value, ",");
+    const char *limit = value[len] ? value + len + 1 : NULL;
+    uint64_t bytes = 0;
+    char *path;
+
+    if (!len)
+        return err_set(err, EINVAL, "swap '%.80s' names no file", value);
+    if (limit && strncmp(limit, "limit=", 6))
+        return err_set(err, EINVAL, "swap: '%.80s' is unknown: the only option is limit=SIZE", limit);
+    if (limit && (config_parse_size(limit + 6, &bytes) < 0 || bytes < RAM_SWAP_LIMIT_MIN))
+        return err_set(err, EINVAL, "swap: limit '%.80s' is not a size of 8M or more: write it like 300M", limit + 6);
+    path = strndup(value, len);
+    if (!path)
+        return err_set(err, ENOMEM, "out of memory");
+    free(c->swap);
+    c->swap = path;
+    c->swap_limit = bytes;
+    return 0;
+}
+
 static int config_set_name(struct machine_config *c, const char *value, struct err *err)
 {
     size_t len = strlen(value);
@@ -277,6 +300,8 @@ const struct config_key config_keys[] = {
       PARSED(config_set_trace) },
     { "dedup", NULL, "let the host keep equal pages of machines once (a side channel)", NULL,
       MEMBER(CONFIG_FLAG, dedup) },
+    { "swap", "FILE[,limit=SIZE]", "guest memory on a file of its own; limit: this much of it in memory", NULL,
+      PARSED(config_set_swap) },
     { "seccomp", "MODE", "the sandbox: on, off, or log: a forbidden call is told and fails", "on off log",
       PARSED(config_set_seccomp) },
     { "detach", NULL, "run in the background: see 'vitro list', 'vitro console', 'vitro stop'", NULL,
@@ -323,6 +348,7 @@ void config_fini(struct machine_config *c)
     free(c->cdrom);
     free(c->cloud_init);
     free(c->vsock_path);
+    free(c->swap);
     config_free_disks(c);
     config_free_consoles(c);
     config_free_nets(c);
@@ -427,5 +453,7 @@ int config_check(const struct machine_config *c, struct err *err)
         return err_set(err, EINVAL, "agent: a kernel that is given gets the agent in its initrd: add --initrd FILE");
     if (c->agent && c->cmdline && strstr(c->cmdline, "rdinit="))
         return err_set(err, EINVAL, "agent: the agent itself takes rdinit=: leave it out of the command line, or --agent");
+    if (c->swap && c->dedup)
+        return err_set(err, EINVAL, "dedup: the host merges no pages of a file: leave out either --dedup or --swap");
     return config_check_stdio(c, err);
 }

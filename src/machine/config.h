@@ -115,6 +115,8 @@ struct machine_config {
     unsigned trace; /* TRACE_* */
     bool vga; /* --display */
     bool debug_exit, no_reboot, detach, agent;
+    char *swap;          /* the monitor's swap file; NULL: none */
+    uint64_t swap_limit; /* bytes of guest memory that may be in the host's; 0: the host decides */
     bool dedup;      /* guest memory may be shared with other machines' by its contents */
     bool disks_late; /* no option: disks that are written are opened later, see pc_open_disks() */
     enum sandbox_mode seccomp;

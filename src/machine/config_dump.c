@@ -29,6 +29,7 @@ static const struct config_paths {
     { "share", PATHS_FIRST, "", "" },
     { "serial", PATHS_FIRST, " stdio none pty control ", "" },
     { "virtio-console", PATHS_FIRST, " stdio none pty control ", "" },
+    { "swap", PATHS_FIRST, "", "" },
     { "vsock", PATHS_NONE, "", " path= " },
 };
 

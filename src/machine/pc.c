@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "boot/layout.h"
 #include "machine/vm.h"
+#include "ram/swap.h"
 #include "x86/mmu.h"
 
 _Static_assert(LAYOUT_S5_TYP == ACPI_PM_SLP_TYP_S5, "the tables and the chip agree on S5");
@@ -185,7 +186,8 @@ int pc_init_ram(struct vm *vm, struct err *err)
     if (r < 0)
         return err_set(err, -r, "the host does not give %llu MiB of memory to the guest: %s",
                        (unsigned long long)(vm->cfg->memory >> 20), strerror(-r));
-    return 0;
+    /* what is received from another machine comes in memory of its own, which takes this one's place */
+    return vm->cfg->swap && !vm->cfg->disks_late ? ram_swap_create(&vm->ram, vm->cfg->swap, vm->cfg->swap_limit, err) : 0;
 }
 
 static int pc_make_cpu(struct vm *vm, unsigned n, struct err *err)

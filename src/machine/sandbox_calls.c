@@ -107,7 +107,8 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(pwritev, MAIN | BLOCK | SHARE) },
     { CALL(preadv2, MAIN | VCPU | BLOCK | SHARE) }, /* a vCPU: small reads of a disk */
     { CALL(pwritev2, MAIN | BLOCK | SHARE) },
-    { CALL(fallocate, MAIN | BLOCK | SHARE) },
+    { CALL(fallocate, MAIN | VCPU | BLOCK | SHARE) }, /* a vCPU: memory on a swap file that the guest gives back */
+    { CALL(mincore, BLOCK) },                         /* the swap file's thread */
     { CALL(ftruncate, MAIN | BLOCK | SHARE) },
     { CALL(sync_file_range, MAIN | BLOCK | SHARE) },
     { CALL(copy_file_range, BLOCK | SHARE) },

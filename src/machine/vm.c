@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "engine/trace.h"
 #include "machine/host.h"
+#include "ram/swap.h"
 
 #define VM_DRAIN_MS 2000
 
@@ -592,6 +593,9 @@ static int vm_begin(struct vm *vm, int signals, struct err *err)
         r = loop_add_fd(&vm->loop, &vm->signals, EPOLLIN);
     if (r < 0)
         return err_set(err, -r, "cannot watch signals and time: %s", strerror(-r));
+    r = ram_swap_start(&vm->ram);
+    if (r < 0)
+        return err_set(err, -r, "cannot start a thread for the swap file: %s", strerror(-r));
     r = vcpu_threads_start(vm, err);
     if (r == 0)
         r = sandbox_enter(err); /* all is open, and no vCPU has run */

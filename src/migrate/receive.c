@@ -18,6 +18,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "migrate/migrate.h"
+#include "ram/swap.h"
 #include "save/internal.h"
 
 #define RECEIVE_ROM (128UL << 20) /* memory beside the guest's RAM: firmware, its flash */
@@ -159,7 +160,9 @@ static int receive_slots(struct migrate_in *in, const struct machine_config *cfg
         left -= size;
         r = ram_add_slot(&in->ram, ld_le64(at), size, ld_le64(at + 16) != 0);
     }
-    return r < 0 ? err_set(err, -r, "the source's memory cannot be made here: %s", strerror(-r)) : 0;
+    if (r < 0)
+        return err_set(err, -r, "the source's memory cannot be made here: %s", strerror(-r));
+    return cfg->swap ? ram_swap_create(&in->ram, cfg->swap, cfg->swap_limit, err) : 0;
 }
 
 /* Memory that the host can still give, in bytes; UINT64_MAX: it does not say (proc_meminfo(5)). */
@@ -185,7 +188,7 @@ static int receive_room(const struct migrate_in *in, struct err *err)
 {
     uint64_t room = receive_free();
 
-    if (in->used <= room)
+    if (in->used <= room || in->ram.swap)
         return 0;
     return err_set(err, ENOMEM, "the guest uses %" PRIu64 " MiB of memory, and the host has %" PRIu64 " MiB left", in->used >> 20, room >> 20);
 }

@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "base/map.h"
 #include "ram/lend.h"
+#include "ram/swap.h"
 
 /* The part of an access that lies in one slot. */
 struct ram_chunk {
@@ -36,6 +37,7 @@ void ram_fini(struct ram *r)
 {
     unsigned i;
 
+    ram_swap_destroy(r->swap);
     for (i = 0; i < r->nslots; i++) {
         munmap(r->slot[i].hva, r->slot[i].size);
         munmap((void *)r->slot[i].flags, ram_flags_size(&r->slot[i]));
@@ -109,7 +111,7 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
 {
     struct ram_slot *s = &r->slot[slot];
 
-    if (slot >= r->nslots || PAGE_OFFSET(off))
+    if (slot >= r->nslots || PAGE_OFFSET(off) || r->slot[slot].swap)
         return -EINVAL;
     if (mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)off) ==
         MAP_FAILED)
@@ -139,7 +141,7 @@ bool ram_same_slots(const struct ram *a, const struct ram *b)
 
 int ram_take(struct ram *to, struct ram *from)
 {
-    if (!ram_same_slots(to, from))
+    if (!ram_same_slots(to, from) || to->swap)
         return -EINVAL;
     while (from->nslots) {
         struct ram_slot *s = &from->slot[from->nslots - 1], *d = &to->slot[from->nslots - 1];
@@ -147,9 +149,12 @@ int ram_take(struct ram *to, struct ram *from)
         if (mremap(s->hva, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED, d->hva) == MAP_FAILED)
             return -errno;
         d->backed = s->backed;
+        d->swap = s->swap;
+        d->swap_off = s->swap_off;
         munmap((void *)s->flags, ram_flags_size(s));
         from->nslots--; /* its addresses may be another's by now */
     }
+    ram_swap_moved(to, from);
     return 0;
 }
 
@@ -341,10 +346,12 @@ void ram_lend_end(struct ram *r, uint64_t gpa, uint64_t len)
 
 /* Dropping a private page of a file would bring the file's bytes back: memory of nobody takes its place, or zeroes if the
  * host has no room for another mapping. */
-static int ram_drop(const struct ram_slot *s, uint64_t off, uint64_t len)
+static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t len)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
+    if (s->swap)
+        return ram_swap_zero(r->swap, s, off, len);
     if (!s->backed)
         return madvise(s->hva + off, len, MADV_DONTNEED) < 0 ? -errno : 0;
     if (mmap(s->hva + off, len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
@@ -358,7 +365,7 @@ static int ram_discard_pages(struct ram *r, struct ram_slot *s, uint64_t off, ui
     int err;
 
     ram_tell_code_pages(r, s, off, end);
-    err = ram_drop(s, off, end - off);
+    err = ram_drop(r, s, off, end - off);
     atomic_thread_fence(memory_order_seq_cst);
     ram_tell_code_pages(r, s, off, end);
     if (atomic_load(&r->dirty_log))

@@ -34,12 +34,15 @@ struct ram_slot {
     _Atomic uint8_t *flags; /* one byte a page */
     bool readonly;          /* ROM: guest writes are dropped */
     bool device;            /* a device's memory, which is not counted as RAM; set by whoever added the slot */
-    bool backed;            /* untouched pages are a file's, see ram_map_file() */
+    bool backed;            /* untouched pages are a file's, see ram_map_file() and swap.h */
+    bool swap;              /* it lies on the monitor's swap file, at swap_off */
+    uint64_t swap_off;
 };
 
 struct ram {
     struct ram_slot slot[RAM_MAX_SLOTS]; /* sorted by gpa, never overlapping */
     unsigned nslots;
+    struct ram_swap *swap; /* owned, see swap.h; or NULL */
     _Atomic bool dirty_log;
     /* Called before bytes [gpa, gpa+len) of pages that carry PAGE_CODE change, from any thread:
      * the engine drops what it decoded from them. Set once by the engine; may be NULL. */
@@ -55,7 +58,7 @@ void ram_fini(struct ram *r); /* unmaps every slot */
 int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
 
 /* Put a file's bytes from off (page-aligned) on into the slot, copy on write: they are read when they are touched, and
- * never written. The file may be closed, but must not become shorter. No vCPU runs; engines must be told
+ * never written. The file may be closed, but must not become shorter. Not for a slot on a swap file (-EINVAL). No vCPU runs; engines must be told
  * (engine_ops.invalidate). 0 or -errno. */
 int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
@@ -67,7 +70,7 @@ bool ram_same_slots(const struct ram *a, const struct ram *b);
 
 /* The bytes of from become those of to, which has the same slots; from is empty afterwards, as after ram_fini(). No bytes
  * are copied, host addresses of to stay. No vCPU runs; engines must be told. 0 or -errno, then both are only good for
- * ram_fini(). */
+ * ram_fini(). A swap file of from goes along; to has none. */
 int ram_take(struct ram *to, struct ram *from);
 
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */

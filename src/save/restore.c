@@ -126,7 +126,7 @@ static uint64_t save_away_ns(const struct save_file *f, struct vm *vm)
 static int save_fill_ram(struct save_file *f, struct vm *vm, bool whole, struct err *err)
 {
     const struct save_layer *low = &f->l.at[f->l.count - 1];
-    int r = low->h.flags & SAVE_PLAIN && !whole ? save_ram_map(&vm->ram, low->fd, &low->h, err)
+    int r = low->h.flags & SAVE_PLAIN && !whole && !vm->ram.swap ? save_ram_map(&vm->ram, low->fd, &low->h, err)
                                                 : save_ram_read(&vm->ram, low->fd, &low->h, low->table, err);
 
     return r == 0 ? save_ram_lift(&vm->ram, &f->l, err) : r;

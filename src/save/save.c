@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,6 +234,15 @@ static int save_watch(struct save_job *job, int fd, struct err *err)
     return r < 0 ? err_set(err, -r, "cannot watch the process that writes the saved machine: %s", strerror(-r)) : 0;
 }
 
+/* Until the child has ended or said why it does. */
+static void save_stand(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+
+    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+}
+
 static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
 {
     pid_t parent = getpid();
@@ -257,6 +267,8 @@ static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
     close(fds[1]);
     if (r < 0)
         close(fds[0]);
+    else if (job->vm->ram.swap) /* the child shares that memory: it must not change before it has been written */
+        save_stand(fds[0]);
     return r;
 }
 

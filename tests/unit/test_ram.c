@@ -3,12 +3,15 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
+#include "base/err.h"
 #include "base/rand.h"
-#include "ram/ram.h"
+#include "ram/swap.h"
 
 #define MIB (1ULL << 20)
 
@@ -411,6 +414,44 @@ static void large_slot_is_lazy(void **state)
     ram_fini(&r);
 }
 
+/* Memory on a swap file: the same bytes, zeroes where it was given back, and it goes along when memory is taken over. The thread that keeps the
+ * limit drops pages, never bytes. */
+static void swap_file_keeps_bytes(void **state)
+{
+    char dir[] = "swap-XXXXXX", path[32];
+    struct err err = { "" };
+    struct ram r, to;
+    uint64_t v = 0;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/file", dir);
+    ram_init(&r);
+    ram_init(&to);
+    assert_int_equal(ram_add_slot(&r, 0, 32 * MIB, false), 0);
+    assert_int_equal(ram_add_slot(&r, 64 * MIB, PAGE_SIZE, true), 0);
+    assert_int_equal(ram_add_slot(&r, 128 * MIB, MIB / 2, false), 0);
+    assert_int_equal(ram_swap_create(&r, path, RAM_SWAP_LIMIT_MIN, &err), 0);
+    assert_int_equal(rmdir(dir), 0); /* the file has no name */
+    assert_int_equal(ram_map_file(&r, 0, 0, 0), -EINVAL);
+    for (uint64_t at = 0; at < 32 * MIB; at += 8)
+        assert_int_equal(ram_write(&r, at, &at, 8), 0);
+    assert_int_equal(ram_discard(&r, MIB, 2 * PAGE_SIZE), 0);
+    assert_int_equal(ram_add_slot(&to, 0, 32 * MIB, false), 0);
+    assert_int_equal(ram_add_slot(&to, 64 * MIB, PAGE_SIZE, true), 0);
+    assert_int_equal(ram_add_slot(&to, 128 * MIB, MIB / 2, false), 0);
+    assert_int_equal(ram_take(&to, &r), 0);
+    ram_fini(&r);
+    assert_int_equal(ram_swap_start(&to), 0);
+    for (unsigned n = 0; n < 1000 && !ram_swapped(&to); n++)
+        usleep(10000);
+    assert_true(ram_swapped(&to) > 16 * MIB);
+    for (uint64_t at = 0; at < 32 * MIB; at += 8) {
+        assert_int_equal(ram_read(&to, at, &v, 8), 0);
+        assert_true(v == (at - MIB < 2 * PAGE_SIZE ? 0 : at));
+    }
+    ram_fini(&to);
+}
+
 /* Aligned words never tear and no dirty page is lost while a collector runs. */
 struct writer {
     struct ram *r;
@@ -482,6 +523,7 @@ int main(void)
         cmocka_unit_test(exchange_is_a_write_like_others),
         cmocka_unit_test(dirty_bitmap_of_odd_size),
         cmocka_unit_test(large_slot_is_lazy),
+        cmocka_unit_test(swap_file_keeps_bytes),
         cmocka_unit_test(threads_do_not_tear),
     };
 
