@@ -104,6 +104,14 @@ TEST64 int_shadow
     dec %ebx
     jnz 1b
 2:  EXPECT "sti at a page's end, hot: rounds left", %rbx, $0
+    mov $100, %ebx
+1:  movq $0, irq_rip
+    call sti_inside
+    cmpq $sti_inside_after, irq_rip
+    jne 2f
+    dec %ebx
+    jnz 1b
+2:  EXPECT "sti inside a page, hot: rounds left", %rbx, $0
     COMPAT
     mov $KDS, %ecx
     push %ecx
@@ -133,6 +141,13 @@ on_irq:
     mov 17*8(%rdi), %rcx
     mov %rcx, irq_rip
     jmp rt_count_apic
+sti_inside:
+    movl $(0x40000 | V), (%rdx)
+    sti
+    nop
+sti_inside_after:
+    cli
+    ret
     .balign 4096
     .skip 4095 - (1f - sti_at_end)
 sti_at_end:

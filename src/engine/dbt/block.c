@@ -126,12 +126,14 @@ static void block_body(struct xblock *xb)
     emit_room(&xb->e);
     if (xb->e.overflow)
         return;
-    /* Behind an STI at the end there may be a look at attention, before the instruction that no interrupt may come before. */
-    if (block_branches(xb, last) || last->kind == X_STI) {
+    /* Behind an STI, no interrupt may come before the next instruction: it goes there directly, or its handler does it all. */
+    unsigned next = last->off + last->i->len;
+    if (block_branches(xb, last) || (last->kind == X_STI && !x_linkable(xb, next))) {
         x_emit_end(xb, last);
     } else {
         x_emit(xb, last);
-        x_emit_fall(xb, last->off + last->i->len);
+        x_emit_fall(xb, next);
+        xb->pending[xb->npending - 1].sti = last->kind == X_STI;
     }
     xb->hot_end = xb->e.p;
     xb->e.p = xb->t->rw + xb->t->cold;

@@ -52,10 +52,12 @@ struct dbt_data {
 };
 
 /* What thunk.enter returns: why the loop has control again; or, from DBT_SITE_MIN on, LEFT_LINK: where the branch is that wants
- * to be linked, with DBT_SITE_PLAIN to code without groups, with DBT_SITE_FAR into another page. Raised exceptions do not come back this way. */
+ * to be linked, with DBT_SITE_PLAIN to code without groups, with DBT_SITE_FAR into another page, with DBT_SITE_STI see there.
+ * Raised exceptions do not come back this way. */
 enum dbt_left { LEFT_ATTENTION, LEFT_TARGET, LEFT_ACCESS, LEFT_HANDLER, LEFT_STALE, LEFT_LINK, DBT_SITE_MIN = 64 };
 #define DBT_SITE_PLAIN 0x80000000u
 #define DBT_SITE_FAR   0x40000000u /* a branch into another page: branch_far() */
+#define DBT_SITE_STI   0x20000000u /* behind an STI, whose shadow holds for the next instruction */
 
 /* Entry points of the shared pieces, in the executable view. Those with two forms: [1] has the guest's flags in the host's,
  * [0] in the frame. */

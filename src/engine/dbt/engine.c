@@ -234,6 +234,18 @@ static void dbt_link_far(struct dbt *t, const struct block *b, const uint8_t *ho
     t->data->may_link = t->link.budget && --t->link.budget;
 }
 
+/* Translated code was left behind an STI, since what follows had no code: link it as soon as it has. The next instruction comes before any interrupt. */
+static void dbt_behind_sti(struct dbt *t, struct cpu *cpu, uint32_t site)
+{
+    bool dropped;
+    uint64_t emptied = t->stats->code_emptied;
+    struct block *b = cache_lookup(t->it, cpu);
+    const uint8_t *host = b && !b->cross ? dbt_host_code(t, cpu, b, false, &dropped) : NULL;
+    if (host && !t->data->stale && emptied == t->stats->code_emptied)
+        dbt_code_link(t, site, host);
+    cpu->shadow = SHADOW_STI;
+}
+
 static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
 {
     struct dbt *t = it->translator_data;
@@ -261,7 +273,9 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     uint64_t (*enter)(const uint8_t *) = (uint64_t (*)(const uint8_t *))(uintptr_t)t->thunk.enter;
     uint32_t site = (uint32_t)enter(host);
     dbt_trace_left(t, cpu, site);
-    if (site >= DBT_SITE_MIN && !t->data->stale) {
+    if (site >= DBT_SITE_MIN && site & DBT_SITE_STI) {
+        dbt_behind_sti(t, cpu, site & ~DBT_SITE_STI);
+    } else if (site >= DBT_SITE_MIN && !t->data->stale) {
         t->link.site = site & ~(DBT_SITE_PLAIN | DBT_SITE_FAR);
         t->link.far = site & DBT_SITE_FAR;
         t->link.page = t->data->page;

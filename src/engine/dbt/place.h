@@ -161,7 +161,7 @@ struct pending {
     uint8_t ea;               /* PEND_MISS: host register with the linear address less near */
     bool leaves;              /* the handler ends the block */
     bool flags_host, end_host; /* where flags are here, and at `end` */
-    bool link;
+    bool link, sti;
     uint16_t target;          /* PEND_LEAVE: offset of RIP */
     uint8_t *site;            /* PEND_FAR: displacement of the branch */
     bool cross;               /* PEND_MISS: there is a check for page crossing */
