@@ -119,6 +119,7 @@ static const struct feature features[] = {
     F(FEAT_7_ECX, 22, SOFT, 0, "rdpid"),
 
     F(FEAT_7_EDX, 4, SOFT, 1, "fsrm"),
+    F(FEAT_7_EDX, 23, AVX512, 0, "avx512_fp16"),
     F(FEAT_7_EDX, 26, SOFT | ONLY_INTEL, 1, "spec_ctrl"),
     F(FEAT_7_EDX, 29, SOFT | ONLY_INTEL, 1, "arch_capabilities"),
 

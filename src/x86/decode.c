@@ -152,7 +152,7 @@ static void decode_operands(struct insn *i, const struct decoded *d)
 
 /* --- where Zydis 4.0 and the processors differ --- */
 
-/* F3 90 with REX.B is XCHG R8, rAX, not PAUSE. */
+/* F3 90 with REX.B is XCHG R8, rAX on AMD's CPUs; on Intel's it is PAUSE. */
 static void amend_pause(struct decoded *d)
 {
     ZydisDecodedInstruction *z = &d->z;
@@ -184,20 +184,28 @@ static void amend_r13d(struct decoded *d)
     }
 }
 
-/* VEX.W outside of 64-bit mode: (V)PEXTRQ and (V)PINSRQ are invalid there (SDM vol. 2), and PCMPESTRx ignores it, where Zydis
- * takes RAX and RDX. False: invalid. */
-static bool amend_vex_w(const ZydisDecoder *dec, struct decoded *d)
+/* VEX.W outside of 64-bit mode: PCMPESTRx ignores it, where Zydis takes RAX and RDX. VPEXTRQ and VPINSRQ are invalid on AMD's
+ * CPUs, on Intel's they are VPEXTRD and VPINSRD. False: invalid. */
+static bool amend_vex_w(const ZydisDecoder *dec, struct decoded *d, bool amd)
 {
     const ZydisDecodedInstruction *z = &d->z;
     if (d->code_size == 8 || z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || z->raw.vex.size != 3 || !z->raw.vex.W ||
         z->opcode_map != ZYDIS_OPCODE_MAP_0F3A)
         return true;
-    if (z->opcode == 0x16 || z->opcode == 0x22)
+    bool quad = z->opcode == 0x16 || z->opcode == 0x22;
+    if (quad && amd)
         return false;
-    if (z->opcode != 0x60 && z->opcode != 0x61)
+    if (!quad && z->opcode != 0x60 && z->opcode != 0x61)
         return true;
     d->raw[z->raw.vex.offset + 2] &= 0x7f;
     return ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, d->raw, z->length, &d->z, d->ops));
+}
+
+/* With an operand-size prefix Intel's MOVSXD reads 16 bits, AMD's 32. */
+static void amend_movsxd(struct decoded *d)
+{
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && d->z.operand_width == 16)
+        d->ops[1].size = 16;
 }
 
 /* A near return with an operand-size prefix in AMD's 64-bit mode pops 16 bits, like the other near branches
@@ -215,10 +223,13 @@ static unsigned decode_operand_width(const ZydisDecodedInstruction *z, bool amd)
 static bool decode_amend(const ZydisDecoder *dec, struct decoded *d, bool amd)
 {
     const ZydisDecodedInstruction *z = &d->z;
-    amend_pause(d);
+    if (amd)
+        amend_pause(d);
+    else
+        amend_movsxd(d);
     amend_r13d(d);
     bool map_0f = z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-    return amend_vex_w(dec, d) && !(amd && map_0f && z->opcode == 0x0d && z->raw.modrm.mod == 3);
+    return amend_vex_w(dec, d, amd) && !(amd && map_0f && z->opcode == 0x0d && z->raw.modrm.mod == 3);
 }
 
 static unsigned decode_flags(const ZydisDecodedInstruction *z)

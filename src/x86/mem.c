@@ -13,6 +13,7 @@
 
 #include "base/loop.h"
 #include "ram/ram.h"
+#include "x86/cpuid.h"
 #include "x86/debug.h"
 #include "x86/lapic.h"
 #include "x86/tlb.h"
@@ -38,14 +39,15 @@ static _Noreturn void mem_raise_address(struct cpu *cpu, unsigned seg)
     cpu_raise(cpu, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 }
 
-/* Natural alignment of an operand of size bytes for #AC (SDM vol. 3, table 6-7). */
-static unsigned mem_alignment(unsigned size)
+/* Natural alignment of an operand of size bytes for #AC (SDM vol. 3, table 6-7). Of unaligned vectors the manual leaves it
+ * open (vol. 2, MOVUPS): AMD's CPUs check them, Intel's do not. */
+static unsigned mem_alignment(const struct cpu *cpu, unsigned size)
 {
+    unsigned vector = cpu->cpuid->vendor == VENDOR_AMD ? 16 : 1;
     switch (size) {
     case 2:
     case 4:
     case 8:
-    case 16:
         return size;
     case 6:
     case 14:
@@ -56,7 +58,7 @@ static unsigned mem_alignment(unsigned size)
     case 10:
         return 8;
     default:
-        return size > 16 && size <= 64 ? 16 : 1;
+        return size >= 16 && size <= 64 ? vector : 1;
     }
 }
 
@@ -78,7 +80,7 @@ static void mem_translate(struct cpu *cpu, enum mmu_index idx, unsigned seg, uin
     else if (unlikely(!cpu_canonical(cpu, lin) || !cpu_canonical(cpu, lin + size - 1)))
         mem_raise_address(cpu, seg);
     /* Before the page walk: the manuals leave the order open, and AMD's CPUs do it so. */
-    if (unlikely(cpu->tlb == tlb_nothing) && idx == MMU_USER && (lin & (mem_alignment(size) - 1)))
+    if (unlikely(cpu->tlb == tlb_nothing) && idx == MMU_USER && (lin & (mem_alignment(cpu, size) - 1)))
         cpu_raise(cpu, VEC_AC, 0);
     s->n = 1;
     mem_set_part(&s->part[0], tlb_get(cpu, idx, lin, acc), lin, size < first ? size : first);

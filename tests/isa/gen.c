@@ -200,6 +200,8 @@ static bool gen_mnemonic_refused(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_PTWRITE: /* not shown to guests */
+    case ZYDIS_MNEMONIC_XTEST:
         return true;
     default:
         return false;
@@ -260,7 +262,9 @@ static unsigned gen_vex(struct isa_rand *r, uint8_t *p)
 static unsigned gen_evex(struct isa_rand *r, uint8_t *p)
 {
     p[0] = 0x62;
-    p[1] = (uint8_t)((isa_rand(r) & 0xf0) | (1 + pick(r, 3)));
+    p[1] = (uint8_t)(isa_rand(r) & 0xf0);
+    uint64_t map = isa_rand(r);
+    p[1] |= (uint8_t)(map >> 32 & 3 ? 1 + map % 3 : 5 + map % 2); /* 5 and 6: half precision */
     p[2] = (uint8_t)((isa_rand(r) & 0xfb) | 4);
     p[3] = (uint8_t)isa_rand(r);
     if (pick(r, 2)) {

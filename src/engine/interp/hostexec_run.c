@@ -59,10 +59,15 @@ _Noreturn void hx_x87_error(struct cpu *cpu)
 }
 
 /* MMX register n is physical x87 register n, which the image holds as ST((n - TOP) & 7). */
-void hx_mmx_enter(struct cpu *cpu)
+static void run_mmx_top(struct cpu *cpu)
 {
     if (cpu->fx.fsw & 0x3800)
         x87_set_top(&cpu->fx, 0);
+}
+
+void hx_mmx_enter(struct cpu *cpu)
+{
+    run_mmx_top(cpu);
     cpu->fx.ftw = 0xff;
 }
 
@@ -154,10 +159,13 @@ static void run_mmx_load(struct cpu *cpu, const struct insn *i)
     run_mmx(cpu, s, (void *)(uintptr_t)mem_view_r(cpu, i->seg, lin, s->c.mem_size));
 }
 
+/* On Intel's CPUs TOP stays 0 also when the store faults. */
 static void run_mmx_store(struct cpu *cpu, const struct insn *i)
 {
     const struct stub *s = i->stub;
     run_mmx_guard(cpu, s);
+    if (cpu->cpuid->vendor == VENDOR_INTEL)
+        run_mmx_top(cpu);
     uint64_t lin = run_lin(cpu, i, &s->c, ACC_WRITE);
     run_mmx(cpu, s, mem_view_w(cpu, i->seg, lin, s->c.mem_size));
     mem_commit(cpu);
@@ -252,17 +260,30 @@ static uint64_t run_active(const struct cpu *cpu, const struct hx_class *c)
     return c->el_count >= 64 ? m : m & ((1ULL << c->el_count) - 1);
 }
 
+/* Alignment of the operand as a whole. Under EFLAGS.AC Intel's CPUs look at a store of up to eight bytes so, too. */
 static void run_masked_align(struct cpu *cpu, const struct insn *i, const struct hx_class *c)
 {
-    if (unlikely((cpu->lin_base[i->seg] + insn_ea(cpu, i)) & c->align))
+    uint64_t lin = cpu->lin_base[i->seg] + insn_ea(cpu, i);
+    if (unlikely(lin & c->align))
         CPU_GP0(cpu);
+    bool checked = cpu->rflags & FL_AC && cpu->cr0 & CR0_AM && cpu->cpl == 3 && cpu->cpuid->vendor == VENDOR_INTEL;
+    if (unlikely(checked && c->mem_write && c->mem_size <= 8 && lin & (c->mem_size - 1u) && cpu_canonical(cpu, lin)))
+        cpu_raise(cpu, VEC_AC, 0);
+}
+
+/* Does #AC not look at the elements? On Intel's CPUs: those of a vector (see mem_alignment()). */
+static bool run_unchecked(const struct cpu *cpu, const struct hx_class *c)
+{
+    return cpu->cpuid->vendor == VENDOR_INTEL && c->mem_size >= 16;
 }
 
 static void run_load_elements(struct cpu *cpu, const struct insn *i, const struct hx_class *c, uint64_t m, uint8_t *buf)
 {
+    bool unchecked = run_unchecked(cpu, c);
     for (; m; m &= m - 1) {
         unsigned off = (unsigned)__builtin_ctzll(m) * c->el_size;
-        uint64_t v = mem_ld(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_READ), c->el_size);
+        uint64_t lin = hx_elem_lin(cpu, i, off, c->el_size, ACC_READ);
+        uint64_t v = unchecked ? vec_ld_elem(cpu, i->seg, lin, c->el_size) : mem_ld(cpu, i->seg, lin, c->el_size);
         memcpy(buf + off, &v, c->el_size);
     }
 }
@@ -290,9 +311,14 @@ static void run_load_masked(struct cpu *cpu, const struct insn *i)
 
 static void run_probe_elements(struct cpu *cpu, const struct insn *i, const struct hx_class *c, uint64_t m)
 {
+    bool unchecked = run_unchecked(cpu, c);
     for (; m; m &= m - 1) {
         unsigned off = (unsigned)__builtin_ctzll(m) * c->el_size;
-        mem_probe(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE), c->el_size, ACC_WRITE);
+        uint64_t lin = hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE);
+        if (unchecked)
+            vec_probe_elem(cpu, i->seg, lin, c->el_size);
+        else
+            mem_probe(cpu, i->seg, lin, c->el_size, ACC_WRITE);
     }
 }
 
@@ -300,11 +326,15 @@ static void run_probe_elements(struct cpu *cpu, const struct insn *i, const stru
 static void run_store_elements(struct cpu *cpu, const struct insn *i, const struct hx_class *c, uint64_t m,
                                const uint8_t *buf)
 {
+    bool unchecked = run_unchecked(cpu, c);
     for (; m; m &= m - 1) {
         unsigned off = (unsigned)__builtin_ctzll(m) * c->el_size;
-        uint64_t v = 0;
+        uint64_t v = 0, lin = hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE);
         memcpy(&v, buf + off, c->el_size);
-        mem_st(cpu, i->seg, hx_elem_lin(cpu, i, off, c->el_size, ACC_WRITE), v, c->el_size);
+        if (unchecked)
+            vec_st_elem(cpu, i->seg, lin, v, c->el_size);
+        else
+            mem_st(cpu, i->seg, lin, v, c->el_size);
     }
 }
 

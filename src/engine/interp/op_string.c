@@ -5,6 +5,7 @@
  */
 #include "engine/interp/op_int.h"
 #include "ram/ram.h"
+#include "x86/cpuid.h"
 
 #define STRING_SLICE 4096 /* elements before others get a chance */
 
@@ -181,6 +182,8 @@ static void string_rep(struct cpu *cpu, const struct insn *i, string_one *one, s
         return;
     }
     bool single = cpu->step || cpu->data_bp || (cpu->rflags & FL_TF);
+    bool restore = compares && cpu->cpuid->vendor == VENDOR_INTEL; /* a fault finds the flags of the beginning (SDM vol. 2, REP) */
+    uint32_t before = cpu->aflags;
     for (uint64_t done = 0;;) {
         uint64_t count = string_reg(cpu, i, RCX), n = 0;
         if (!count)
@@ -188,6 +191,8 @@ static void string_rep(struct cpu *cpu, const struct insn *i, string_one *one, s
         if (many && !single)
             n = many(cpu, i, count);
         if (!n) {
+            if (restore)
+                cpu->aflags = before;
             one(cpu, i);
             n = 1;
         }

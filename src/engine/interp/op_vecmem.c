@@ -132,13 +132,14 @@ static uint64_t vecmem_rdi_lin(struct cpu *cpu, const struct insn *i, unsigned o
     return i->flags & INSN_LEGACY ? seg_lin(cpu, i->seg, ea, size, ACC_WRITE) : cpu->lin_base[i->seg] + ea;
 }
 
-/* The whole operand is checked even where the mask is clear, as the manual allows and AMD's CPUs do, eight bytes at a
- * time, which shows when alignment is checked. */
+/* The whole operand is checked even where the mask is clear, as the manual allows and CPUs do, eight bytes at a
+ * time, which shows when alignment is checked; Intel's CPUs begin with the upper ones. */
 static void vecmem_maskmov_bytes(struct cpu *cpu, const struct insn *i, const uint8_t *v, const uint8_t *mask,
                                  unsigned n)
 {
+    unsigned first = n == 16 && cpu->cpuid->vendor == VENDOR_INTEL ? 8 : 0;
     for (unsigned k = 0; k < n; k += 8)
-        mem_probe(cpu, i->seg, vecmem_rdi_lin(cpu, i, k, 8), 8, ACC_WRITE);
+        mem_probe(cpu, i->seg, vecmem_rdi_lin(cpu, i, k ^ first, 8), 8, ACC_WRITE);
     for (unsigned k = 0; k < n; k++)
         if (mask[k] & 0x80)
             mem_st8(cpu, i->seg, vecmem_rdi_lin(cpu, i, k, 1), v[k]);
