@@ -112,7 +112,7 @@ static void test_not_shown(void **state)
         { FEAT_1_EDX, 21 },   { FEAT_7_EBX, 4 },    { FEAT_7_EBX, 11 },   { FEAT_7_EBX, 14 },
         { FEAT_7_EBX, 2 },    { FEAT_7_EBX, 25 },   { FEAT_7_ECX, 3 },    { FEAT_7_ECX, 4 },
         { FEAT_7_ECX, 5 },    { FEAT_7_ECX, 7 },    { FEAT_7_EDX, 20 },   { FEAT_7_EDX, 22 },
-        { FEAT_7_EDX, 23 },   { FEAT_7_EDX, 24 },   { FEAT_7_EDX, 25 },   { FEAT_8_1_ECX, 2 },
+        { FEAT_7_EDX, 24 },   { FEAT_7_EDX, 25 },   { FEAT_8_1_ECX, 2 },
         { FEAT_8_1_ECX, 11 }, { FEAT_8_1_ECX, 16 }, { FEAT_8_1_ECX, 21 }, { FEAT_8_1_EDX, 31 },
         { FEAT_D1_EAX, 3 },
     };
