@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -30,7 +31,8 @@
 #define SWAP_PIECE   (1UL << 20)
 #define SWAP_PAGES   (SWAP_PIECE / PAGE_SIZE)
 #define SWAP_BEHIND  16       /* pieces between the hands, at most */
-#define SWAP_TICK_NS 20000000 /* between two looks */
+#define SWAP_TICK_NS 20000000 /* between two looks, at least, */
+#define SWAP_REST    49       /* and so many times as long as the last one took: a fiftieth of a CPU, as long as there is nothing to do */
 
 enum { SEEN = 1, CORE = 2 }; /* flags of a page: has ever been in memory; was at the last look */
 
@@ -128,10 +130,12 @@ static uint64_t swap_back(struct ram_swap *sw, uint64_t n)
     return before > after ? before - after : 0;
 }
 
-/* Once round at most. */
-static void swap_sweep(struct ram_swap *sw, uint64_t over)
+/* Once round at most. False: there was not so much to drop. */
+static bool swap_sweep(struct ram_swap *sw, uint64_t over)
 {
-    for (uint64_t k = 0, gone = 0; k < sw->pieces + sw->behind && gone < over && !sw->failed && !atomic_load(&sw->stop); k++) {
+    uint64_t gone = 0;
+
+    for (uint64_t k = 0; k < sw->pieces + sw->behind && gone < over && !sw->failed && !atomic_load(&sw->stop); k++) {
         if (swap_look(sw, sw->hand))
             swap_front(sw, sw->hand);
         gone += swap_back(sw, (sw->hand + sw->pieces - sw->behind) % sw->pieces);
@@ -139,19 +143,23 @@ static void swap_sweep(struct ram_swap *sw, uint64_t over)
     }
     if (sw->failed)
         log_msg(LOG_ERROR, "the swap file cannot be written: the guest's memory stays in the host's from now on");
+    return gone >= over;
 }
 
-static void swap_tick(struct ram_swap *sw)
+/* True: much was dropped, and there may be more before long. */
+static bool swap_tick(struct ram_swap *sw)
 {
     uint64_t core = 0, out = 0;
+    bool busy = false;
 
     for (uint64_t n = 0; n < sw->pieces && !atomic_load(&sw->stop); n++)
         core += swap_look(sw, n) * PAGE_SIZE;
     if (sw->limit && core > sw->limit && !sw->failed)
-        swap_sweep(sw, (core - sw->limit + sw->limit / 16) / PAGE_SIZE);
+        busy = swap_sweep(sw, (core - sw->limit + sw->limit / 16) / PAGE_SIZE);
     for (uint64_t k = 0; k < sw->size / PAGE_SIZE; k++)
         out += sw->page[k] == SEEN;
     atomic_store(&sw->swapped, out * PAGE_SIZE);
+    return busy;
 }
 
 static void *swap_main(void *opaque)
@@ -160,8 +168,12 @@ static void *swap_main(void *opaque)
     struct ram_swap *sw = opaque;
 
     while (!atomic_load(&sw->stop)) {
-        swap_tick(sw);
-        nanosleep(&tick, NULL);
+        uint64_t start = clock_host_ns(CLOCK_MONOTONIC), ticks = 1;
+
+        if (!swap_tick(sw))
+            ticks += (clock_host_ns(CLOCK_MONOTONIC) - start) * SWAP_REST / SWAP_TICK_NS;
+        for (; ticks && !atomic_load(&sw->stop); ticks--)
+            nanosleep(&tick, NULL);
     }
     return NULL;
 }
