@@ -43,6 +43,12 @@ forms:
     FORM "lock inc", HOT_RMW, 4, 7, 0, lock incl (%rdi)
     FORM "xchg", HOT_RMW, 8, 6, 0, xchg %rax, (%rsi)
     FORM "stos", HOT_WRITE, 8, 7, 0, stosq
+    FORM "rep stos", HOT_WRITE, 8, 7, 0, rep stosq
+    FORM "bt m, r", HOT_READ, 8, 10, 0, bt %rcx, (%r10)
+    FORM "bt m, far", HOT_READ, 4, 14, 0, bt %esi, (%r14)
+    FORM "bts m, r", HOT_RMW, 4, 6, 0, bts %ecx, (%rsi)
+    FORM "lock btr m, far", HOT_RMW, 4, 7, 0, lock btr %r12d, (%rdi)
+    FORM "cmpxchg16b", HOT_RMW, 16, 9, 0, cmpxchg16b (%r9)
     FORM "lods", HOT_READ, 4, 6, 0, lodsl
     FORM "movups load", HOT_READ, 16, 10, 0, movups (%r10), %xmm0
     FORM "movups store", HOT_WRITE, 16, 0, 0, movups %xmm1, (%rax)

@@ -15,6 +15,8 @@ ALL(X)
 #define X(fn) fn,
 static void (*const fns[8])(void) = { ALL(X) };
 #undef X
+void do_jrcxz(void);
+void do_jrcxz_back(void);
 void do_iret(void);
 void do_iret_at(void);
 void do_iret_back(void);
@@ -110,6 +112,8 @@ static void string(void)
     u64 count = (r >> 4 & 127) / size, dst = EDGE * (1 + (r >> 12 & 1)) - 1 - (r >> 16 & 63);
     u64 src = EDGE * (1 + (r >> 13 & 1)) - 1 - (r >> 24 & 63);
     fill();
+    if (!movs && !(r >> 50 & 7) && !(entry[1][2] & 2)) /* in bytes, that may be nothing at all */
+        count += 1UL << 61;
     s.fn = fns[kind];
     s.r[RAX] = hot_random();
     s.r[RCX] = count;
@@ -132,6 +136,20 @@ static void string(void)
     /* An element of which a part was stored is right or wrong as the processor likes; nothing before or behind it. */
     if (o.err == -1UL || (dst + o.done * size) >> 12 == (dst + o.done * size + size - 1) >> 12)
         hot_expect("string: memory", differ(), 0);
+}
+
+static void jrcxz(void)
+{
+    static const u64 counts[] = { 0, 0, 1, 1UL << 32, 1UL << 63, -1UL };
+    u64 r = hot_random();
+    s.fn = r & 8 ? do_jrcxz : do_jrcxz_back;
+    s.r[RCX] = counts[r % 6];
+    s.flags = 2 | (r >> 8 & 0x8d5);
+    u64 flags = s.flags;
+    hot_user = r >> 40 & 1;
+    hot_call(&s);
+    hot_expect("jrcxz: the way", s.r[RAX], s.r[RCX] ? 2 : 1);
+    hot_expect("jrcxz: flags", s.flags & 0x8d5, flags & 0x8d5);
 }
 
 static void iret(void)
@@ -184,6 +202,7 @@ void hot_str(void)
             string();
         else
             iret();
+        jrcxz();
     }
     write_cr0(read_cr0() & ~(u64)CR0_WP);
 }

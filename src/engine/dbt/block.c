@@ -23,7 +23,7 @@ static void block_prologue(struct xblock *xb, unsigned off)
 
 static bool block_branches(const struct xblock *xb, const struct xinsn *x)
 {
-    return bind_ends_block(xb->t->it, x->i) && (x->i->fn == op_ud || !block_goes_on(x->i));
+    return bind_ends_block(xb->t->it, x->i) && x->kind != X_STRING && (x->i->fn == op_ud || !block_goes_on(x->i));
 }
 
 /* --- the way that is taken more often --- */

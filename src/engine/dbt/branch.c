@@ -155,6 +155,20 @@ static void branch_jcc(struct xblock *xb, const struct xinsn *x)
     branch_to(xb, x->off, target);
 }
 
+/* JRCXZ: to its target if guest RCX is zero. */
+static void branch_jrcxz(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    int64_t end = x->off + x->i->len;
+    if (!x_linkable(xb, end)) {
+        *branch_miss(xb) = emit_jmp(e);
+        return;
+    }
+    emit_rr(e, OP_W | 0x89, place_of(RCX), T0);
+    place_jrcxnz(xb, &branch_pend_leave(xb, (unsigned)end, true)->from[0]);
+    branch_to(xb, x->off, branch_target(x));
+}
+
 /* Push the return address, or let the handler do it all. */
 static void branch_push(struct xblock *xb, const struct xinsn *x)
 {
@@ -302,6 +316,7 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
     switch (x->kind) {
     case X_JMP: branch_to(xb, x->off, branch_target(x)); break;
     case X_JCC: branch_jcc(xb, x); break;
+    case X_JRCXZ: branch_jrcxz(xb, x); break;
     case X_CALL_REL: branch_call_rel(xb, x); break;
     case X_CALL_IND:
         branch_operand(xb, x);

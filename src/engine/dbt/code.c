@@ -62,6 +62,9 @@ static void code_masks(struct dbt_data *d)
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
     d->mask_no_df = 0xffffffff & ~(uint32_t)FL_DF;
     d->mask_no_ac = 0xffffffff & ~(uint32_t)FL_AC;
+    d->mask_df = FL_DF;
+    d->mask_offset = 0xfff;
+    d->mask_beyond = ~0xfffULL;
     d->mask_arith = FL_ARITH;
     d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
     d->mask_reserved = 0xffff0000;

@@ -2,7 +2,7 @@
  *
  * code.c owns the memory of generated code, flat.c the shadow tables through which it reaches guest memory, thunk.c makes
  * the pieces that all blocks share, block.c translates one block with the help of decode.c (classification), place.c
- * (registers, flags, addresses), insn.c and vec.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
+ * (registers, flags, addresses), insn.c, string.c, system.c and vec.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
  * into the interpreter's loop. docs/design/dbt.md tells the rules.
  *
  * Thread: a struct dbt belongs to its vCPU's thread; forgetting, protecting and dropping may also come from another vCPU's
@@ -38,7 +38,8 @@ struct dbt_data {
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_high;     /* of PEXT: bits 47 to 63: all the same in a canonical address */
-    uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_arith, mask_unmasked, mask_reserved;
+    uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_df, mask_arith, mask_unmasked, mask_reserved;
+    uint64_t mask_offset, mask_beyond; /* bits 0 to 11, the others */
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
     uint64_t kernel, fsgsbase; /* 1: SWAPGS, RDFSBASE and its like are allowed */
     uint64_t smap;             /* 1: STAC, CLAC are allowed, and change nothing but AC and the way to memory, to this: [AC] */

@@ -35,6 +35,9 @@ static enum shape shape_one_byte(const ZydisDecodedInstruction *z)
     }
 }
 
+/* BT, BTS, BTR, BTC: a bit number in a register reaches beyond a memory operand. */
+static bool shape_bit(unsigned op) { return op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb; }
+
 static enum shape shape_0f(const ZydisDecodedInstruction *z)
 {
     unsigned op = z->opcode;
@@ -43,9 +46,9 @@ static enum shape shape_0f(const ZydisDecodedInstruction *z)
         return S_MODRM;
     if ((op & 0xf0) == 0x90 || op == 0xba)
         return S_EXT;
-    switch (op) {
-    case 0xa3: case 0xab: case 0xb3: case 0xbb: /* a bit offset in a register reaches beyond a memory operand */
+    if (shape_bit(op))
         return reg ? S_MODRM : S_NONE;
+    switch (op) {
     case 0xa4: case 0xa5: case 0xac: case 0xad: case 0xaf: case 0xb6: case 0xb7: case 0xbe: case 0xbf:
     case 0xb8: case 0xbc: case 0xbd: case 0xc0: case 0xc1:
         return S_MODRM;
@@ -211,7 +214,7 @@ static bool classify_generic(struct xinsn *x, const struct decoded *d)
     x->reg_read = !(z->mnemonic == ZYDIS_MNEMONIC_MOV && x->reg_write && x->i->osz >= 4);
     x->rm_read = !(z->mnemonic == ZYDIS_MNEMONIC_MOV && x->rm_write && x->i->osz >= 4);
     x->no_direct = z->mnemonic == ZYDIS_MNEMONIC_XCHG || z->mnemonic == ZYDIS_MNEMONIC_XADD ||
-                   (map_0f && (z->opcode == 0xa3 || z->opcode == 0xab || z->opcode == 0xb3 || z->opcode == 0xbb));
+                   (map_0f && shape_bit(z->opcode));
     x->by_cl = map_0f ? z->opcode == 0xa5 || z->opcode == 0xad : (z->opcode | 1) == 0xd3;
     if (x->by_cl && map_0f && x->mem)
         return false; /* no register left for its operand */
@@ -234,6 +237,7 @@ static uint8_t classify_branch(struct xinsn *x, const struct decoded *d)
     case ZYDIS_MNEMONIC_JMP: return i->form == FORM_I ? X_JMP : X_JMP_IND;
     case ZYDIS_MNEMONIC_CALL: return i->form == FORM_I ? X_CALL_REL : X_CALL_IND;
     case ZYDIS_MNEMONIC_RET: return X_RET;
+    case ZYDIS_MNEMONIC_JRCXZ: return X_JRCXZ;
     default: break;
     }
     bool jcc = (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && (d->z.opcode & 0xf0) == 0x80) || (d->z.opcode & 0xf0) == 0x70;
@@ -293,6 +297,12 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
         x->mem = x->ext == 2 ? MEM_READ : MEM_WRITE;
         x->v.need = z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ? VEC_SSE : VEC_AVX;
         return X_MXCSR;
+    case ZYDIS_MNEMONIC_MOVSB: case ZYDIS_MNEMONIC_MOVSW: case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_MOVSQ:
+    case ZYDIS_MNEMONIC_STOSB: case ZYDIS_MNEMONIC_STOSW: case ZYDIS_MNEMONIC_STOSD: case ZYDIS_MNEMONIC_STOSQ:
+        return z->meta.category == ZYDIS_CATEGORY_STRINGOP ? x_classify_string(x, d) : 0xff; /* MOVSD is an SSE2 instruction, too */
+    case ZYDIS_MNEMONIC_VZEROUPPER: case ZYDIS_MNEMONIC_VZEROALL:
+        x->v.need = VEC_AVX;
+        return X_VZERO;
     case ZYDIS_MNEMONIC_LEAVE:
         return i->esz == d->code_size ? X_LEAVE : X_CALL;
     case ZYDIS_MNEMONIC_CBW: case ZYDIS_MNEMONIC_CWDE: case ZYDIS_MNEMONIC_CDQE:
@@ -320,6 +330,22 @@ static uint8_t classify_moffs(struct xinsn *x, const ZydisDecodedInstruction *z)
     x->reg_read = store || x->i->osz < 4;
     x->reg_write = !store;
     return X_GENERIC;
+}
+
+/* CMPXCHG16B, and a bit string in memory with its number in a register. */
+static uint8_t classify_wide(struct xinsn *x, const ZydisDecodedInstruction *z)
+{
+    bool bit = z->mnemonic != ZYDIS_MNEMONIC_CMPXCHG16B;
+    if (x->i->asz != 8 || x->i->osz < 4)
+        return X_CALL;
+    classify_modrm(x, z, bit ? S_MODRM : S_EXT);
+    x->op |= 0x0f00;
+    x->mem = MEM_READ | (z->mnemonic == ZYDIS_MNEMONIC_BT ? 0 : MEM_WRITE);
+    x->size = bit ? x->i->osz : 16;
+    x->v.align = !bit;
+    x->lock = x->i->flags & INSN_LOCK;
+    classify_flags(x, z);
+    return bit ? X_BIT : X_CMPXCHG16;
 }
 
 /* MUL, IMUL, DIV, IDIV with one operand; CMPXCHG with memory; MOV r, imm; BSWAP; XCHG rAX, r. */
@@ -361,6 +387,8 @@ static uint8_t classify_rest(struct xinsn *x, const struct decoded *d)
     }
     if (map_1 && (z->opcode & 0xfc) == 0xa0)
         return classify_moffs(x, z);
+    if (map_0f && (shape_bit(z->opcode) || z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B))
+        return classify_wide(x, z);
     x->rm = (uint8_t)low;
     if (map_1 && (z->opcode & 0xf8) == 0xb8 && x->i->osz >= 4)
         return X_MOV_IMM;
@@ -407,7 +435,7 @@ static uint8_t classify_high(struct xinsn *x, const struct decoded *d)
 static bool classify_left32(const struct xinsn *x)
 {
     const struct insn *i = x->i;
-    if (x->kind == X_VEC || x->kind == X_MXCSR)
+    if (x->kind == X_VEC || x->kind == X_MXCSR || x->kind == X_VZERO)
         return true;
     if (x->kind == X_LEA)
         return i->asz != 4;

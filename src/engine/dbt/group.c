@@ -187,7 +187,7 @@ static void scan_barrier(struct scan *s)
 static void scan_registers(struct scan *s, struct xinsn *x)
 {
     switch (x->kind) {
-    case X_NOTHING: case X_PREFETCH: case X_CLI: case X_STI: case X_SET_DF: case X_FENCE: case X_MXCSR: case X_JCC: case X_JMP: case X_JMP_IND:
+    case X_NOTHING: case X_PREFETCH: case X_CLI: case X_STI: case X_SET_DF: case X_FENCE: case X_MXCSR: case X_BIT: case X_VZERO: case X_JCC: case X_JRCXZ: case X_JMP: case X_JMP_IND:
         break;
     case X_GENERIC:
         if (!scan_known(s, x))
@@ -197,7 +197,7 @@ static void scan_registers(struct scan *s, struct xinsn *x)
     case X_MOV_IMM: case X_BSWAP: case X_SELECTOR: scan_changed(s, x->rm); break;
     case X_VEC: scan_vec(s, x); break;
     case X_CMPXCHG: scan_changed(s, RAX); break;
-    case X_MUL: case X_EXTEND:
+    case X_MUL: case X_EXTEND: case X_CMPXCHG16:
         scan_changed(s, RAX);
         scan_changed(s, RDX);
         break;
@@ -258,7 +258,7 @@ void group_find(struct xblock *xb)
     for (unsigned n = 0; n < xb->n; n++) {
         struct xinsn *x = &xb->x[n];
         x->ref[REF_OPERAND].group = x->ref[REF_STACK].group = NO_GROUP;
-        if (x->kind != X_CALL && x->kind != X_HIGH)
+        if (x->kind != X_CALL && x->kind != X_HIGH && x->kind != X_BIT)
             scan_operand(&s, x);
         scan_registers(&s, x);
     }

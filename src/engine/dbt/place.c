@@ -280,6 +280,12 @@ static struct pending *place_single(struct xblock *xb, struct pending *p, unsign
     return p;
 }
 
+struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned size, unsigned ways, struct xmem *m)
+{
+    struct pending *p = place_pend_access(xb, x, &x->ref[REF_OPERAND], size, ways);
+    return place_single(xb, p, ea, 0, size > 1, m);
+}
+
 bool place_by_register(const struct xinsn *x)
 {
     const struct insn *i = x->i;
@@ -289,7 +295,7 @@ bool place_by_register(const struct xinsn *x)
 /* Alignment is checked by the host, whose fault is then for the handler. */
 struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem *m)
 {
-    bool aligned = x->kind == X_VEC && x->v.align, quiet = x->kind == X_VEC && x->v.quiet;
+    bool aligned = x->v.align, quiet = x->kind == X_VEC && x->v.quiet;
     unsigned ways = x->mem | (quiet ? MEM_QUIET : 0) | (aligned ? MEM_ALIGNED : 0);
     struct pending *p = place_pend_access(xb, x, &x->ref[REF_OPERAND], x->size, ways);
     p->faults = p->ref || aligned;

@@ -68,6 +68,10 @@ enum xkind {
     X_VEC,     /* what hostexec would run: vectors, BMI ... */
     X_MUL,     /* MUL, IMUL with one operand; DIV, IDIV */
     X_CMPXCHG,
+    X_CMPXCHG16,
+    X_BIT,     /* a bit string in memory, its number in a register */
+    X_STRING,  /* REP MOVS, REP STOS */
+    X_VZERO,
     X_HIGH,    /* AH, CH, DH or BH: encoded without REX, the host's RCX standing in for the guest's */
     X_CLI,
     X_STI,
@@ -81,6 +85,7 @@ enum xkind {
     X_MXCSR,   /* LDMXCSR, STMXCSR */
     X_JMP,     /* relative branches */
     X_JCC,
+    X_JRCXZ,   /* 64-bit */
     X_CALL_REL,
     X_JMP_IND, /* register or memory */
     X_CALL_IND,
@@ -239,6 +244,8 @@ struct pending *place_mem(struct xblock *xb, const struct xinsn *x, struct xmem 
 struct pending *place_stack(struct xblock *xb, const struct xinsn *x, unsigned base, int disp, unsigned ways, struct xmem *m);
 /* op with the operand size of a stack slot. */
 static inline uint32_t place_word(const struct xblock *xb, uint32_t op) { return xb->word == 8 ? OP_W | op : op; }
+/* An access of its own at the linear address in ea, which may be T1 or a register that is not changed. Else as place_mem(). */
+struct pending *place_access(struct xblock *xb, const struct xinsn *x, unsigned ea, unsigned size, unsigned ways, struct xmem *m);
 /* dst = PEXT(src, mask in struct dbt_data at that offset). */
 void place_pext(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
 void place_pdep(struct emit *e, unsigned dst, unsigned src, uint32_t mask);
@@ -317,6 +324,12 @@ void x_swapgs(struct xblock *xb, const struct xinsn *x);
 void x_seg_base(struct xblock *xb, const struct xinsn *x);
 void x_selector(struct xblock *xb, const struct xinsn *x);
 
+/* string.c */
+uint8_t x_classify_string(struct xinsn *x, const struct decoded *d);
+void x_string(struct xblock *xb, const struct xinsn *x);
+void x_bit(struct xblock *xb, const struct xinsn *x);
+void x_cmpxchg16(struct xblock *xb, const struct xinsn *x);
+
 /* vec.c */
 /* All vector registers of a VEC_* level and MXCSR from struct cpu to the host's, and back. General registers survive. */
 void dbt_vec_emit_load(struct emit *e, unsigned level);
@@ -326,6 +339,7 @@ void dbt_vec_emit_load_low(struct emit *e);
 void dbt_vec_emit_load_rest(struct emit *e);
 bool x_classify_vec(struct xinsn *x, const struct decoded *d);
 void x_vec(struct xblock *xb, const struct xinsn *x);
+void x_vzero(struct xblock *xb, const struct xinsn *x);
 void x_mxcsr(struct xblock *xb, const struct xinsn *x);
 
 /* branch.c */

@@ -354,6 +354,13 @@ void x_vec(struct xblock *xb, const struct xinsn *x)
         place_done(xb, p);
 }
 
+/* VZEROUPPER, VZEROALL. */
+void x_vzero(struct xblock *xb, const struct xinsn *x)
+{
+    vec_check(xb, x);
+    EMIT(&xb->e, 0xc5, x->i->op == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
+}
+
 /* The host's MXCSR is the guest's. One that unmasks exceptions, which would come as signals, or has bits that are reserved for the guest
  * (AMD's MM is not shown to it), is for the handler, and the block is left. */
 void x_mxcsr(struct xblock *xb, const struct xinsn *x)
