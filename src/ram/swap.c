@@ -32,7 +32,8 @@
 #define SWAP_PAGES   (SWAP_PIECE / PAGE_SIZE)
 #define SWAP_BEHIND  16       /* pieces between the hands, at most */
 #define SWAP_TICK_NS 20000000 /* between two looks, at least, */
-#define SWAP_REST    49       /* and so many times as long as the last one took: a fiftieth of a CPU, as long as there is nothing to do */
+#define SWAP_REST    49       /* and so many times the CPU time that the last one took, so that it is a fiftieth of a CPU, */
+#define SWAP_RESTS   10       /* but no more looks than this are left out; none as long as there is much to drop */
 
 enum { SEEN = 1, CORE = 2 }; /* flags of a page: has ever been in memory; was at the last look */
 
@@ -130,7 +131,7 @@ static uint64_t swap_back(struct ram_swap *sw, uint64_t n)
     return before > after ? before - after : 0;
 }
 
-/* Once round at most. False: there was not so much to drop. */
+/* Once round at most. False: it was for little. */
 static bool swap_sweep(struct ram_swap *sw, uint64_t over)
 {
     uint64_t gone = 0;
@@ -143,7 +144,7 @@ static bool swap_sweep(struct ram_swap *sw, uint64_t over)
     }
     if (sw->failed)
         log_msg(LOG_ERROR, "the swap file cannot be written: the guest's memory stays in the host's from now on");
-    return gone >= over;
+    return gone >= over / 8;
 }
 
 /* True: much was dropped, and there may be more before long. */
@@ -168,10 +169,12 @@ static void *swap_main(void *opaque)
     struct ram_swap *sw = opaque;
 
     while (!atomic_load(&sw->stop)) {
-        uint64_t start = clock_host_ns(CLOCK_MONOTONIC), ticks = 1;
+        uint64_t start = clock_host_ns(CLOCK_THREAD_CPUTIME_ID), ticks = 1;
 
         if (!swap_tick(sw))
-            ticks += (clock_host_ns(CLOCK_MONOTONIC) - start) * SWAP_REST / SWAP_TICK_NS;
+            ticks += (clock_host_ns(CLOCK_THREAD_CPUTIME_ID) - start) * SWAP_REST / SWAP_TICK_NS;
+        if (ticks > SWAP_RESTS)
+            ticks = SWAP_RESTS;
         for (; ticks && !atomic_load(&sw->stop); ticks--)
             nanosleep(&tick, NULL);
     }
