@@ -33,7 +33,7 @@
 #define SWAP_BEHIND  16       /* pieces between the hands, at most */
 #define SWAP_TICK_NS 20000000 /* between two looks, at least, */
 #define SWAP_REST    49       /* and so many times the CPU time that the last one took, so that it is a fiftieth of a CPU, */
-#define SWAP_RESTS   10       /* but no more looks than this are left out; none as long as there is much to drop */
+#define SWAP_RESTS   3        /* but no more looks than this are left out; none as long as there is much to drop */
 
 enum { SEEN = 1, CORE = 2 }; /* flags of a page: has ever been in memory; was at the last look */
 
