@@ -76,10 +76,10 @@ static int identity_card(const char *text)
 /* Hexadecimal digits: into the kernel's pool, whose generator begins anew with it. 0 or an errno. */
 static int identity_seed(const char *text)
 {
-    struct {
-        struct rand_pool_info info;
+    struct { /* struct rand_pool_info, and the bytes behind it */
+        int entropy_count, buf_size;
         uint8_t data[IDENTITY_SEED];
-    } pool = { .info = { .entropy_count = 8 * IDENTITY_SEED, .buf_size = IDENTITY_SEED } };
+    } pool = { .entropy_count = 8 * IDENTITY_SEED, .buf_size = IDENTITY_SEED };
     int fd, r = 0;
 
     if (strlen(text) != 2 * sizeof(pool.data))
