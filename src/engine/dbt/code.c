@@ -26,33 +26,17 @@ static int code_memfd(void)
     return memfd_create("translated", MFD_CLOEXEC);
 }
 
-/* Address space for a view, which begins where one of the host's large pages may, with `before` bytes in front of it. NULL: there is none. */
-static uint8_t *code_reserve(size_t before)
-{
-    size_t all = before + DBT_CODE + LARGE_PAGE;
-    uint8_t *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    uint8_t *at = (uint8_t *)ALIGN_UP((uintptr_t)p + before, LARGE_PAGE), *end = at + DBT_CODE;
-    if (at - before > p)
-        munmap(p, (size_t)(at - before - p));
-    if (end < p + all)
-        munmap(end, (size_t)(p + all - end));
-    return at;
-}
-
-/* Data and executable view side by side. */
+/* Data and executable view side by side. Both views begin where one of the host's large pages may. */
 static bool code_map(struct dbt *t, int fd)
 {
-    t->rx = code_reserve(DATA_BYTES);
-    if (!t->rx)
+    uint8_t *at = map_memory_at(DATA_BYTES + DBT_CODE, 0 - DATA_BYTES);
+    if (!at)
         return false;
-    t->data = (struct dbt_data *)(void *)(t->rx - DATA_BYTES);
-    if (mprotect(t->data, DATA_BYTES, PROT_READ | PROT_WRITE) < 0)
-        return false;
+    t->data = (struct dbt_data *)(void *)at;
+    t->rx = at + DATA_BYTES;
     if (mmap(t->rx, DBT_CODE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return false;
-    t->rw = code_reserve(0);
+    t->rw = map_memory_at(DBT_CODE, 0);
     return t->rw && mmap(t->rw, DBT_CODE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
 }
 
