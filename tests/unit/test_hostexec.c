@@ -12,7 +12,6 @@
 #include "hx_random.h"
 
 #define POINTER_TRIES 8
-#define FSW_TOP (7u << 11)
 
 static uint8_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 static uint8_t arena_before[ARENA_SIZE], arena_native[ARENA_SIZE];
@@ -51,19 +50,9 @@ static bool x87_store(ZydisMnemonic m)
            m == ZYDIS_MNEMONIC_FISTTP || m == ZYDIS_MNEMONIC_FBSTP;
 }
 
-/* The image as it would be with another TOP: it holds ST(0) to ST(7), not R0 to R7. */
-static void move_top(struct x87_image *fx, unsigned top)
-{
-    struct x87_image was = *fx;
-
-    for (unsigned n = 0; n < 8; n++)
-        memcpy(fx->st[n], was.st[(top + n - (was.fsw >> 11)) & 7], sizeof(was.st[0]));
-    fx->fsw = (uint16_t)((was.fsw & ~FSW_TOP) | top << 11);
-}
-
 /* What a store that meets a missing page leaves behind, where the manuals leave it open and Intel's CPUs differ from AMD's, after
  * which ours goes: an unmasked x87 exception comes instead of the page fault (SDM vol. 3, table 6-2: one class); FBSTP and
- * FSTP m80 leave bytes on the first page; VCVTPS2PH has set MXCSR's flags; an MMX store has set TOP to 0. Then *native becomes
+ * FSTP m80 leave bytes on the first page; VCVTPS2PH has set MXCSR's flags. Then *native becomes
  * as ours is; nothing else of it changes. Returns what is the native exception's number to compare with. */
 static int settle_store(const struct cpu *ours, struct cpu *native, const struct decoded *d, int vector, int native_vector)
 {
@@ -73,8 +62,6 @@ static int settle_store(const struct cpu *ours, struct cpu *native, const struct
         return native_vector;
     if (m == ZYDIS_MNEMONIC_VCVTPS2PH)
         native->mxcsr &= ~0x3fu | ours->mxcsr;
-    else if ((m == ZYDIS_MNEMONIC_MOVQ || m == ZYDIS_MNEMONIC_MOVD || m == ZYDIS_MNEMONIC_MOVNTQ) && !(native->fx.fsw & FSW_TOP))
-        move_top(&native->fx, ours->fx.fsw >> 11 & 7);
     else if (x87_store(m) && (native_vector == VEC_PF || native->fx.fsw & HX_FSW_ES)) {
         native->fx = ours->fx;
         memcpy(arena_native, (void *)ARENA_BASE, ARENA_SIZE);
