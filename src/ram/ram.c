@@ -350,11 +350,11 @@ static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off,
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
-    if (s->swap)
-        return ram_swap_zero(r->swap, s, off, len);
     if (!s->backed)
         return madvise(s->hva + off, len, MADV_DONTNEED) < 0 ? -errno : 0;
-    if (mmap(s->hva + off, len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+    if (s->swap)
+        ram_swap_zero(r->swap, s, off, len);
+    else if (mmap(s->hva + off, len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
         memset(s->hva + off, 0, len);
     return 0;
 }

@@ -35,7 +35,7 @@
 #define SWAP_REST    49       /* and so many times the CPU time that the last one took, so that it is a fiftieth of a CPU, */
 #define SWAP_RESTS   3        /* but no more looks than this are left out; none as long as there is much to drop */
 
-enum { SEEN = 1, CORE = 2 }; /* flags of a page: has ever been in memory; was at the last look */
+enum page_at { NOWHERE, CORE, FILE_ONLY }; /* a page, at the last look: has never been in memory; is; was once */
 
 struct ram_swap {
     const struct ram *ram; /* whose slots lie on the file, one behind the other */
@@ -43,7 +43,8 @@ struct ram_swap {
     uint64_t size, limit, pieces;
     uint64_t hand;  /* piece that the front hand is at */
     uint64_t behind;
-    uint8_t *page;  /* flags, one byte a page of the file; the thread's */
+    uint8_t *page;  /* enum page_at, one byte a page of the file; the thread's */
+    uint64_t out;   /* how many are FILE_ONLY; the thread's */
     bool failed;    /* it could not be written */
     _Atomic uint64_t swapped;
     _Atomic bool stop;
@@ -97,7 +98,10 @@ static uint64_t swap_look(struct ram_swap *sw, uint64_t n)
         if (mincore(p.hva, p.len, in) < 0)
             continue;
         for (uint64_t k = 0; k < p.len / PAGE_SIZE; k++) {
-            page[k] = in[k] & 1 ? SEEN | CORE : page[k] & SEEN;
+            uint8_t now = in[k] & 1 ? CORE : page[k] ? FILE_ONLY : NOWHERE;
+
+            sw->out += (now == FILE_ONLY) - (page[k] == FILE_ONLY);
+            page[k] = now;
             count += in[k] & 1;
         }
     }
@@ -150,16 +154,14 @@ static bool swap_sweep(struct ram_swap *sw, uint64_t over)
 /* True: much was dropped, and there may be more before long. */
 static bool swap_tick(struct ram_swap *sw)
 {
-    uint64_t core = 0, out = 0;
+    uint64_t core = 0;
     bool busy = false;
 
     for (uint64_t n = 0; n < sw->pieces && !atomic_load(&sw->stop); n++)
         core += swap_look(sw, n) * PAGE_SIZE;
     if (sw->limit && core > sw->limit && !sw->failed)
         busy = swap_sweep(sw, (core - sw->limit + sw->limit / 16) / PAGE_SIZE);
-    for (uint64_t k = 0; k < sw->size / PAGE_SIZE; k++)
-        out += sw->page[k] == SEEN;
-    atomic_store(&sw->swapped, out * PAGE_SIZE);
+    atomic_store(&sw->swapped, sw->out * PAGE_SIZE);
     return busy;
 }
 
@@ -193,11 +195,10 @@ int ram_swap_start(struct ram *r)
 uint64_t ram_swapped(const struct ram *r) { return r->swap ? atomic_load(&r->swap->swapped) : 0; }
 
 /* Not a hole: the room stays the file's, so that writing to it later cannot fail for want of it (SIGBUS). */
-int ram_swap_zero(struct ram_swap *sw, const struct ram_slot *s, uint64_t off, uint64_t len)
+void ram_swap_zero(struct ram_swap *sw, const struct ram_slot *s, uint64_t off, uint64_t len)
 {
     if (fallocate(sw->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)(s->swap_off + off), (off_t)len) < 0)
         memset(s->hva + off, 0, len);
-    return 0;
 }
 
 void ram_swap_destroy(struct ram_swap *sw)

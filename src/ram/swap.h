@@ -25,8 +25,8 @@ int ram_swap_start(struct ram *r);
 /* Bytes of guest memory that only the file has, as of a moment ago; 0 without one. Any thread. */
 uint64_t ram_swapped(const struct ram *r);
 
-/* ram.c: [off, off+len) of the slot, whole pages, read as zeroes from now on and cost no memory. 0 or -errno. */
-int ram_swap_zero(struct ram_swap *sw, const struct ram_slot *s, uint64_t off, uint64_t len);
+/* ram.c: [off, off+len) of the slot, whole pages, read as zeroes from now on and cost no memory. */
+void ram_swap_zero(struct ram_swap *sw, const struct ram_slot *s, uint64_t off, uint64_t len);
 void ram_swap_destroy(struct ram_swap *sw); /* before the slots are unmapped; NULL: nothing */
 void ram_swap_moved(struct ram *to, struct ram *from); /* the slots of from have moved to those of to */
 
