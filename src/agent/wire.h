@@ -16,6 +16,7 @@
 #define AGENT_VERSION 1
 #define WIRE_HEAD     8
 #define WIRE_MAX      65536U /* bytes of payload */
+#define WIRE_SEED     64U    /* bytes of random numbers in WORD_SEED */
 #define WIRE_WINDOW   65536U /* bytes of standard input that the host may send before WIRE_CREDIT */
 
 enum wire_type {
@@ -51,7 +52,7 @@ enum wire_word {
     WORD_TTY = 't',  /* on a terminal of this type */
     WORD_HOST = 'h', /* identity: the host name */
     WORD_CARD = 'm', /* "OLD NEW": a network card's address */
-    WORD_SEED = 's', /* 128 hexadecimal digits for the random numbers */
+    WORD_SEED = 's', /* WIRE_SEED bytes for the random numbers, in hexadecimal digits */
 };
 
 struct wire {

@@ -15,7 +15,6 @@
 #include "base/rand.h"
 #include "cli/agent_link.h"
 
-#define IDENTITY_SEED 64 /* bytes */
 #define IDENTITY_HOST 63 /* letters of a host name (RFC 1035, 2.3.4) */
 
 struct identity {
@@ -63,8 +62,8 @@ static void identity_cards(struct identity *i, const json_t *list)
 static int identity_seed(struct identity *i, struct err *err)
 {
     struct rand_source source;
-    uint8_t data[IDENTITY_SEED];
-    char text[2 * IDENTITY_SEED + 1];
+    uint8_t data[WIRE_SEED];
+    char text[2 * WIRE_SEED + 1];
     int r;
 
     rand_init_host(&source);

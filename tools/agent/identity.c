@@ -12,8 +12,6 @@
 
 #include "agent.h"
 
-#define IDENTITY_SEED 64 /* bytes */
-
 /* In the kernel, and where the system reads it from when it starts; a system that has no such file gets none. 0 or an errno. */
 static int identity_host_name(const char *name)
 {
@@ -78,8 +76,8 @@ static int identity_seed(const char *text)
 {
     struct { /* struct rand_pool_info, and the bytes behind it */
         int entropy_count, buf_size;
-        uint8_t data[IDENTITY_SEED];
-    } pool = { .entropy_count = 8 * IDENTITY_SEED, .buf_size = IDENTITY_SEED };
+        uint8_t data[WIRE_SEED];
+    } pool = { .entropy_count = 8 * WIRE_SEED, .buf_size = WIRE_SEED };
     int fd, r = 0;
 
     if (strlen(text) != 2 * sizeof(pool.data))
