@@ -104,16 +104,21 @@ static uint64_t string_run(const struct cpu *cpu, const struct insn *i, unsigned
     return n < room ? n : room;
 }
 
+static uint8_t *string_fast(struct cpu *cpu, uint64_t lin, enum mmu_access acc)
+{
+    return acc == ACC_WRITE ? mem_fast_wr(cpu, lin, 1) : mem_fast_rd(cpu, lin, 1);
+}
+
 /* The lowest byte of n elements from off in seg, if they may be touched directly; raises what access to the first one raises. It stays good for this
  * instruction, though the TLB may lose it again: the other operand often lies so that both want the same place there. */
 static uint8_t *string_at(struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, uint64_t n, enum mmu_access acc)
 {
     uint64_t first = cpu->lin_base[seg] + off, lowest = cpu->rflags & FL_DF ? first - (n - 1) * i->osz : first;
-    void *p = acc == ACC_WRITE ? mem_fast_wr(cpu, lowest, 1) : mem_fast_rd(cpu, lowest, 1);
+    uint8_t *p = string_fast(cpu, lowest, acc);
     if (likely(p != NULL))
         return p;
     mem_probe(cpu, seg, first, i->osz, acc);
-    return acc == ACC_WRITE ? mem_fast_wr(cpu, lowest, 1) : mem_fast_rd(cpu, lowest, 1);
+    return string_fast(cpu, lowest, acc);
 }
 
 static void string_advance_by(struct cpu *cpu, const struct insn *i, unsigned reg, uint64_t n)
