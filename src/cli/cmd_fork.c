@@ -20,8 +20,11 @@
 #include "cli/identity.h"
 #include "cli/launch.h"
 #include "cli/verb.h"
+#include "machine/sandbox.h"
 
-#define FORK_MOST 1000
+#define FORK_MOST    1000
+#define FORK_AT_ONCE 16  /* being made */
+#define FORK_NAME    300 /* bytes */
 
 void cmd_fork_help(void)
 {
@@ -68,22 +71,77 @@ static int fork_parse(struct fork_args *f, int argc, char **argv)
     return 0;
 }
 
-/* One copy, of the file at path. Returns an exit status, having told what was wrong. */
-static int fork_one(const struct fork_args *f, const char *path, unsigned n)
+/* Copy number n's; the caller's buffer, long enough for any prefix that is taken. */
+static const char *fork_name(const struct fork_args *f, unsigned n, char name[FORK_NAME])
+{
+    snprintf(name, FORK_NAME, "%s-%u", f->prefix, n);
+    return name;
+}
+
+/* What all copies are, as options of the first one, and their engine. Returns an exit status, having told what was wrong. */
+static int fork_options(const struct fork_args *f, const char *path, struct run_options *o, struct launch_child *first)
 {
     const char **words = calloc((size_t)f->rest + 5, sizeof(*words));
-    char what[64], name[300];
-    int status;
+    char what[64], name[FORK_NAME];
+    struct err err = { "" };
+    int r;
 
-    if (!words)
-        return cli_failf("out of memory");
     snprintf(what, sizeof(what), "%s,clone,trust-disks", path);
-    snprintf(name, sizeof(name), "%s-%u", f->prefix, n);
-    words[0] = "--restore", words[1] = what, words[2] = "--name", words[3] = name;
+    if (!words || config_init(&o->cfg) < 0) {
+        free(words);
+        return cli_failf("out of memory");
+    }
+    words[0] = "--restore", words[1] = what, words[2] = "--name", words[3] = fork_name(f, 1, name);
     for (int i = 0; i < f->rest; i++)
         words[4 + i] = f->word[i];
-    status = launch_words(4 + f->rest, words, f->json);
+    r = run_parse(o, 4 + f->rest, (char **)(uintptr_t)words, &err);
     free(words);
+    o->cfg.detach = true;
+    if (r == 0)
+        r = launch_engine(o, first, &err);
+    if (r == 0)
+        r = sandbox_prepare(&o->cfg, &err);
+    return r < 0 ? cli_fail(f->json, &err) : CLI_OK;
+}
+
+static int fork_begin(const struct fork_args *f, struct run_options *o, struct launch_child *child, unsigned n)
+{
+    struct err err = { "" };
+    char name[FORK_NAME];
+
+    return config_set(&o->cfg, "name", fork_name(f, n, name), &err) < 0 ? cli_fail(f->json, &err) : launch_begin(o, child);
+}
+
+/* Copies are begun before the ones before them run: making one waits for the host's disk and kernel, and for its siblings' guests, which have something to
+ * catch up with. After one that cannot be made no others are begun. made[n]: copy n + 1 runs. Returns an exit status. */
+static int fork_copies(const struct fork_args *f, struct run_options *o, const struct launch_child *like, bool *made)
+{
+    struct launch_child *child = calloc(f->count, sizeof(*child));
+    unsigned begun = 0;
+    int status = child ? CLI_OK : cli_failf("out of memory");
+
+    for (unsigned n = 0; child && (n < begun || (status == CLI_OK && n < f->count)); n++) {
+        while (status == CLI_OK && begun < f->count && begun - n < FORK_AT_ONCE) {
+            child[begun] = *like;
+            status = fork_begin(f, o, &child[begun], begun + 1);
+            begun += status == CLI_OK;
+        }
+        if (n < begun && !(made[n] = launch_await(o, &child[n]) == CLI_OK))
+            status = CLI_ERROR;
+    }
+    free(child);
+    return status;
+}
+
+static int fork_make(const struct fork_args *f, const char *path, bool *made)
+{
+    struct run_options o = { .json = f->json };
+    struct launch_child like;
+    int status = fork_options(f, path, &o, &like);
+
+    if (status == CLI_OK)
+        status = fork_copies(f, &o, &like, made);
+    run_fini(&o);
     return status;
 }
 
@@ -161,17 +219,15 @@ static int fork_save(const struct fork_args *f, uint64_t *stood_ns, struct err *
 }
 
 /* Each guest takes its own identity; returns how many have. After one that did not answer in time the others get little. */
-static unsigned fork_identities(const struct fork_args *f, unsigned made)
+static unsigned fork_identities(const struct fork_args *f, const bool *made)
 {
     unsigned told = 0, seconds = IDENTITY_SECONDS;
-    char name[300];
+    char name[FORK_NAME];
 
-    for (unsigned n = 1; n <= made; n++) {
+    for (unsigned n = 0; n < f->count; n++) {
         struct err err = { "" };
-        int r;
+        int r = made[n] ? identity_tell(fork_name(f, n + 1, name), seconds, &err) : 0;
 
-        snprintf(name, sizeof(name), "%s-%u", f->prefix, n);
-        r = identity_tell(name, seconds, &err);
         told += r > 0;
         seconds = r < 0 ? 1 : seconds;
         if (r < 0)
@@ -187,7 +243,7 @@ static void fork_tell(const struct fork_args *f, unsigned made, unsigned told, u
         printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"identities\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
                f->name, made, f->count, told, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
     else if (made < f->count && made)
-        fprintf(stderr, "vitro: %u of %u copies were made, and run: %s-1 to %s-%u\n", made, f->count, f->prefix, f->prefix, made);
+        fprintf(stderr, "vitro: %u of %u copies were made, and run: those that are named above\n", made, f->count);
     else if (made < f->count)
         fprintf(stderr, "vitro: none of %u copies was made\n", f->count);
 }
@@ -196,11 +252,12 @@ int cmd_fork(int argc, char **argv)
 {
     struct fork_args f = { .name = NULL };
     struct err err = { "" };
+    bool made[FORK_MOST] = { false };
     char path[32];
     uint64_t stood_ns = 0;
     double at[3] = { clock_host_seconds(CLOCK_MONOTONIC), 0, 0 }; /* begun, saved, ended */
-    unsigned made = 0;
-    int fd, status = CLI_OK;
+    unsigned count = 0;
+    int fd, status;
 
     if (fork_parse(&f, argc, argv))
         return CLI_ERROR;
@@ -209,12 +266,11 @@ int cmd_fork(int argc, char **argv)
         return cli_fail(f.json, &err);
     at[1] = clock_host_seconds(CLOCK_MONOTONIC);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    while (made < f.count && status == CLI_OK) {
-        status = fork_one(&f, path, made + 1);
-        made += status == CLI_OK;
-    }
+    status = fork_make(&f, path, made);
     at[2] = clock_host_seconds(CLOCK_MONOTONIC);
     close(fd);
-    fork_tell(&f, made, fork_identities(&f, made), stood_ns, at);
+    for (unsigned n = 0; n < f.count; n++)
+        count += made[n];
+    fork_tell(&f, count, fork_identities(&f, made), stood_ns, at);
     return status;
 }

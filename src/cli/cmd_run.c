@@ -160,9 +160,15 @@ int run_try(int argc, char **argv, struct err *err)
     struct run_options o = { .json = false };
     int r = config_init(&o.cfg) < 0 ? err_set(err, ENOMEM, "out of memory") : run_options(&o, argc, argv, err);
 
-    config_fini(&o.cfg);
-    free(o.save.path);
+    run_fini(&o);
     return r;
+}
+
+void run_fini(struct run_options *o)
+{
+    config_fini(&o->cfg);
+    save_close(o->restore.file);
+    free(o->save.path);
 }
 
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err)
@@ -195,8 +201,6 @@ int cmd_run(int argc, char **argv)
         status = cli_fail(o.json, &err);
     else
         status = launch(&o);
-    config_fini(&o.cfg);
-    save_close(o.restore.file);
-    free(o.save.path);
+    run_fini(&o);
     return status;
 }

@@ -127,6 +127,12 @@ static const char *launch_name(const struct machine_config *cfg)
     return NULL;
 }
 
+/* Disks of a machine that has snapshots are where it goes on. */
+static int launch_settle(struct run_options *o, struct err *err)
+{
+    return launch_name(&o->cfg) ? snap_tree_settle(o->cfg.name, &o->cfg, err) : 0;
+}
+
 /* A machine that nobody named and that runs on a terminal works without a place, too. */
 static int launch_claim(const struct run_options *o, struct control *c, struct err *err)
 {
@@ -213,7 +219,7 @@ static int launch_foreground(struct run_options *o, const struct engine_ops *ops
     int status;
 
     control_init(&c);
-    if (launch_claim(o, &c, &err) < 0) {
+    if (launch_settle(o, &err) < 0 || launch_claim(o, &c, &err) < 0) {
         launch_refuse(o, &err);
         return cli_fail(o->json, &err);
     }
@@ -255,7 +261,7 @@ static int launch_child(struct run_options *o, const struct engine_ops *ops, con
 
     setsid();
     control_init(&c);
-    if (launch_claim(o, &c, &err) < 0) {
+    if (launch_settle(o, &err) < 0 || launch_claim(o, &c, &err) < 0) {
         launch_refuse(o, &err);
         launch_tell(tell, err.text);
         return CLI_ERROR;
@@ -322,32 +328,48 @@ static int launch_failed(const struct run_options *o, const char *text)
     return cli_fail(o->json, &err);
 }
 
-static int launch_background(struct run_options *o, const struct engine_ops *ops, const char *why)
+int launch_begin(struct run_options *o, struct launch_child *c)
 {
-    char text[1024];
     int pipes[2];
-    bool up;
-    pid_t pid;
 
     if (pipe2(pipes, O_CLOEXEC) < 0)
         return cli_failf("cannot make a pipe: %s", strerror(errno));
     fflush(NULL);
-    pid = fork();
-    if (pid < 0)
-        return cli_failf("cannot start a process: %s", strerror(errno));
-    if (pid == 0) {
+    c->pid = fork();
+    if (c->pid == 0) {
         close(pipes[0]);
-        _exit(launch_child(o, ops, why, pipes[1]));
+        _exit(launch_child(o, c->engine, c->why, pipes[1]));
     }
     close(pipes[1]);
-    launch_listen(pipes[0], text, sizeof(text), &up);
+    c->tells = pipes[0];
+    if (c->pid > 0)
+        return CLI_OK;
     close(pipes[0]);
-    if (!up) {
-        waitpid(pid, NULL, 0);
-        return launch_failed(o, text);
-    }
-    launch_say_engine(o, ops->name, why);
-    return launch_started(o, text, pid);
+    return cli_failf("cannot start a process: %s", strerror(errno));
+}
+
+int launch_await(const struct run_options *o, const struct launch_child *c)
+{
+    char text[1024];
+    bool up;
+
+    launch_listen(c->tells, text, sizeof(text), &up);
+    close(c->tells);
+    if (up)
+        return launch_started(o, text, c->pid);
+    waitpid(c->pid, NULL, 0);
+    return launch_failed(o, text);
+}
+
+static int launch_background(struct run_options *o, struct launch_child *c)
+{
+    int status = launch_begin(o, c);
+
+    if (status == CLI_OK)
+        status = launch_await(o, c);
+    if (status == CLI_OK)
+        launch_say_engine(o, c->engine->name, c->why);
+    return status;
 }
 
 int launch_words(int n, const char **words, bool json)
@@ -364,25 +386,27 @@ int launch_words(int n, const char **words, bool json)
         o.cfg.detach = true;
         status = launch(&o);
     }
-    config_fini(&o.cfg);
-    save_close(o.restore.file);
-    free(o.save.path);
+    run_fini(&o);
     return status;
+}
+
+int launch_engine(const struct run_options *o, struct launch_child *c, struct err *err)
+{
+    int r = host_pick_engine(o->cfg.engine, &c->engine, c->why, sizeof(c->why), err);
+
+    if (r == 0 && o->cfg.trace)
+        log_set_level(LOG_INFO);
+    return r;
 }
 
 int launch(struct run_options *o)
 {
-    const struct engine_ops *ops;
+    struct launch_child c;
     struct err err = { "" };
-    char why[256];
 
-    if (launch_name(&o->cfg) && snap_tree_settle(o->cfg.name, &o->cfg, &err) < 0) {
+    if (launch_engine(o, &c, &err) < 0) {
         launch_refuse(o, &err);
         return cli_fail(o->json, &err);
     }
-    if (host_pick_engine(o->cfg.engine, &ops, why, sizeof(why), &err) < 0)
-        return cli_fail(o->json, &err);
-    if (o->cfg.trace)
-        log_set_level(LOG_INFO);
-    return o->cfg.detach ? launch_background(o, ops, why) : launch_foreground(o, ops, why);
+    return o->cfg.detach ? launch_background(o, &c) : launch_foreground(o, c.engine, c.why);
 }

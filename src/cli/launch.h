@@ -3,11 +3,13 @@
 #define VITRO_CLI_LAUNCH_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "cli/run_save.h"
 #include "migrate/migrate.h"
 #include "machine/config.h"
 
+struct engine_ops;
 struct err;
 
 struct run_options {
@@ -26,8 +28,26 @@ int run_try(int argc, char **argv, struct err *err);
  * a sentence. */
 int run_parse(struct run_options *o, int argc, char **argv, struct err *err);
 
+/* What a set of options holds; the options themselves are the caller's. */
+void run_fini(struct run_options *o);
+
 /* launch.c: run the machine, by cfg->detach in the background. Returns vitro's exit status, having told errors. */
 int launch(struct run_options *o);
+
+/* The same in steps, for machines in the background of which several are begun before one is waited for. */
+struct launch_child {
+    const struct engine_ops *engine; /* launch_engine(): of all that are made by these options, */
+    char why[256];                   /* and why this one */
+    pid_t pid;
+    int tells; /* how it goes; launch_await() closes it */
+};
+
+/* Choose the engine. 0, or -errno with a sentence. */
+int launch_engine(const struct run_options *o, struct launch_child *c, struct err *err);
+/* Start the process of the machine that o describes by now. Returns an exit status, having told errors. */
+int launch_begin(struct run_options *o, struct launch_child *c);
+/* Until its machine runs, whose name is printed, or does not, which is told. Returns an exit status. */
+int launch_await(const struct run_options *o, const struct launch_child *c);
 
 /* A machine in the background, of words of `vitro run`, --restore among them. Returns an exit status, having told errors. */
 int launch_words(int n, const char **words, bool json);

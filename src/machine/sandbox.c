@@ -34,6 +34,8 @@ static struct {
     enum sandbox_mode mode;
     _Atomic unsigned lines;
     char name[SANDBOX_NAMES][24];
+    bool prepared, vsock;                  /* filter[] is there, for machines with --vsock */
+    struct guard_fence filter[GUARD_KINDS]; /* for any process, kept until this one ends */
 } sandbox_process;
 
 static void sandbox_names(void)
@@ -81,7 +83,6 @@ static int sandbox_catch(enum sandbox_mode mode)
     struct sigaction sa = { .sa_sigaction = sandbox_caught, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 
     sandbox_process.mode = mode;
-    sandbox_names();
     sigemptyset(&sa.sa_mask);
     return sigaction(SIGSYS, &sa, NULL) < 0 ? -errno : 0;
 }
@@ -103,17 +104,46 @@ void sandbox_describe(const struct sandbox_host *h, char *out, size_t len)
                  h->landlock < 2 ? " but for shares, which need Landlock 2" : "");
 }
 
+static int sandbox_compile(bool vsock)
+{
+    int r = 0;
+
+    if (sandbox_process.prepared && sandbox_process.vsock == vsock)
+        return 0;
+    if (!sandbox_process.name[0][0])
+        sandbox_names();
+    sandbox_process.prepared = false;
+    for (unsigned k = GUARD_MAIN; r == 0 && k < GUARD_KINDS; k++) {
+        free(sandbox_process.filter[k].filter);
+        sandbox_process.filter[k] = (struct guard_fence){ .files = -1 };
+        r = sandbox_filter((enum guard_kind)k, vsock, &sandbox_process.filter[k]);
+    }
+    sandbox_process.prepared = r == 0;
+    sandbox_process.vsock = vsock;
+    return r < 0 ? r : 0;
+}
+
+/* With the agent it gets a socket device later. */
+static bool sandbox_wants_vsock(const struct machine_config *cfg) { return cfg->vsock_path || cfg->agent; }
+
+int sandbox_prepare(const struct machine_config *cfg, struct err *err)
+{
+    int r = cfg->seccomp == SANDBOX_OFF || !sandbox_can_filter() ? 0 : sandbox_compile(sandbox_wants_vsock(cfg));
+
+    return r < 0 ? err_set(err, -r, "cannot make the sandbox's filters: %s", strerror(-r)) : 0;
+}
+
 /* Fences for all kinds; what was made is in fence[] also on failure. */
 static int sandbox_build(const struct machine_config *cfg, const int folders[2], struct guard_fence fence[GUARD_KINDS],
                          struct err *err)
 {
     char note[256];
-    int r = 0;
+    int r = sandbox_compile(sandbox_wants_vsock(cfg));
 
     for (unsigned k = 0; k < GUARD_KINDS; k++)
         fence[k] = (struct guard_fence){ .files = -1 };
     for (unsigned k = GUARD_MAIN; r == 0 && k < GUARD_KINDS; k++)
-        r = sandbox_filter((enum guard_kind)k, cfg, &fence[k]);
+        r = sandbox_filter_copy(&sandbox_process.filter[k], getpid(), &fence[k]);
     if (r < 0)
         return err_set(err, -r, "cannot make the sandbox's filters: %s", strerror(-r));
     r = sandbox_files(cfg, folders, fence, note, sizeof(note), err);

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/guard.h"
 
@@ -40,13 +41,18 @@ void sandbox_describe(const struct sandbox_host *h, char *out, size_t len);
  * without seccomp is an error. 0 or -errno with a sentence in err. */
 int sandbox_init(const struct machine_config *cfg, int folder, int parent, struct err *err);
 void sandbox_fini(void);
+/* What of that takes time and is the same for all machines of a kind, for children that this process forks to run such machines: sandbox_init() does it by
+ * itself where it is missing. 0 or -errno with a sentence in err. */
+int sandbox_prepare(const struct machine_config *cfg, struct err *err);
 /* The machine's thread, when all that it needs is open. 0 or -errno with a sentence in err. */
 int sandbox_enter(struct err *err);
 
 /* --- between the parts --- */
 
-/* sandbox_calls.c: the filter of one kind for that machine. 0 or -errno. */
-int sandbox_filter(enum guard_kind kind, const struct machine_config *cfg, struct guard_fence *out);
+/* sandbox_calls.c: the filter of one kind, for any process; vsock: with what the machine's thread needs for --vsock. 0 or -errno. */
+int sandbox_filter(enum guard_kind kind, bool vsock, struct guard_fence *out);
+/* The same filter for the process pid. 0 or -errno. */
+int sandbox_filter_copy(const struct guard_fence *like, pid_t pid, struct guard_fence *out);
 bool sandbox_can_filter(void);
 
 /* sandbox_files.c: rule sets into fence[].files, as far as the kernel can. What it cannot is in note (a sentence, or ""). 0

@@ -11,6 +11,7 @@
 #include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/seccomp.h>
@@ -19,6 +20,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -28,6 +30,10 @@
 
 #include "base/bits.h"
 #include "machine/config.h"
+
+/* Stands for the process's own id in a filter that is compiled once and used by several processes (sandbox_filter_copy()): the lower half of an argument
+ * that nothing else in the table is compared with. Ids are below 2^22 (PID_MAX_LIMIT). */
+#define SANDBOX_PID 0x5e1f0000u
 
 /* Who may; bits of guard_kind. */
 #define MAIN   (1u << GUARD_MAIN)
@@ -226,8 +232,7 @@ static int sandbox_vsock(scmp_filter_ctx ctx)
 static int sandbox_rules(scmp_filter_ctx ctx, enum guard_kind kind)
 {
     /* one's own process only: for abort() and the handlers of faults */
-    const struct sandbox_call own[] = { { CALL_IS(tgkill, ALL, 0, (uint64_t)getpid()) },
-                                        { CALL_IS(kill, MAIN, 0, (uint64_t)getpid()) } };
+    static const struct sandbox_call own[] = { { CALL_IS(tgkill, ALL, 0, SANDBOX_PID) }, { CALL_IS(kill, MAIN, 0, SANDBOX_PID) } };
     const struct scmp_arg_cmp not_ours = SCMP_A0(SCMP_CMP_NE, SIGSYS), ours = SCMP_A0(SCMP_CMP_EQ, SIGSYS);
     int r = seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0, NULL);
 
@@ -264,20 +269,40 @@ static int sandbox_export(scmp_filter_ctx ctx, struct guard_fence *out)
     return r;
 }
 
-int sandbox_filter(enum guard_kind kind, const struct machine_config *cfg, struct guard_fence *out)
+int sandbox_filter(enum guard_kind kind, bool vsock, struct guard_fence *out)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
     int r = ctx ? seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) : -ENOMEM;
 
     if (r == 0)
         r = sandbox_rules(ctx, kind);
-    if (r == 0 && kind == GUARD_MAIN && cfg->vsock_path)
+    if (r == 0 && kind == GUARD_MAIN && vsock)
         r = sandbox_vsock(ctx);
     if (r == 0)
         r = sandbox_export(ctx, out);
     if (ctx)
         seccomp_release(ctx);
     return r;
+}
+
+int sandbox_filter_copy(const struct guard_fence *like, pid_t pid, struct guard_fence *out)
+{
+    unsigned found = 0;
+
+    out->length = like->length;
+    out->filter = malloc(like->length * sizeof(*out->filter));
+    if (!out->filter)
+        return -ENOMEM;
+    memcpy(out->filter, like->filter, like->length * sizeof(*out->filter));
+    for (unsigned n = 0; n < like->length; n++) {
+        struct sock_filter *f = &out->filter[n];
+
+        if (f->code == (BPF_JMP | BPF_JEQ | BPF_K) && f->k == SANDBOX_PID) {
+            f->k = (uint32_t)pid;
+            found++;
+        }
+    }
+    return found ? 0 : -EINVAL; /* each kind may signal its own process */
 }
 
 bool sandbox_can_filter(void)

@@ -51,12 +51,13 @@ static bool ram_in_map_ok(const struct save_chunk *c, const struct save_entry *e
 {
     unsigned count = 0;
 
-    for (unsigned n = 0; n < SAVE_CHUNK_PAGES; n++) {
-        bool set = save_page_in(e->map, n), same = save_page_in(e->same, n);
+    for (unsigned n = 0; n < SAVE_CHUNK_PAGES; n += 64) {
+        uint64_t set = ld_le64(e->map + n / 8), same = ld_le64(e->same + n / 8);
+        uint64_t beyond = c->pages >= n + 64 ? 0 : c->pages <= n ? ~0ULL : ~0ULL << (c->pages - n);
 
-        if ((set && same) || ((set || same) && n >= c->pages))
+        if ((set & same) || ((set | same) & beyond))
             return false;
-        count += set;
+        count += (unsigned)__builtin_popcountll(set);
     }
     return count == e->pages;
 }

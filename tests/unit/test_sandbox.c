@@ -203,6 +203,11 @@ static void expect(enum guard_kind kind, const struct deed *deed, int status)
                  status, o.said);
 }
 
+/* By filters that another process has compiled, the calls that name one's own process are about this one. */
+static int do_own(void) { return result(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), 0)); }
+static pid_t parent;
+static int do_parents(void) { return result(syscall(SYS_tgkill, parent, parent, 0)); }
+
 static const struct deed forbidden[] = {
     { "execve", do_exec },     { "socket", do_packet }, { "ptrace", do_ptrace },     { "clone", do_process },
     { "kill", do_kill },       { "setuid", do_setuid }, { "unshare", do_unshare },   { "memfd_create", do_memfd },
@@ -242,6 +247,27 @@ static void test_for_good(void **state)
                 fail_msg("%s, %s: %d", guard_names[k], deeds[n].name, o.status);
         }
     }
+}
+
+static void test_prepared(void **state)
+{
+    static const struct deed own = { "own", do_own }, parents = { "tgkill", do_parents };
+    struct machine_config cfg;
+
+    parent = getpid();
+    assert_int_equal(config_init(&cfg), 0);
+    for (unsigned twice = 0; twice < 2; twice++) {
+        for (unsigned k = GUARD_MAIN; k < GUARD_KINDS; k++) {
+            struct outcome o;
+
+            expect(k, &own, 0);
+            run(k, "on", &parents, &o);
+            if (!o.killed || o.status != SIGSYS || !strstr(o.said, "tgkill"))
+                fail_msg("%s: %d %s", guard_names[k], o.status, o.said);
+        }
+        assert_int_equal(sandbox_prepare(&cfg, NULL), 0); /* this process's, for all cases that follow */
+    }
+    config_fini(&cfg);
 }
 
 static void test_log(void **state)
@@ -380,7 +406,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forbidden), cmocka_unit_test(test_for_good), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_prepared), cmocka_unit_test(test_forbidden), cmocka_unit_test(test_for_good), cmocka_unit_test(test_log),
         cmocka_unit_test(test_needed),    cmocka_unit_test(test_sockets),  cmocka_unit_test(test_off),
         cmocka_unit_test(test_files),     cmocka_unit_test(test_share),    cmocka_unit_test(test_unlink),
     };
