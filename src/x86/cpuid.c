@@ -150,8 +150,11 @@ static void cpuid_add_basic(struct cpuid_table *t, const uint32_t vendor[3], uin
         cpuid_add_caches(t, 4);
     }
     ADD(t, 6, 0, 1 << 2, 0, 0, 0); /* ARAT: the APIC timer never stops */
-    ADD(t, 7, 0, 1, t->feat[FEAT_7_EBX], t->feat[FEAT_7_ECX], t->feat[FEAT_7_EDX]);
+    bool spec_ctrl = t->feat[FEAT_7_EDX] >> 26 & 1;
+    ADD(t, 7, 0, spec_ctrl ? 2 : 1, t->feat[FEAT_7_EBX], t->feat[FEAT_7_ECX], t->feat[FEAT_7_EDX]);
     ADD(t, 7, 1, t->feat[FEAT_7_1_EAX], 0, 0, 0);
+    if (spec_ctrl)
+        ADD(t, 7, 2, 0, 0, 0, 1u << 4); /* BHI_CTRL */
     cpuid_add_topology(t, 0xb);
     cpuid_add_xsave(t);
     if (intel) {

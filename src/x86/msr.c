@@ -17,6 +17,7 @@
 #define MSR_PLATFORM_ID  0x17u
 #define MSR_SPEC_CTRL    0x48u
 #define MSR_PRED_CMD     0x49u
+#define SPEC_CTRL_BITS   (1u << 0 | 1u << 1 | 1u << 10) /* IBRS, STIBP, BHI_DIS_S; what they switch off is not there */
 #define MSR_ARCH_CAP     0x10au
 #define MSR_MCG_CTL      0x17bu
 #define MSR_MTRR_PHYS0   0x200u
@@ -283,8 +284,8 @@ static bool msr_intel_write(struct cpu *cpu, uint32_t index, uint64_t v)
     switch (index) {
     case MSR_MISC_ENABLE:
         return msr_set_masked(&cpu->misc_enable, v, 1); /* fast strings */
-    case MSR_SPEC_CTRL:                                 /* IBRS, STIBP */
-        return cpu_has(cpu, CPU_FEAT(FEAT_7_EDX, 26)) && msr_set_masked(&cpu->spec_ctrl, v, 3);
+    case MSR_SPEC_CTRL:
+        return cpu_has(cpu, CPU_FEAT(FEAT_7_EDX, 26)) && msr_set_masked(&cpu->spec_ctrl, v, SPEC_CTRL_BITS);
     case MSR_PRED_CMD:
         return cpu_has(cpu, CPU_FEAT(FEAT_7_EDX, 26)) && !(v & ~1ULL); /* IBPB: nothing to flush */
     default:

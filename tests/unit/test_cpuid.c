@@ -100,6 +100,28 @@ static void test_adjusted(void **state)
     assert_non_null(strstr(err.text, "cannot give arch_capabilities"));
 }
 
+/* Leaf 7 has a third part where there is SPEC_CTRL, which has the bit that it announces. */
+static void test_bhi_ctrl(void **state)
+{
+    static const struct {
+        const char *model, *vendor;
+        uint32_t subleaves, edx;
+    } want[] = { { "host", "GenuineIntel", 2, 1u << 4 }, { "x86-64-v1", "GenuineIntel", 2, 1u << 4 },
+                 { "host,-spec_ctrl", "GenuineIntel", 1, 0 }, { "host", "AuthenticAMD", 1, 0 } };
+    for (unsigned n = 0; n < ARRAY_LEN(want); n++) {
+        struct fx *f = fx_create(1, NULL);
+        struct err err;
+        uint32_t out[4];
+        assert_int_equal(cpuid_build_as(&f->cpuid, want[n].model, want[n].vendor, 1, 2000000, &err), 0);
+        cpuid_query(f->cpu, 7, 0, out);
+        assert_int_equal(out[0], want[n].subleaves);
+        cpuid_query(f->cpu, 7, 2, out);
+        assert_int_equal(out[0] | out[1] | out[2], 0);
+        assert_int_equal(out[3], want[n].edx);
+        fx_destroy(f);
+    }
+}
+
 /* Nothing that is not implemented is ever shown. */
 static void test_not_shown(void **state)
 {
@@ -321,7 +343,7 @@ static void test_ranges(void **state)
     assert_int_equal(r[0] & 0xffff, 46 | 48 << 8);
     query(f->cpu, 0x80000007, 7, r); /* the subleaf does not matter there */
     assert_int_equal(r[3], 1 << 8);
-    query(f->cpu, 7, 2, r);
+    query(f->cpu, 7, 3, r); /* behind the last */
     assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
     fx_destroy(f);
 }
@@ -529,6 +551,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_levels),    cmocka_unit_test(test_refused), cmocka_unit_test(test_adjusted),
+        cmocka_unit_test(test_bhi_ctrl),
         cmocka_unit_test(test_not_shown), cmocka_unit_test(test_topology),
         cmocka_unit_test(test_tsc_leaf),  cmocka_unit_test(test_immunity),
         cmocka_unit_test(test_dynamic),   cmocka_unit_test(test_xsave_layout),

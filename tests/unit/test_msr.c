@@ -200,6 +200,7 @@ static void test_vendors(void **state)
     assert_false(msr_read(i->cpu, 0x49, &v));
     assert_false(set(i, 0x49, 2));
     holds(i, 0x48, 1);
+    holds(i, 0x48, 1 | 1 << 10);
     assert_false(set(i, 0x48, 8));
     assert_true(get(a, 0xc0010015) & 1 << 24);
     assert_true(set(a, 0xc0010015, 0));
