@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/client.h"
 #include "base/err.h"
@@ -12,7 +13,8 @@
 #include "cli/verb.h"
 #include "machine/config.h"
 
-#define LIST_SECONDS 3 /* a monitor that does not answer for so long is called stuck */
+#define LIST_SECONDS 3 /* a monitor that does not answer for so long is called stuck, */
+#define LIST_TRIES   100 /* or takes no connection in this many tries, 20 ms apart */
 
 void cmd_list_help(void)
 {
@@ -37,15 +39,38 @@ static void list_defined(json_t *row, const char *name)
     config_fini(&cfg);
 }
 
-/* A machine as an object; a new reference, or NULL. */
-static json_t *list_row(const struct site_info *i, bool defined)
+/* What the machine says of itself; a new reference. NULL: it has ended, which i says then, or is stuck. Who does not take a connection may be starting, or
+ * ending: a process that was killed keeps its lock until the host has taken its memory back. */
+static json_t *list_ask(struct site_info *i)
 {
     json_t *row = NULL;
+    int r = -EAGAIN;
 
-    if (i->running && client_call_for(i->name, "GET", "/v1/machine", NULL, &row, LIST_SECONDS, NULL) == 0 && row) {
+    for (unsigned n = 0; i->running && r < 0 && r != -ETIMEDOUT && n < LIST_TRIES; n++) {
+        char name[sizeof(i->name)];
+
+        r = client_call_for(i->name, "GET", "/v1/machine", NULL, &row, LIST_SECONDS, NULL);
+        if (r == 0)
+            break;
+        usleep(20000);
+        memcpy(name, i->name, sizeof(name));
+        if (site_look(name, i, NULL) < 0)
+            break;
+    }
+    return row;
+}
+
+/* A machine as an object; a new reference, or NULL. */
+static json_t *list_row(struct site_info *i, bool defined)
+{
+    json_t *row = list_ask(i);
+
+    if (row) {
         json_object_set_new(row, "defined", json_boolean(defined));
         return row;
     }
+    if (!i->running && !i->known && !defined)
+        return NULL; /* it was there, and is gone */
     row = json_pack("{s:s, s:s, s:s, s:b}", "name", i->name, "id", i->id, "state",
                     i->running ? "stuck" : i->known ? "stopped" : "created", "defined", defined);
     if (row && i->running)
@@ -208,7 +233,7 @@ int cmd_inspect(int argc, char **argv)
     config = row && !json_object_get(row, "config") ? inspect_config(a.name[0]) : NULL;
     if (config)
         json_object_set_new(row, "config", config);
-    status = row ? list_print(row) : cli_failf("out of memory");
+    status = row ? list_print(row) : cli_failf("machine '%s' has just ended", a.name[0]);
     json_decref(row);
     return status;
 }
