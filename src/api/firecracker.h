@@ -10,10 +10,10 @@
 #include <jansson.h>
 
 #include "api/control.h"
-#include "api/maker.h"
 #include "base/clock.h"
 #include "base/loop.h"
 #include "machine/config.h"
+#include "save/maker.h"
 
 struct err;
 

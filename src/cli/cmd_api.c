@@ -97,14 +97,12 @@ int cmd_api(int argc, char **argv)
     struct err err = { "" };
     struct firecracker f;
     struct maker maker;
-    int fd, signals, status, made;
+    int fd, signals, status;
 
     if (api_options(argc, argv, &path, &id))
         return CLI_ERROR;
-    made = maker_start(&maker, &err);
-    if (made > 0)
-        return CLI_OK;
-    fd = made < 0 ? made : api_listen(path, &err);
+    fd = maker_start(&maker, NULL, &err);
+    fd = fd < 0 ? fd : api_listen(path, &err);
     if (fd < 0) {
         maker_fini(&maker);
         return cli_fail(false, &err);

@@ -139,7 +139,7 @@ static void run_save_told(struct save_job *job, int result, const char *why)
     struct err err = { "" };
 
     s->busy = false;
-    if (result == 0 && (result = save_helper_commit(&s->helper, &err)) < 0)
+    if (result == 0 && (result = maker_commit(&s->maker, 0, &err)) < 0)
         why = err.text;
     if (result < 0)
         log_msg(LOG_ERROR, "the machine was not saved: %s", why);
@@ -158,7 +158,7 @@ static void run_save_now(struct vm_call *call, struct vm *vm)
     s->job.done = run_save_told;
     s->job.opaque = s;
     vm_pause(vm);
-    r = o.fd = save_helper_begin(&s->helper, &err);
+    r = o.fd = maker_begin(&s->maker, 0, s->path, &err);
     if (r >= 0)
         r = s->stop ? save_machine(vm, s->path, &o, &err) : save_begin(&s->job, vm, s->path, &o, &err);
     if (r < 0 || s->stop)
@@ -185,8 +185,8 @@ static void run_save_wanted(struct vm *vm, void *opaque)
 
 int run_save_prepare(struct run_save *s, struct err *err)
 {
-    s->helper.fd = -1;
-    return s->path ? save_helper_start(&s->helper, s->path, err) : 0;
+    s->maker.fd = -1;
+    return s->path ? maker_start(&s->maker, s->path, err) : 0;
 }
 
 void run_save_attach(struct run_save *s, struct vm *vm)
@@ -200,5 +200,5 @@ void run_save_attach(struct run_save *s, struct vm *vm)
 void run_save_finish(struct run_save *s)
 {
     save_finish(&s->job, false);
-    save_helper_stop(&s->helper);
+    maker_fini(&s->maker);
 }

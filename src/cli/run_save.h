@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-#include "cli/save_helper.h"
 #include "machine/vm.h"
+#include "save/maker.h"
 #include "save/save.h"
 
 struct err;
@@ -33,7 +33,7 @@ struct run_save {
     bool busy;
     struct vm_call call;
     struct save_job job;
-    struct save_helper helper;
+    struct maker maker;
 };
 
 int run_save_option(struct run_save *s, const char *value, struct err *err);

@@ -1,4 +1,4 @@
-/* The process that makes files for a machine inside its sandbox (api/maker.h). */
+/* The process that makes files for a machine inside its sandbox (save/maker.h). */
 #include "test.h"
 
 #include <fcntl.h>
@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "api/maker.h"
 #include "base/err.h"
+#include "save/maker.h"
 
 struct place {
     char dir[64];
@@ -18,15 +18,7 @@ struct place {
     struct err err;
 };
 
-/* The child ends as the test's process would, without cmocka's. */
-static void place_maker(struct place *p)
-{
-    int r = maker_start(&p->m, &p->err);
-
-    if (r > 0)
-        _exit(0);
-    assert_int_equal(r, 0);
-}
+static void place_maker(struct place *p) { assert_int_equal(maker_start(&p->m, NULL, &p->err), 0); }
 
 static int setup(void **state)
 {
@@ -176,12 +168,27 @@ static void test_slot(void **state)
     assert_non_null(strstr(p->err.text, "has ended"));
 }
 
+/* The path that the user named, whatever is there; no other. */
+static void test_only(void **state)
+{
+    struct place *p = *state;
+    const char *only = place_path(p, "a");
+
+    maker_fini(&p->m);
+    assert_int_equal(maker_start(&p->m, only, &p->err), 0);
+    place_write(p, "a", "letter");
+    assert_true(maker_begin(&p->m, 0, place_path(p, "b"), &p->err) < 0);
+    place_make(p, 0, "a", "VITROSAV");
+    assert_int_equal(maker_commit(&p->m, 0, &p->err), 0);
+    place_expect(p, "a", "VITROSAV");
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_made), CASE(test_replaced), CASE(test_refused), CASE(test_meanwhile), CASE(test_gone), CASE(test_slot),
+        CASE(test_made), CASE(test_replaced), CASE(test_refused), CASE(test_meanwhile), CASE(test_gone), CASE(test_slot), CASE(test_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,7 @@
  *
  * The process trusts its peer as little as it can: packets of the wrong length are not answered, paths end where they must.
  */
-#include "api/maker.h"
+#include "save/maker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,14 +36,17 @@ struct maker_answer {
 
 /* ---- the process ---- */
 
-/* What is at path may be replaced: there is nothing, or what we make. */
-static bool maker_ours(const char *path)
+/* What is at path may be replaced: it is what the user named, or there is nothing, or what we make. */
+static bool maker_ours(const char *path, const char *only)
 {
     char head[sizeof(MAKER_TEXT)] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
     struct stat st;
     bool ours;
+    int fd;
 
+    if (only)
+        return !strcmp(path, only);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT;
     ours = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, head, sizeof(head) - 1) >= 0 &&
@@ -52,17 +55,17 @@ static bool maker_ours(const char *path)
     return ours;
 }
 
-static int maker_do(struct image_draft *d, const struct maker_ask *a, struct err *err)
+static int maker_do(struct image_draft *d, const struct maker_ask *a, const char *only, struct err *err)
 {
     if (a->op == MAKER_COMMIT && d->path)
-        return maker_ours(d->path) ? image_draft_commit(d, err)
+        return maker_ours(d->path, only) ? image_draft_commit(d, err)
                                    : err_set(err, EEXIST, "'%.300s' is something else by now", d->path);
     image_draft_abort(d);
     if (a->op == MAKER_ABORT)
         return 0;
     if (a->op != MAKER_BEGIN)
         return err_set(err, EINVAL, "there is no such file");
-    if (!maker_ours(a->path))
+    if (!maker_ours(a->path, only))
         return err_set(err, EEXIST, "'%.300s' exists, and is not replaced because it is no snapshot", a->path);
     return image_draft_begin(d, a->path, true, err);
 }
@@ -74,7 +77,7 @@ static bool maker_answer(int sock, const struct maker_answer *answer, int fd)
 }
 
 /* Until the machine's process has ended. */
-static void maker_serve(int sock)
+static void maker_serve(int sock, const char *only)
 {
     struct image_draft draft[MAKER_SLOTS] = { { .fd = -1 }, { .fd = -1 } };
     struct maker_ask a;
@@ -85,7 +88,7 @@ static void maker_serve(int sock)
         struct image_draft *d = &draft[a.slot];
 
         a.path[sizeof(a.path) - 1] = 0;
-        answer.result = maker_do(d, &a, &answer.err);
+        answer.result = maker_do(d, &a, only, &answer.err);
         good = maker_answer(sock, &answer, answer.result == 0 && a.op == MAKER_BEGIN ? d->fd : -1);
     }
     for (unsigned n = 0; n < MAKER_SLOTS; n++)
@@ -93,7 +96,7 @@ static void maker_serve(int sock)
 }
 
 /* It has nothing open but the socket, and ends by its end only: a terminal's Ctrl-C is the machine's. */
-static void maker_child(int sock)
+_Noreturn static void maker_child(int sock, const char *only)
 {
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
@@ -102,24 +105,23 @@ static void maker_child(int sock)
     if (sock > 0)
         close_range(0, (unsigned)sock - 1, 0);
     close_range((unsigned)sock + 1, ~0U, 0);
-    maker_serve(sock);
-    close(sock);
+    maker_serve(sock, only);
+    _exit(0);
 }
 
 /* ---- the machine's side ---- */
 
-int maker_start(struct maker *m, struct err *err)
+int maker_start(struct maker *m, const char *only, struct err *err)
 {
     int pair[2];
 
     *m = (struct maker){ .fd = -1 };
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_set(err, errno, "cannot make a pair of sockets: %s", strerror(errno));
+    fflush(NULL);
     m->pid = fork();
-    if (m->pid == 0) {
-        maker_child(pair[1]);
-        return 1;
-    }
+    if (m->pid == 0)
+        maker_child(pair[1], only);
     close(pair[1]);
     if (m->pid > 0) {
         m->fd = pair[0];

@@ -1,13 +1,14 @@
 /* Files for a machine inside its sandbox, which opens none: a process of its own makes them, and gives them their names.
  *
- * It is started before the sandbox, serves one machine by a socket pair, and ends with it. It does nothing but make new files: what is there
- * is replaced only if it is empty or was made by it (a saved machine or a snapshot's description), and only by a whole new file (image.h,
- * drafts). So a machine's process that a guest has taken over can ruin snapshots of its user, and nothing else.
+ * It is started before the sandbox, serves one machine by a socket pair, and ends with it. It does nothing but make new files: one that the user named
+ * beforehand (vitro run --save), or any (the Firecracker API): then what is there is replaced only if it is empty or was made by it (a saved machine or
+ * a snapshot's description); and only by a whole new file (image.h, drafts). So a machine's process that a guest has taken over can ruin snapshots of
+ * its user, and nothing else.
  *
  * Thread: the machine's.
  */
-#ifndef VITRO_API_MAKER_H
-#define VITRO_API_MAKER_H
+#ifndef VITRO_SAVE_MAKER_H
+#define VITRO_SAVE_MAKER_H
 
 #include <sys/types.h>
 
@@ -21,9 +22,9 @@ struct maker {
     pid_t pid;
 };
 
-/* Before there are threads and a sandbox. 0; -errno with a sentence; or 1: this is the other process, which has done its work: it ends, and
- * nothing is open in it any more. */
-int maker_start(struct maker *m, struct err *err);
+/* Before there are threads and a sandbox. only: the one path that it makes, in place of whatever is there; NULL: any. 0, or -errno with a
+ * sentence. */
+int maker_start(struct maker *m, const char *only, struct err *err);
 /* It has ended afterwards, and files that were not given their names are gone. */
 void maker_fini(struct maker *m);
 
