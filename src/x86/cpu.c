@@ -177,9 +177,9 @@ void cpu_update_mode(struct cpu *cpu)
         cpu->data_bp = data_bp; /* before: entries say for each page whether it is watched */
         mmu_flush_all(cpu);
     }
-    uint32_t key = 1u << 31 | cpu->code_size | cpu->cpl << 4 | (uint32_t)cpu->paging_levels << 6 |
+    uint32_t key = 1u << 31 | cpu->code_size | (uint32_t)cpu->cpl << MODE_KEY_CPL | (uint32_t)cpu->paging_levels << 6 |
                    (uint32_t)cpu->long_mode << 9 | (uint32_t)cpu->step << 10 | (uint32_t)cpu->mmu_idx << MODE_KEY_MMU |
-                   (uint32_t)(cpu->cr0 & CR0_PE) << 13 | (uint32_t)align << 14 | (cpu->rflags & FL_VM);
+                   (uint32_t)(cpu->cr0 & CR0_PE) << 13 | (uint32_t)align << MODE_KEY_ALIGN | (cpu->rflags & FL_VM);
     if (key != cpu->mode_key) {
         cpu->mode_key = key;
         if (cpu->ops && cpu->ops->mode_changed)

@@ -212,8 +212,10 @@ struct cpu {
         uint64_t key, table; /* (linear >> 30) + 1, or 0: empty; guest-physical address and rights of the table */
     } walk_cache[16];        /* of page directories, which is what a CPU's paging-structure caches may hold */
     bool fetch_global;       /* the last page that mmu_fetch() translated is global */
-    uint32_t mode_key;       /* what cpu_update_mode() compares; mmu_idx is in it, at: */
-#define MODE_KEY_MMU 11
+    uint32_t mode_key;       /* what cpu_update_mode() compares; in it are cpl, mmu_idx and whether accesses are checked for alignment, at: */
+#define MODE_KEY_CPL   4
+#define MODE_KEY_MMU   11
+#define MODE_KEY_ALIGN 14
     uint8_t bounce[2][64] __attribute__((aligned(64))); /* mem.h views that cannot be direct */
     struct {
         uint64_t lin;

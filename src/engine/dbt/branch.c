@@ -12,7 +12,7 @@
 #include "ram/ram.h"
 
 /* Where a miss goes that the handler does. */
-static uint8_t **branch_miss(struct xblock *xb)
+uint8_t **branch_miss(struct xblock *xb)
 {
     if (xb->nmiss == MISS_MAX) {
         xb->e.overflow = true;
@@ -328,6 +328,8 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
         branch_jump(xb);
         break;
     case X_RET: branch_ret(xb, x); break;
+    case X_SYSCALL: x_syscall(xb, x); break;
+    case X_SYSRET: x_sysret(xb, x); break;
     default: *branch_miss(xb) = emit_jmp(&xb->e); break;
     }
     place_island(xb, false);

@@ -43,6 +43,8 @@ static bool code_map(struct dbt *t, int fd)
 static void code_masks(struct dbt_data *d)
 {
     d->mask_high = 0xffff800000000000ULL;
+    d->mask_if = FL_IF;
+    d->mask_odd = DOOR_ODD;
     d->mask_no_if = 0xffffffff & ~(uint32_t)FL_IF;
     d->mask_no_df = 0xffffffff & ~(uint32_t)FL_DF;
     d->mask_no_ac = 0xffffffff & ~(uint32_t)FL_AC;

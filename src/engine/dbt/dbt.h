@@ -2,7 +2,7 @@
  *
  * code.c owns the memory of generated code, flat.c the shadow tables through which it reaches guest memory, thunk.c makes
  * the pieces that all blocks share, block.c translates one block with the help of decode.c (classification), place.c
- * (registers, flags, addresses), insn.c, string.c, system.c and vec.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
+ * (registers, flags, addresses), insn.c, string.c, system.c, door.c and vec.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
  * into the interpreter's loop. docs/design/dbt.md tells the rules.
  *
  * Thread: a struct dbt belongs to its vCPU's thread; forgetting, protecting and dropping may also come from another vCPU's
@@ -22,8 +22,21 @@
 #endif
 #define DBT_NEVER     0xffffffffu /* block.count of a block that cannot be translated */
 #define DBT_SITES     (1u << 21)
+#define DOOR_PASS     (FL_DF | FL_ID) /* what SYSRET may take from R11, beside the arithmetic flags and IF; and what is for its handler: */
+#define DOOR_ODD      (~(uint64_t)(FL_ARITH | FL_IF | FL_ONE | DOOR_PASS))
 
 enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_LOW = 8 }; /* LOW: registers 0 to 15 are zero above bit 127 */
+
+/* What becomes of the CPU at one of its doors, SYSCALL or SYSRET (door.c). */
+struct dbt_door {
+    uint64_t cs, ss;                /* struct seg behind its base */
+    const uint64_t *read;           /* dbt_data's */
+    struct flat_jump *jumps;
+    struct flat_returns *returns;
+    const uint64_t *good;           /* where that is */
+    struct tlb_entry *tlb;          /* struct cpu's */
+    uint32_t modes, mode_key;       /* modes: cpl, code_size, mmu_idx and shadow */
+};
 
 /* What generated code reaches relative to its own address. Writable, never executable. */
 struct dbt_data {
@@ -45,6 +58,13 @@ struct dbt_data {
     uint64_t smap;             /* 1: STAC, CLAC are allowed, and change nothing but AC and the way to memory, to this: [AC] */
     const uint64_t *smap_read[2];
     uint32_t smap_key[2];      /* cpu->mode_key */
+    uint64_t smap_ready, nothing_held; /* what smap, sti_plain become at level 0 */
+    /* 1: SYSCALL and SYSRET between 64-bit code need only door[]: to level 0, to level 3; and at level 3 now. Then: what the former makes of
+     * RIP, and leaves of RFLAGS. */
+    uint64_t doors, door_user, door_rip;
+    uint32_t door_keep;
+    struct dbt_door door[2];
+    uint64_t mask_if, mask_odd; /* of PEXT: RFLAGS.IF, and what SYSRET's handler must look at */
     uint64_t mask_low[9];   /* by log2 of the size: the bits of a page offset below it */
     uint64_t vec_ok[5];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
     uint32_t vec_live;      /* VEC_*: what the host's registers hold of the guest's; 0: nothing */
@@ -155,6 +175,9 @@ void dbt_trace_left(struct dbt *t, struct cpu *cpu, uint32_t how);
 void dbt_trace_miss(struct dbt *t, struct cpu *cpu, const struct insn *i, uint64_t lin, uint32_t access, uint64_t addend);
 /* t->work was translated from b at RIP. */
 void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b);
+
+/* door.c: what SYSCALL, SYSRET, STAC and CLAC need to know of the CPU as it is now. */
+void dbt_doors(struct dbt *t, struct cpu *cpu);
 
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */

@@ -47,7 +47,7 @@ static void dbt_select(struct dbt *t)
     struct dbt_data *d = t->data;
     const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
     struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
-    uint64_t good = code ? flat_epoch_key(code->jump_epoch) : 0;
+    uint64_t good = code ? code->good : 0;
     struct flat_returns *returns = s ? flat_returns(s->read) : &t->flat.no_returns;
     d->read = s ? s->read : t->flat.nothing;
     if (atomic_load_explicit(&d->jumps, memory_order_relaxed) == jumps && atomic_load_explicit(&d->calm, memory_order_relaxed) &&
@@ -157,28 +157,15 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
     return b->host;
 }
 
-/* At level 0, with tables. */
-static void dbt_entering_kernel(struct dbt *t, const struct cpu *cpu)
-{
-    static const unsigned by_ac[] = { FLAT_SUP_SMAP, FLAT_SUP }, index[] = { MMU_SUP_SMAP, MMU_SUP };
-    struct dbt_data *d = t->data;
-    d->kernel = cpu->cpl == 0 && cpu->code_size == 8 && flat_current(&t->flat);
-    d->smap = d->kernel && cpu->cr4 & CR4_SMAP;
-    for (unsigned n = 0; n < 2 && d->smap; n++) {
-        d->smap_read[n] = t->flat.set[by_ac[n]].read;
-        d->smap &= d->smap_read[n] != NULL;
-        d->smap_key[n] = (cpu->mode_key & ~(3u << MODE_KEY_MMU)) | index[n] << MODE_KEY_MMU;
-    }
-}
-
 /* What translated code assumes of the CPU from here on. No vector registers are in the host's. */
-static void dbt_entering(struct dbt *t, const struct cpu *cpu)
+static void dbt_entering(struct dbt *t, struct cpu *cpu)
 {
     const struct interp *it = t->it;
     t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
-    t->data->sti_plain = t->data->cli_plain && !it->irq_hold && !cpu->nmi_pending;
+    t->data->nothing_held = !it->irq_hold && !cpu->nmi_pending;
+    t->data->sti_plain = t->data->cli_plain && t->data->nothing_held;
     t->data->fsgsbase = cpu->code_size == 8 && cpu->cr4 & CR4_FSGSBASE;
-    dbt_entering_kernel(t, cpu);
+    dbt_doors(t, cpu);
     dbt_select(t);
 }
 
@@ -228,7 +215,7 @@ static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block 
 static void dbt_link_far(struct dbt *t, const struct block *b, const uint8_t *host)
 {
     const struct flat_set *s = flat_current_code(&t->flat);
-    uint64_t good = s ? flat_epoch_key(s->jump_epoch) : 0;
+    uint64_t good = s ? s->good : 0;
     if (good && !b->cross)
         dbt_code_link_far(t, t->link.site, host - BLOCK_PROLOGUE, t->link.page, good);
     t->data->may_link = t->link.budget && --t->link.budget;

@@ -97,11 +97,17 @@ static void flat_set_fini(struct flat_set *s)
 /* The branch targets of 32-bit code that go when those of s do. */
 static struct flat_set *flat_code32(struct flat *f, const struct flat_set *s) { return &f->set[FLAT_CODE32 + (s - f->set)]; }
 
+static void flat_new_epoch(struct flat *f, struct flat_set *s)
+{
+    s->jump_epoch = ++f->epoch; /* never 0 */
+    s->good = flat_epoch_key(s->jump_epoch);
+}
+
 static bool flat_code32_init(struct flat *f)
 {
     for (unsigned n = FLAT_CODE32; n < FLAT_CODE32 + FLAT_USER0 + f->nusers; n++) {
         struct flat_set *s = &f->set[n];
-        s->jump_epoch = ++f->epoch;
+        flat_new_epoch(f, s);
         s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
         if (!s->jumps)
             return false;
@@ -122,7 +128,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;
     flat_returns_forget(f, &f->no_returns);
     for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
-        f->set[n].jump_epoch = ++f->epoch; /* never 0 */
+        flat_new_epoch(f, &f->set[n]);
         if (flat_set_init(f, &f->set[n]))
             continue;
         flat_set_fini(&f->set[n]);
@@ -189,9 +195,9 @@ static void flat_set_forget_jumps(struct flat *f, struct flat_set *s)
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
         s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
     s->njumps = 0;
-    uint64_t old = flat_epoch_key(s->jump_epoch);
-    s->jump_epoch = ++f->epoch;
-    atomic_compare_exchange_strong(f->good, &old, flat_epoch_key(s->jump_epoch)); /* if it is this set's, and nobody wants attention */
+    uint64_t old = s->good;
+    flat_new_epoch(f, s);
+    atomic_compare_exchange_strong(f->good, &old, s->good); /* if it is this set's, and nobody wants attention */
     memset(s->jump_half, 0, sizeof(s->jump_half));
     memset(s->jump_pages, 0, sizeof(s->jump_pages));
     s->jump_local = false;

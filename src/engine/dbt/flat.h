@@ -78,6 +78,7 @@ struct flat_set {
     uint32_t njumps;        /* more than FLAT_LOG: all of them are to be emptied */
     uint32_t jump_log[FLAT_LOG]; /* slots of jumps in use */
     uint64_t jump_epoch;    /* another one whenever they were forgotten; no set of this vCPU had the same */
+    uint64_t good;          /* its flat_epoch_key() */
     bool entered;           /* code has run by it since then: there may be branch targets or returns */
     bool jump_local;        /* some branch target's page is not global */
     bool jump_half[2];      /* branch targets lie in the lower, the upper half of the address space, */

@@ -90,6 +90,8 @@ enum xkind {
     X_JMP_IND, /* register or memory */
     X_CALL_IND,
     X_RET,
+    X_SYSCALL,
+    X_SYSRET,  /* to 64-bit code */
 };
 
 /* Both of the former: read-modify-write. As ACC_READ and ACC_WRITE. QUIET: what is masked out does not fault; ALIGNED: must be, or faults. */
@@ -324,6 +326,10 @@ void x_swapgs(struct xblock *xb, const struct xinsn *x);
 void x_seg_base(struct xblock *xb, const struct xinsn *x);
 void x_selector(struct xblock *xb, const struct xinsn *x);
 
+/* door.c: ends of blocks. */
+void x_syscall(struct xblock *xb, const struct xinsn *x);
+void x_sysret(struct xblock *xb, const struct xinsn *x);
+
 /* string.c */
 uint8_t x_classify_string(struct xinsn *x, const struct decoded *d);
 void x_string(struct xblock *xb, const struct xinsn *x);
@@ -348,6 +354,8 @@ bool x_linkable(const struct xblock *xb, int64_t off);
 /* The block's last instruction, if it ends it; else where control goes on. */
 void x_emit_end(struct xblock *xb, const struct xinsn *x);
 void x_emit_fall(struct xblock *xb, unsigned next);
+/* A rel32 of the last instruction that its handler is to be behind. */
+uint8_t **branch_miss(struct xblock *xb);
 /* Where branches of x that found nothing go: its handler, then the loop. */
 void x_emit_handler(struct xblock *xb, const struct xinsn *x);
 /* A return whose call was not noted: look its address up. */

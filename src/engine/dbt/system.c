@@ -15,6 +15,8 @@ uint8_t x_classify_system(struct xinsn *x, const struct decoded *d)
     case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: return X_SET_DF;
     case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC: return X_SET_AC;
     case ZYDIS_MNEMONIC_SWAPGS: return X_SWAPGS;
+    case ZYDIS_MNEMONIC_SYSCALL: return d->code_size == 8 ? X_SYSCALL : 0xff;
+    case ZYDIS_MNEMONIC_SYSRET: return d->code_size == 8 && i->esz == 8 ? X_SYSRET : 0xff;
     case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE:
     case ZYDIS_MNEMONIC_WRFSBASE: case ZYDIS_MNEMONIC_WRGSBASE:
         x->rm = i->r0 / 8;
