@@ -14,6 +14,8 @@
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+/* A variable that is not made zero (the build does that to all others). For large ones on hot paths, of which only what was written is read. */
+#define NO_INIT __attribute__((uninitialized))
 
 /* Bits hi..lo of v, right-aligned (the manuals' v[hi:lo]). hi - lo must be below 63. */
 static inline uint64_t bits(uint64_t v, unsigned hi, unsigned lo)

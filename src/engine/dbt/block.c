@@ -21,9 +21,9 @@ static void block_prologue(struct xblock *xb, unsigned off)
     emit_data(e, OP_W | 0x89, T1, DATA_OFF(page), 0);
 }
 
-static bool block_branches(const struct xblock *xb, const struct xinsn *x)
+static bool block_branches(const struct xinsn *x)
 {
-    return bind_ends_block(xb->t->it, x->i) && x->kind != X_STRING && (x->i->fn == op_ud || !block_goes_on(x->i));
+    return x->i->flags & INSN_END && x->kind != X_STRING && (x->i->fn == op_ud || !block_goes_on(x->i));
 }
 
 /* --- the way that is taken more often --- */
@@ -61,7 +61,7 @@ static const struct block *trace_again(struct xblock *xb, struct xinsn *x, int64
 static const struct block *trace_next(struct xblock *xb, const struct block *b, struct xinsn *x)
 {
     int64_t end = x->off + x->i->len, target = end + (int32_t)x->i->imm;
-    if (!block_branches(xb, x)) {
+    if (!block_branches(x)) {
         x->through = THROUGH_FALL;
         return trace_at(xb, b, end);
     }
@@ -118,7 +118,7 @@ static void block_body(struct xblock *xb)
     const struct xinsn *last = &xb->x[xb->n - 1];
     for (const struct xinsn *x = xb->x; x < last && !xb->e.overflow; x++) {
         emit_room(&xb->e);
-        if (x->through != THROUGH_NOT && block_branches(xb, x))
+        if (x->through != THROUGH_NOT && block_branches(x))
             x_emit_through(xb, x);
         else
             x_emit(xb, x);
@@ -128,7 +128,7 @@ static void block_body(struct xblock *xb)
         return;
     /* Behind an STI, no interrupt may come before the next instruction: it goes there directly, or its handler does it all. */
     unsigned next = last->off + last->i->len;
-    if (block_branches(xb, last) || (last->kind == X_STI && !x_linkable(xb, next))) {
+    if (block_branches(last) || (last->kind == X_STI && !x_linkable(xb, next))) {
         x_emit_end(xb, last);
     } else {
         x_emit(xb, last);
@@ -146,7 +146,7 @@ static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu, const
 {
     xb->code_page = b->page;
     xb->word = b->page->code_size;
-    xb->npending = xb->nmiss = xb->nshort = 0;
+    xb->npending = xb->nmiss = xb->nshort = xb->nlinks = 0;
     xb->flags_host = true;
     xb->flags_mem = false;
     xb->vec_ok = 0;
@@ -187,6 +187,7 @@ const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block 
 {
     struct xblock *xb = t->work;
     uint8_t *start = NULL;
+    dbt_code_ahead(t);
     xb->page = ram_borrow(cpu->ram, b->page->gpa, PAGE_SIZE);
     for (unsigned max = plain ? 1 : TRACE_BLOCKS; xb->page && max && !start; max = max == 1 ? 0 : 1) { /* too much for one? */
         block_begin(xb, t, cpu, b);
@@ -203,6 +204,51 @@ const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block 
     t->used = (uint32_t)(xb->hot_end - t->rw);
     t->cold = (uint32_t)(xb->e.p - t->rw);
     return emit_rx(&xb->e, start);
+}
+
+/* --- what is translated along --- */
+
+#define ALONG_MAX   8  /* blocks */
+#define ALONG_LINKS 32 /* branches to link */
+
+struct along {
+    unsigned n;
+    struct {
+        struct block *to;
+        uint32_t site;
+    } link[ALONG_LINKS];
+};
+
+/* Of the branches of what was translated last, those to blocks that have code, or have run nearly often enough. */
+static void along_links(struct along *a, const struct dbt *t, const struct code_page *page)
+{
+    const struct xblock *xb = t->work;
+    for (unsigned n = 0; n < xb->nlinks && a->n < ALONG_LINKS; n++) {
+        struct block *to = cache_peek(t->it, page, xb->link[n].target);
+        if (!to || to->cross || (!to->host && (to->count == DBT_NEVER || to->count < (t->threshold + 1) / 2)))
+            continue;
+        a->link[a->n].to = to;
+        a->link[a->n++].site = xb->link[n].site;
+    }
+}
+
+void dbt_translate_along(struct dbt *t, struct cpu *cpu, const struct block *b)
+{
+    struct along a = { .n = 0 };
+    unsigned made = 0;
+    along_links(&a, t, b->page);
+    for (unsigned n = 0; n < a.n; n++) {
+        struct block *to = a.link[n].to;
+        if (!to->host && made < ALONG_MAX && dbt_code_room(t)) {
+            made++;
+            to->host = dbt_translate(t, cpu, to, false);
+            to->count = to->host ? to->count : DBT_NEVER;
+            if (to->host)
+                along_links(&a, t, b->page);
+        }
+        if (to->host)
+            dbt_code_link(t, a.link[n].site, to->host);
+    }
 }
 
 size_t dbt_work_size(void) { return sizeof(struct xblock); }

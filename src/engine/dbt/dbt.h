@@ -142,6 +142,8 @@ bool dbt_code_init(struct dbt *t);
 void dbt_code_fini(struct dbt *t);
 /* Every block is void: start again behind the shared pieces. */
 void dbt_code_clear(struct dbt *t);
+/* Is there room for another block? */
+static inline bool dbt_code_room(const struct dbt *t) { return DBT_HOT - t->used >= DBT_BLOCK_MAX && DBT_CODE - t->cold >= DBT_BLOCK_MAX; }
 /* Room for the next block has host pages, many at once: a fault for each costs more than translating what fits into it. */
 void dbt_code_ahead(struct dbt *t);
 /* Write the displacement at offset site so that it reaches host. */
@@ -161,6 +163,10 @@ bool dbt_thunks_make(struct dbt *t);
 size_t dbt_work_size(void); /* of dbt.work */
 #define BLOCK_PROLOGUE 14
 const uint8_t *dbt_translate(struct dbt *t, struct cpu *cpu, const struct block *b, bool plain);
+
+/* b was translated last: link its branches inside the page to what has code; and what has nearly run often enough is translated too, since now the translator
+ * is in the host's caches. */
+void dbt_translate_along(struct dbt *t, struct cpu *cpu, const struct block *b);
 
 /* engine.c: run the handler of i, which ends its block. Where translated code goes on then, with T1 = RIP; NULL: in the loop. */
 const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i);

@@ -491,24 +491,44 @@ static bool classify_decoded(struct xblock *xb, struct xinsn *x, const struct in
     return true;
 }
 
+/* What is kept with a form, so that forms themselves need not be looked at. */
+struct note {
+    struct xinsn x;
+    uint32_t epoch; /* of the forms */
+    bool imm_varies;
+};
+_Static_assert(sizeof(struct note) <= FORM_NOTE && FORM_NOTE % _Alignof(struct note) == 0, "a note must hold it");
+
+static struct note *classify_note(const struct forms *f, uint32_t n) { return (struct note *)(void *)(f->note + (size_t)n * FORM_NOTE); }
+
+/* They lie at random: wait for all of them at once. */
+static void classify_ahead(const struct forms *f, const uint32_t *form, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++) {
+        const char *note = (const char *)classify_note(f, form[k]);
+        __builtin_prefetch(note);
+        __builtin_prefetch(note + 64);
+    }
+}
+
 /* All that classify() finds out depends on the form only, but for the bytes of the immediate: so it is done once a form. (It may look at
  * i->imm only where form.h makes the immediate a part of the form: shift counts, vector controls.) */
 static bool classify_form(struct xblock *xb, struct xinsn *x, const struct insn *i, uint32_t n)
 {
-    struct forms *f = xb->t->it->forms;
-    struct form *form = &f->form[n];
-    struct xinsn *note = (struct xinsn *)(void *)(f->note + (size_t)n * FORM_NOTE);
-    _Static_assert(sizeof(*note) <= FORM_NOTE && FORM_NOTE % _Alignof(struct xinsn) == 0, "a note must hold it");
-    if (!form->noted) {
+    const struct forms *f = xb->t->it->forms;
+    struct note *note = classify_note(f, n);
+    if (unlikely(note->epoch != f->epoch)) {
+        const struct form *form = &f->form[n];
         uint8_t sample[15];
         form_sample(form, sample);
-        form->noted = classify_decoded(xb, note, i, sample, sizeof(sample));
-        if (!form->noted)
+        if (!classify_decoded(xb, &note->x, i, sample, sizeof(sample)))
             return false;
+        note->imm_varies = !form->parts.imm_is_opcode;
+        note->epoch = f->epoch;
     }
-    *x = *note;
+    *x = note->x;
     x->i = i;
-    if (x->imm_len && !form->parts.imm_is_opcode)
+    if (x->imm_len && note->imm_varies)
         memcpy(x->imm, &i->imm, sizeof(x->imm));
     return true;
 }
@@ -518,6 +538,8 @@ bool x_classify(struct xblock *xb, const struct block *b, const uint8_t *code, u
     const uint32_t *form = block_forms(b);
     bool forms = b->epoch == xb->t->it->forms->epoch;
     unsigned at = 0;
+    if (forms)
+        classify_ahead(xb->t->it->forms, form, b->n);
     for (unsigned n = 0; n < b->n; n++) {
         const struct insn *i = &b->insn[n];
         struct xinsn *x = &xb->x[xb->n + n];

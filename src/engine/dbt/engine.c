@@ -141,16 +141,17 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
         b->count = b->count < t->threshold ? t->threshold : b->count;
     if (b->count == DBT_NEVER || ++b->count < t->threshold)
         return NULL;
-    if (DBT_HOT - t->used < DBT_BLOCK_MAX || DBT_CODE - t->cold < DBT_BLOCK_MAX) {
+    if (!dbt_code_room(t)) {
         cache_drop_all(t->it);
         *dropped = true;
         return NULL;
     }
-    dbt_code_ahead(t);
     if (plain)
         return b->plain = dbt_translate(t, cpu, b, true);
     b->host = dbt_translate(t, cpu, b, false);
-    if (!b->host) {
+    if (b->host) {
+        dbt_translate_along(t, cpu, b);
+    } else {
         b->count = DBT_NEVER;
         t->stats->block_limit++;
     }

@@ -224,7 +224,7 @@ static void scan_registers(struct scan *s, struct xinsn *x)
 static void scan_assign(struct scan *s, struct xblock *xb)
 {
     unsigned busy[GROUP_SLOTS] = { 0 }; /* 1 + the last access that uses it */
-    uint8_t group[ACCESS_MAX];
+    NO_INIT uint8_t group[ACCESS_MAX];
     xb->naccesses = s->naccesses;
     xb->ngroups = 0;
     for (unsigned n = 0; n < s->nranges; n++) {
@@ -250,7 +250,7 @@ static void scan_assign(struct scan *s, struct xblock *xb)
 
 void group_find(struct xblock *xb)
 {
-    struct scan s;
+    NO_INIT struct scan s;
     s.origins = VALUE_RIP;
     s.nranges = s.naccesses = 0;
     for (unsigned n = 0; n < 16; n++)

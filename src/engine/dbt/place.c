@@ -458,7 +458,10 @@ static void place_pending_leave(struct xblock *xb, const struct pending *p)
     struct emit *e = &xb->e;
     emit_here(e, p->from[0]);
     emit_mov_imm32(e, T1, p->target);
-    emit_mov_imm32(e, T0, p->link ? (uint32_t)(p->from[0] - xb->t->rw) | (p->sti ? DBT_SITE_STI : 0) : 0);
+    uint32_t site = (uint32_t)(p->from[0] - xb->t->rw);
+    if (p->link && !p->sti && xb->nlinks < XLINK_MAX)
+        xb->link[xb->nlinks++] = (struct xlink){ .site = site, .target = p->target };
+    emit_mov_imm32(e, T0, p->link ? site | (p->sti ? DBT_SITE_STI : 0) : 0);
     emit_jmp_rx(e, xb->t->thunk.leave_to);
 }
 

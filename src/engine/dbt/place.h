@@ -169,18 +169,20 @@ struct pending {
     bool leaves;              /* the handler ends the block */
     bool flags_host, end_host; /* where flags are here, and at `end` */
     bool link, sti;
-    uint16_t target;          /* PEND_LEAVE: offset of RIP */
-    uint8_t *site;            /* PEND_FAR: displacement of the branch */
     bool cross;               /* PEND_MISS: there is a check for page crossing */
+    bool faults;              /* a fault of the host there is for the handler: alignment */
+    int8_t near;              /* PEND_MISS: the access (a group's lowest byte) is at ea + this, and shares ea's check */
+    struct xstack stack;
+    uint16_t target;          /* PEND_LEAVE: offset of RIP */
+    uint32_t access;
     uint8_t *from[2];         /* rel32s that come here; the second one, if the first was out of reach */
     uint8_t *op, *end;        /* where to go on: with the addend; behind the instruction */
-    uint32_t access;
     const struct xinsn *x;
     const struct xref *ref; /* PEND_MISS of a group, or NULL */
-    uint8_t *found;         /* PEND_MISS of a group's first: where to go on with its addend */
-    struct xstack stack;
-    int8_t near;            /* PEND_MISS: the access (a group's lowest byte) is at ea + this, and shares ea's check */
-    bool faults;            /* a fault of the host there is for the handler: alignment */
+    union {
+        uint8_t *found; /* PEND_MISS of a group's first: where to go on with its addend */
+        uint8_t *site;  /* PEND_FAR: displacement of the branch */
+    };
 };
 
 #define XBLOCK_MAX  80 /* instructions */
@@ -194,6 +196,13 @@ struct xshort {
     uint8_t *rel8[2]; /* in one place or two, */
     uint8_t **from;   /* to what belongs to it */
 };
+
+/* A branch inside the page that will be linked: offset of its rel32 in code memory, of its target in the page. */
+struct xlink {
+    uint32_t site;
+    uint16_t target;
+};
+#define XLINK_MAX 16
 
 struct xblock {
     struct emit e; /* into the hot part, then into the cold one */
@@ -220,6 +229,8 @@ struct xblock {
     struct xshort shorts[SHORT_MAX];
     uint8_t *miss[MISS_MAX]; /* rel32s that the last instruction's handler must do */
     unsigned nmiss;
+    struct xlink link[XLINK_MAX]; /* as many as there is room for; the others are linked when they are first taken */
+    unsigned nlinks;
 };
 
 /* Bytes of host code in both parts, once it is complete. */

@@ -34,11 +34,7 @@ bool bind_insn(struct interp *it, struct insn *i, const struct decoded *d)
         i->fn = e->fn ? e->fn : e->select(i, d);
     if (!i->fn && !hostexec_bind(it->hx, &it->vcpu->cpu, i, d, &full))
         i->fn = op_ud;
+    if (!full && (i->fn == op_ud || (e && e->flags & INSN_END))) /* else it is bound once more */
+        i->flags |= INSN_END;
     return !full;
-}
-
-bool bind_ends_block(const struct interp *it, const struct insn *i)
-{
-    const struct op_entry *e = bind_entry(it, i);
-    return i->fn == op_ud || (i->flags & INSN_END) || (e && e->flags & INSN_END);
 }

@@ -19,17 +19,23 @@
 static void cache_empty_itlb(struct interp *it)
 {
     it->key = TLB_INVALID;
+    it->nlocal = 0;
     for (unsigned n = 0; n < ITLB_SIZE; n++)
         it->itlb[n].key = TLB_INVALID;
 }
 
-/* Translations that are not global. */
+/* Translations that are not global: between two switches of the address space there are few. */
 static void cache_empty_itlb_local(struct interp *it)
 {
+    bool few = it->nlocal <= ITLB_LOCAL;
+    unsigned n = few ? it->nlocal : ITLB_SIZE;
     it->key = TLB_INVALID;
-    for (unsigned n = 0; n < ITLB_SIZE; n++)
-        if (!it->itlb[n].global)
-            it->itlb[n].key = TLB_INVALID;
+    it->nlocal = 0;
+    while (n-- > 0) {
+        struct itlb_entry *e = &it->itlb[few ? it->local[n] : n];
+        if (!e->global)
+            e->key = TLB_INVALID;
+    }
 }
 
 int cache_init(struct interp *it)
@@ -329,8 +335,8 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
 {
     unsigned room = PAGE_SIZE - off;
     const uint8_t *code = ram_borrow(cpu->ram, page->gpa + off, room);
-    struct form_look look[FORM_AHEAD];
-    uint32_t form[BLOCK_MAX];
+    NO_INIT struct form_look look[FORM_AHEAD];
+    NO_INIT uint32_t form[BLOCK_MAX];
     unsigned looked = 0, at = 0;
     bool full;
     *b = (struct block){ .epoch = it->forms->epoch };
@@ -346,7 +352,7 @@ static bool cache_decode(struct interp *it, struct cpu *cpu, const struct code_p
             return false;
         b->n++;
         b->len += i->len;
-        if (bind_ends_block(it, i) || b->len == room)
+        if ((i->flags & INSN_END) || b->len == room)
             break;
         if (look[at++].len != i->len)
             looked = at;
@@ -390,10 +396,12 @@ static struct code_page *cache_fill_itlb(struct interp *it, struct cpu *cpu, uin
     if (!ram_borrow(cpu->ram, gpa, PAGE_SIZE))
         return NULL;
     struct code_page *p = cache_get_page(it, gpa, cpu->code_size);
-    struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
-    e->key = key;
-    e->page = p;
-    e->global = cpu->fetch_global;
+    unsigned slot = (lin >> PAGE_SHIFT) % ITLB_SIZE;
+    it->itlb[slot] = (struct itlb_entry){ .key = key, .page = p, .global = cpu->fetch_global };
+    if (!cpu->fetch_global && it->nlocal < ITLB_LOCAL)
+        it->local[it->nlocal++] = (uint16_t)slot;
+    else if (!cpu->fetch_global)
+        it->nlocal = ITLB_LOCAL + 1;
     return p;
 }
 
@@ -422,7 +430,7 @@ static struct block *cache_find(const struct interp *it, const struct code_page 
     return at ? cache_block(it, at) : NULL;
 }
 
-const struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off) { return cache_find(it, page, off); }
+struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off) { return cache_find(it, page, off); }
 
 struct block *cache_lookup(struct interp *it, struct cpu *cpu)
 {

@@ -26,6 +26,7 @@ struct forms *forms_create(void)
     struct forms *f = calloc(1, sizeof(*f));
     if (!f)
         return NULL;
+    f->epoch = 1;
     f->form = forms_map(FORM_MAX * sizeof(struct form));
     f->note = forms_map((size_t)FORM_MAX * FORM_NOTE);
     if (!f->form || !f->note) {

@@ -12,7 +12,7 @@
 
 #define FORM_MAX  65536u /* then all are forgotten */
 #define FORM_HASH 32768u
-#define FORM_NOTE 192u   /* bytes that a translator may keep with each form */
+#define FORM_NOTE 128u   /* bytes that a translator may keep with each form, in cache lines of their own */
 
 struct form {
     uint64_t key[2];  /* the bytes of head, and of an immediate that is part of the opcode; then zeros */
@@ -21,11 +21,10 @@ struct form {
     struct insn_parts parts;
     bool imm_signed;
     uint8_t scale;    /* of an 8-bit displacement: EVEX compresses it (SDM vol. 2, 2.7.5) */
-    bool noted;       /* the translator's: its note is valid */
 };
 
 struct forms {
-    uint32_t used, epoch; /* forms are numbered from 1 on */
+    uint32_t used, epoch; /* forms are numbered from 1 on; epochs too, so that a note of zeros is of none */
     struct form *form;
     uint8_t *note;        /* FORM_NOTE bytes each; the translator's */
     uint32_t hash[FORM_HASH];

@@ -57,6 +57,7 @@ struct code_page {
 static inline unsigned block_slot(const struct code_page *p, unsigned off) { return (p->seed + off / 4) % BLOCK_HASH; }
 
 #define ITLB_SIZE  512
+#define ITLB_LOCAL 64
 #define PAGE_HASH  4096
 #define STEP_CACHE 1024
 #define CROSS_BLOOM 16
@@ -100,6 +101,8 @@ struct interp {
     struct code_page *page;
     bool page_global;       /* its itlb_entry.global */
     struct itlb_entry itlb[ITLB_SIZE];
+    uint16_t local[ITLB_LOCAL]; /* entries that are not global, or were not when they were filled */
+    unsigned nlocal;            /* more than there is room for: all may be */
     struct code_page *hash[PAGE_HASH];
     uint32_t blocks[BLOCK_HASH]; /* arena units; 0: empty */
     struct step_entry step[STEP_CACHE];
@@ -128,7 +131,7 @@ struct interp_shared {
 #define INTERP_BYTES ALIGN_UP(sizeof(struct interp), LARGE_PAGE)
 #define INTERP_SMALL (4 * LARGE_PAGE) /* of what is decoded: in small pages, and all else too; an idle machine needs no more */
 #define INTERP_ARENA (128UL << 20)
-#define ARENA_UNIT   16u
+#define ARENA_UNIT   64u /* so that a cache line has all of what is looked at to find a block */
 
 /* cache.c */
 int cache_init(struct interp *it);
@@ -137,7 +140,7 @@ void cache_fini(struct interp *it);
  * path. May raise #PF. */
 struct block *cache_lookup(struct interp *it, struct cpu *cpu);
 /* The block at offset off of a page, if there is one. */
-const struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off);
+struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off);
 /* Guest-physical address of code at lin, like mmu_fetch(). */
 uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin);
 void cache_flushed(struct interp *it, const struct tlb_flush *f); /* cpu_ops.tlb_flushed */
@@ -174,10 +177,8 @@ void cross_written(struct interp *it, uint64_t gpa); /* that page's code was ove
 
 /* bind.c */
 void bind_init(struct interp_shared *s);
-/* Give i its handler. Never fails: what is not known gets op_ud. False: stub memory is full (see ops.h). */
+/* Give i its handler, and INSN_END if its block must end after it. Never fails: what is not known gets op_ud. False: stub memory is full (see ops.h). */
 bool bind_insn(struct interp *it, struct insn *i, const struct decoded *d);
-/* True if the block must end after i. */
-bool bind_ends_block(const struct interp *it, const struct insn *i);
 
 /* Conditions under which the next instruction needs more than the block loop. */
 static inline bool interp_special(const struct interp *it, const struct cpu *cpu)
