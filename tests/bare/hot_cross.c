@@ -12,8 +12,8 @@
 #define BEFORE 3
 #define AT     (0x1000 - BEFORE)
 
-/* Ways to come to it. Each falls or jumps there from inside the first page. */
-static const u16 entry[] = { AT, 0xff0, 0xfe0, 0xfd0, 0xfc0 };
+/* Ways to come to it. Each falls or jumps there, from inside the first page or from a third one. */
+static const u16 entry[] = { AT, 0xff0, 0xfe0, 0xfd0, 0xfc0, 0x2000, 0x2040 };
 #define ENTRIES (sizeof(entry) / sizeof(entry[0]))
 
 static u64 *pml4[SPACES], *pt[SPACES];
@@ -79,6 +79,19 @@ static void forget(unsigned p, u64 lin)
         invpcid(0, p, lin);
 }
 
+/* The third page: the same one, at the same place, in each address space. */
+static void make_far(void)
+{
+    u8 *p = page_of(2, 1);
+    u8 jump[] = { 0xe9, 0, 0, 0, 0 }, jz[] = { 0x31, 0xc0, 0x0f, 0x84, 0, 0, 0, 0 };
+    *(u32 *)&jump[1] = (u32)(AT - 0x2005);
+    *(u32 *)&jz[4] = (u32)(AT - 0x2048);
+    put(p, jump, sizeof(jump));
+    put(p + 0x40, jz, sizeof(jz));
+    for (unsigned s = 0; s < SPACES; s++)
+        pt[s][2] = (u64)p | 7;
+}
+
 /* Another page in address space p, which forgets what it had there, but not what it knows of the other one. */
 static void map(unsigned p, unsigned which)
 {
@@ -127,6 +140,7 @@ void hot_cross(void)
         write_cr4(read_cr4() | CR4_PCIDE);
     make_pages();
     make_tables();
+    make_far();
     for (unsigned p = 0; p < SPACES; p++) {
         switch_to(p);
         map(p, 0);

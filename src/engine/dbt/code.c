@@ -149,11 +149,13 @@ void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host)
     memcpy(t->rw + site, &d, 4);
 }
 
-void dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good)
+bool dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good)
 {
-    uint64_t sum = 0 - (page + good);
+    uint64_t sum = 0 - (page + good), before;
     dbt_code_link(t, site, host);
+    memcpy(&before, t->rw + site - DBT_FAR_SUM, 8);
     memcpy(t->rw + site - DBT_FAR_SUM, &sum, 8);
+    return before == 0;
 }
 
 bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to)

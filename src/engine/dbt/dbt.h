@@ -148,8 +148,8 @@ static inline bool dbt_code_room(const struct dbt *t) { return DBT_HOT - t->used
 void dbt_code_ahead(struct dbt *t);
 /* Write the displacement at offset site so that it reaches host. */
 void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host);
-/* The same for a branch into another page, as long as the sum of its own page and dbt_data.good stays what it is. */
-void dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good);
+/* The same for a branch into another page, as long as the sum of its own page and dbt_data.good stays what it is. True: it had no link before. */
+bool dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good);
 /* The host instruction in [at, end) may fault; then go on at offset to. at never descends. False: no room. */
 bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to);
 /* Is pc such an instruction? Where to go on, or NULL. Async-signal-safe. */

@@ -37,7 +37,7 @@ static void dbt_notice(struct cpu *cpu)
     atomic_store(&t->data->calm, 0);
 }
 
-/* Each costs a way through the loop. Where address spaces that share code take turns, they would go on for ever. */
+/* Links anew: each costs a way through the loop. Where address spaces that share code take turns, they would go on for ever. */
 #define LINK_BUDGET 64
 
 /* What generated code accesses memory through, in the mode that the CPU is in now. Most often nothing has changed; then nothing is
@@ -212,14 +212,15 @@ static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block 
     p->target[n].host = (uint32_t)(host - BLOCK_PROLOGUE - t->rx);
 }
 
-/* The branch t->link goes to b, whose page is among those that code has run in. */
+/* The branch t->link goes to b, whose pages are among those that code has run in. */
 static void dbt_link_far(struct dbt *t, const struct block *b, const uint8_t *host)
 {
     const struct flat_set *s = flat_current_code(&t->flat);
     uint64_t good = s ? s->good : 0;
-    if (good && !b->cross)
-        dbt_code_link_far(t, t->link.site, host - BLOCK_PROLOGUE, t->link.page, good);
-    t->data->may_link = t->link.budget && --t->link.budget;
+    bool first = good && dbt_code_link_far(t, t->link.site, host - BLOCK_PROLOGUE, t->link.page, good);
+    if (!first && t->link.budget)
+        t->link.budget--;
+    t->data->may_link = t->link.budget != 0;
 }
 
 /* Translated code was left behind an STI, since what follows had no code: link it as soon as it has. The next instruction comes before any interrupt. */
