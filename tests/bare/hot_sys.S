@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What kernels do at their doors, hot: SWAPGS, STAC and CLAC with loads between and behind them, RDFSBASE and its like, CLD and STD,
- * selectors as data, fences. While they run again and again, the ring, CR4.FSGSBASE, CR4.SMAP and the operands change at random: each is
+ * selectors as data, fences, RDTSC. While they run again and again, the ring, CR4.FSGSBASE, CR4.SMAP, CR4.TSD and the operands change at random: each is
  * allowed and refused in turn. hot_sys.c does it.
  * Manual: SDM 2B SWAPGS, STAC, CLAC, WRFSBASE, RDFSBASE, MOV; 3A 4.6.
  * timeout: 120
@@ -14,6 +14,7 @@
 TEST64 hot_sys
     NEED 7, ebx, 20, "no SMAP"
     NEED 7, ebx, 0, "no FSGSBASE"
+    NEED 0x80000001, edx, 27, "no RDTSCP"
     IST PF, 1
     IST GP, 1
     IST UD, 1
@@ -24,7 +25,7 @@ TEST64 hot_sys
     call hot_sys
     DONE
 
-    .globl do_swapgs, do_stac, do_smap, do_wrfs, do_wrgs, do_wrfs32, do_rdfs, do_rdgs32, do_df, do_sel, do_fence
+    .globl do_swapgs, do_stac, do_smap, do_wrfs, do_wrgs, do_wrfs32, do_rdfs, do_rdgs32, do_df, do_sel, do_fence, do_tsc, do_tsc_vec
     .balign 8
 do_swapgs:
     swapgs
@@ -68,6 +69,21 @@ do_sel:
     mov %cs, %bx
     mov %fs, %r10
     mov %ds, %r11w
+    ret
+do_tsc: /* CPUID: no vector registers are in use by whoever translates */
+    cpuid
+    rdtsc
+    mov %rax, %rsi
+    mov %rdx, %rdi
+    rdtscp
+    ret
+do_tsc_vec:
+    movups %xmm0, %xmm1
+    rdtsc
+    mov %rax, %rsi
+    mov %rdx, %rdi
+    movups %xmm1, %xmm2
+    rdtscp
     ret
 do_fence:
     mov %r11, (%rdi)

@@ -3,8 +3,9 @@
 #include "rt.h"
 #include "hot.h"
 
-#define STEPS 30000
-#define PT_USER (TPA | PT_P | PT_W | PT_U)
+#define STEPS       30000
+#define MSR_TSC_AUX 0xc0000103
+#define PT_USER     (TPA | PT_P | PT_W | PT_U)
 
 void do_swapgs(void);
 void do_stac(void);
@@ -17,9 +18,11 @@ void do_rdgs32(void);
 void do_df(void);
 void do_sel(void);
 void do_fence(void);
+void do_tsc(void);
+void do_tsc_vec(void);
 
 static struct hot_state s;
-static u64 user, smap, fsgs, wrong; /* wrong: vectors that were not as wanted */
+static u64 user, smap, fsgs, tsd, wrong; /* wrong: vectors that were not as wanted */
 
 static u64 rdmsr(u32 n)
 {
@@ -32,6 +35,8 @@ static void wrmsr(u32 n, u64 v) { __asm__ volatile("wrmsr" ::"c"(n), "a"((u32)v)
 
 static u64 canonical(u64 v) { return (u64)((long)(v << 16) >> 16); }
 
+static u64 last; /* RDTSC */
+
 static void change(u64 rings)
 {
     u64 r = hot_random();
@@ -40,8 +45,9 @@ static void change(u64 rings)
     if (r % 16 == 1) {
         smap = !rings && r & 32;
         fsgs = (r & 0xc0) != 0;
-        u64 v = read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE);
-        write_cr4(v | (smap ? CR4_SMAP : 0) | (fsgs ? CR4_FSGSBASE : 0));
+        tsd = (r & 0x300) == 0;
+        u64 v = read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE | CR4_TSD);
+        write_cr4(v | (smap ? CR4_SMAP : 0) | (fsgs ? CR4_FSGSBASE : 0) | (tsd ? CR4_TSD : 0));
     }
 }
 
@@ -152,19 +158,40 @@ static void rest(void)
     }
 }
 
+static void tsc(void)
+{
+    u64 vec = hot_random() & 1, aux = hot_random() & 0xffffffff, flags = s.flags, *old = (u64 *)s.vec[0], *new = (u64 *)s.vec[2];
+    wrmsr(MSR_TSC_AUX, aux);
+    for (u64 n = RAX; n <= R11; n++)
+        s.r[n] = n == RSP ? s.r[n] : hot_random() * 0x9e3779b97f4a7c15UL;
+    u64 r8 = s.r[R8], r9 = s.r[R9], r10 = s.r[R10], r11 = s.r[R11], rbp = s.r[RBP];
+    old[0] = hot_random();
+    if (!run("rdtsc", vec ? do_tsc_vec : do_tsc, user && tsd ? GP : -1UL))
+        return;
+    u64 a = s.r[RSI] | s.r[RDI] << 32, b = s.r[RAX] | s.r[RDX] << 32;
+    hot_expect("rdtsc: upper halves", (s.r[RAX] | s.r[RDX] | s.r[RSI] | s.r[RDI]) >> 32, 0);
+    hot_expect("rdtsc: goes forward", a <= b && last <= a, 1);
+    hot_expect("rdtscp: TSC_AUX", s.r[RCX], aux);
+    hot_expect("rdtsc: flags", s.flags & 0x8d5, flags & 0x8d5);
+    hot_expect("rdtsc: other registers", s.r[R8] == r8 && s.r[R9] == r9 && s.r[R10] == r10 && s.r[R11] == r11 && s.r[RBP] == rbp, 1);
+    if (vec)
+        hot_expect("rdtsc: vectors", new[0], old[0]);
+    last = b;
+}
+
 void hot_sys(u64 rings);
 void hot_sys(u64 rings)
 {
-    static void (*const parts[])(void) = { swapgs, stac, smap_loads, bases, rest };
-    user = smap = fsgs = 0;
-    write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE));
+    static void (*const parts[])(void) = { swapgs, stac, smap_loads, bases, rest, tsc };
+    user = smap = fsgs = tsd = 0;
+    write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE | CR4_TSD));
     rt_pt[0] = PT_USER;
     rt_pd[TVA >> 21] |= PT_U;
     invlpg(TVA);
     for (u64 n = hot_count(STEPS); n; n--) {
         change(rings);
         s.flags = 2 | (n & 1 ? 0x8d5 : 0);
-        parts[hot_random() % 5]();
+        parts[hot_random() % 6]();
     }
-    write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE));
+    write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE | CR4_TSD));
 }

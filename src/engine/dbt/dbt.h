@@ -54,6 +54,7 @@ struct dbt_data {
     uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_df, mask_arith, mask_unmasked, mask_reserved;
     uint64_t mask_offset, mask_beyond; /* bits 0 to 11, the others */
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
+    uint64_t tsc_plain;            /* 1: RDTSC is allowed at every level */
     uint64_t kernel, fsgsbase; /* 1: SWAPGS, RDFSBASE and its like are allowed */
     uint64_t smap;             /* 1: STAC, CLAC are allowed, and change nothing but AC and the way to memory, to this: [AC] */
     const uint64_t *smap_read[2];
@@ -91,6 +92,7 @@ struct dbt_thunks {
     const uint8_t *callout[2];     /* T2: insn, T0: offset in the page. Runs the handler, comes back, flags in both places */
     const uint8_t *callout_end[2]; /* jumped to; the same, then leaves */
     const uint8_t *vec_enter[2];   /* the guest's vector registers into the host's, if that is allowed */
+    const uint8_t *tsc;            /* EDX:EAX = the time-stamp counter; flags in the host, no vector registers there */
     const uint8_t *leave;          /* jumped to; RIP is already in cpu; flags in the host */
     const uint8_t *leave_to;       /* jumped to; T1: offset of RIP from the page, T0: link site or 0 */
     const uint8_t *leave_at;       /* jumped to; T1: RIP */
@@ -108,6 +110,12 @@ struct dbt_site {
 };
 
 struct xblock;
+
+/* All that what is known of the doors depends on (door.c), beside the tables, which stay. No padding. */
+struct door_seen {
+    uint64_t star, lstar, sfmask, cr4, efer;
+    uint32_t user, key; /* the user's set; cpu->mode_key less level and way to memory */
+};
 
 struct dbt {
     struct interp *it;
@@ -128,6 +136,9 @@ struct dbt {
         uint64_t rip, page;
         unsigned budget; /* of far ones, before may_link becomes 0 */
     } link;
+    struct door_seen seen;
+    bool doors_made;
+    bool ending; /* a handler that ends its block runs, or has raised an exception: what follows selects anew */
     unsigned trace; /* ENGINE_TRACE_*, decided before the shared pieces are made */
     struct engine_stats *stats;
 };
@@ -182,8 +193,8 @@ void dbt_trace_miss(struct dbt *t, struct cpu *cpu, const struct insn *i, uint64
 /* t->work was translated from b at RIP. */
 void dbt_trace_block(const struct dbt *t, const struct cpu *cpu, const struct block *b);
 
-/* door.c: what SYSCALL, SYSRET, STAC and CLAC need to know of the CPU as it is now. */
-void dbt_doors(struct dbt *t, struct cpu *cpu);
+/* door.c: what SYSCALL, SYSRET, STAC and CLAC need to know of the CPU as it is now. tables: flat_current() is not NULL. */
+void dbt_doors(struct dbt *t, struct cpu *cpu, bool tables);
 
 /* vec.c */
 /* VEC_* that the guest's system lets run now. */

@@ -31,19 +31,6 @@ static uint32_t door_key(const struct cpu *cpu, unsigned cpl, unsigned index)
     return same | cpl << MODE_KEY_CPL | index << MODE_KEY_MMU;
 }
 
-/* At level 0, with tables: what STAC and CLAC change. */
-static void door_smap(struct dbt *t, const struct cpu *cpu)
-{
-    static const unsigned by_ac[] = { FLAT_SUP_SMAP, FLAT_SUP }, index[] = { MMU_SUP_SMAP, MMU_SUP };
-    struct dbt_data *d = t->data;
-    d->smap_ready = cpu->code_size == 8 && cpu->cr4 & CR4_SMAP && t->flat.set[FLAT_SUP_SMAP].read && t->flat.set[FLAT_SUP].read;
-    for (unsigned n = 0; n < 2; n++) {
-        d->smap_read[n] = t->flat.set[by_ac[n]].read;
-        d->smap_key[n] = door_key(cpu, 0, index[n]);
-    }
-    d->smap = d->kernel && d->smap_ready;
-}
-
 /* To level cpl with the stack segment's selector ss, accesses by index through s, branch targets by code. */
 static void door_make(struct dbt_door *d, struct cpu *cpu, unsigned cpl, unsigned cs, unsigned ss, unsigned index, const struct flat_set *s,
                       const struct flat_set *code)
@@ -59,23 +46,48 @@ static void door_make(struct dbt_door *d, struct cpu *cpu, unsigned cpl, unsigne
     d->mode_key = door_key(cpu, cpl, index);
 }
 
-void dbt_doors(struct dbt *t, struct cpu *cpu)
+/* From what now is, which door_seen() notes. */
+static void door_work_out(struct dbt *t, struct cpu *cpu, uint32_t key)
 {
     struct dbt_data *d = t->data;
     bool smap = cpu->cr4 & CR4_SMAP;
     const struct flat_set *sets = t->flat.set, *sup = &sets[smap ? FLAT_SUP_SMAP : FLAT_SUP], *user = &sets[t->flat.user];
     unsigned star = (unsigned)(cpu->star >> 32), in = star & 0xffff & ~(unsigned)SEL_RPL, out = star >> 16;
-    d->kernel = cpu->cpl == 0 && cpu->code_size == 8 && flat_current(&t->flat);
-    door_smap(t, cpu);
-    d->doors = cpu->code_size == 8 && cpu->efer & EFER_SCE && (cpu->sfmask & DOOR_CLEAR) == DOOR_CLEAR && flat_current(&t->flat) && sup->read &&
-               sets[FLAT_SUP_SMAP].read && user->read;
-    d->door_user = d->doors && cpu->cpl == 3;
-    if (!d->doors)
-        return;
+    bool both = sets[FLAT_SUP_SMAP].read && sets[FLAT_SUP].read;
+    d->smap_ready = smap && both;
+    d->smap_read[0] = sets[FLAT_SUP_SMAP].read;
+    d->smap_read[1] = sets[FLAT_SUP].read;
+    d->smap_key[0] = key | MMU_SUP_SMAP << MODE_KEY_MMU;
+    d->smap_key[1] = key | MMU_SUP << MODE_KEY_MMU;
+    t->doors_made = cpu->efer & EFER_SCE && (cpu->sfmask & DOOR_CLEAR) == DOOR_CLEAR && both && user->read;
     d->door_rip = cpu->lstar;
     d->door_keep = ~(uint32_t)cpu->sfmask | FL_ONE;
+    if (!t->doors_made)
+        return;
     door_make(&d->door[0], cpu, 0, in, in + 8, smap ? MMU_SUP_SMAP : MMU_SUP, sup, &sets[FLAT_SUP_SMAP]);
     door_make(&d->door[1], cpu, 3, out + 16, out + 8, MMU_USER, user, user);
+}
+
+/* Was this what was seen the last time? It is from now on. */
+static bool door_seen(struct door_seen *seen, const struct door_seen *now)
+{
+    bool same = !memcmp(seen, now, sizeof(*now));
+    *seen = *now;
+    return same;
+}
+
+void dbt_doors(struct dbt *t, struct cpu *cpu, bool tables)
+{
+    struct dbt_data *d = t->data;
+    struct door_seen now = { .star = cpu->star, .lstar = cpu->lstar, .sfmask = cpu->sfmask, .cr4 = cpu->cr4, .efer = cpu->efer,
+                             .user = t->flat.user, .key = door_key(cpu, 0, 0) };
+    if (!door_seen(&t->seen, &now))
+        door_work_out(t, cpu, now.key);
+    bool wide = cpu->code_size == 8 && tables;
+    d->kernel = wide && cpu->cpl == 0;
+    d->smap = d->kernel && d->smap_ready;
+    d->doors = wide && t->doors_made;
+    d->door_user = d->doors && cpu->cpl == 3;
 }
 
 /* --- code --- */

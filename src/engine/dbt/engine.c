@@ -42,10 +42,10 @@ static void dbt_notice(struct cpu *cpu)
 
 /* What generated code accesses memory through, in the mode that the CPU is in now. Most often nothing has changed; then nothing is
  * stored, and so nothing need be ordered. */
-static void dbt_select(struct dbt *t)
+static void dbt_select_set(struct dbt *t, struct flat_set *s)
 {
     struct dbt_data *d = t->data;
-    const struct flat_set *s = flat_current(&t->flat), *code = flat_current_code(&t->flat);
+    const struct flat_set *code = flat_code_of(&t->flat, s);
     struct flat_jump *jumps = code ? code->jumps : t->flat.no_jumps;
     uint64_t good = code ? code->good : 0;
     struct flat_returns *returns = s ? flat_returns(s->read) : &t->flat.no_returns;
@@ -66,10 +66,14 @@ static void dbt_select(struct dbt *t)
         dbt_notice(t->flat.cpu);
 }
 
+static void dbt_select(struct dbt *t) { dbt_select_set(t, flat_current(&t->flat)); }
+
 static void dbt_mode_changed(struct cpu *cpu)
 {
     const struct interp *it = cpu->engine;
-    dbt_select(it->translator_data);
+    struct dbt *t = it->translator_data;
+    if (!t->ending)
+        dbt_select(t);
 }
 
 static void dbt_flushed(struct interp *it, const struct tlb_flush *f)
@@ -162,18 +166,22 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
 static void dbt_entering(struct dbt *t, struct cpu *cpu)
 {
     const struct interp *it = t->it;
+    struct flat_set *s = flat_current(&t->flat);
     t->data->cli_plain = !(cpu->rflags & FL_VM) && cpu_iopl(cpu) >= cpu->cpl;
     t->data->nothing_held = !it->irq_hold && !cpu->nmi_pending;
     t->data->sti_plain = t->data->cli_plain && t->data->nothing_held;
     t->data->fsgsbase = cpu->code_size == 8 && cpu->cr4 & CR4_FSGSBASE;
-    dbt_doors(t, cpu);
-    dbt_select(t);
+    t->data->tsc_plain = !(cpu->cr4 & CR4_TSD);
+    dbt_doors(t, cpu, s);
+    dbt_select_set(t, s);
+    t->ending = false;
 }
 
 const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
 {
     const struct interp *it = cpu->engine;
     struct dbt *t = it->translator_data;
+    t->ending = true;
     if (unlikely(t->trace))
         dbt_trace_handler_end(cpu, i);
     else

@@ -424,9 +424,10 @@ struct flat_set *flat_current(struct flat *f)
     return s->read ? s : NULL;
 }
 
-struct flat_set *flat_current_code(struct flat *f)
+struct flat_set *flat_current_code(struct flat *f) { return flat_code_of(f, flat_current(f)); }
+
+struct flat_set *flat_code_of(struct flat *f, struct flat_set *s)
 {
-    struct flat_set *s = flat_current(f);
     if (s && f->cpu->code_size != 8)
         return flat_code32(f, f->cpu->cpl == 3 ? s : &f->set[FLAT_SUP_SMAP]);
     return s && f->cpu->cpl != 3 ? &f->set[FLAT_SUP_SMAP] : s;

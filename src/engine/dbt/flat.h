@@ -117,6 +117,8 @@ void flat_fini(struct flat *f);
 struct flat_set *flat_current(struct flat *f);
 /* The set whose branch targets count now: one for all of the supervisor's 64-bit code. NULL as above. */
 struct flat_set *flat_current_code(struct flat *f);
+/* The same, s being flat_current(). */
+struct flat_set *flat_code_of(struct flat *f, struct flat_set *s);
 
 /* An access of size bytes at lin, for reading, writing (ways: ACC_READ, ACC_WRITE), did not find its entry. Raises what the access
  * raises in translation. Returns the addend if it may go directly from now on; 0: the slow path must do it. */

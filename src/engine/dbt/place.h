@@ -81,6 +81,7 @@ enum xkind {
     X_SWAPGS,
     X_SEG_BASE, /* RDFSBASE and its like */
     X_SELECTOR, /* MOV from a segment register to a general one */
+    X_TSC,     /* RDTSC, RDTSCP */
     X_PUSHF,   /* 64-bit */
     X_MXCSR,   /* LDMXCSR, STMXCSR */
     X_JMP,     /* relative branches */
@@ -333,6 +334,7 @@ void x_set_if(struct xblock *xb, const struct xinsn *x);
 void x_set_df(struct xblock *xb, const struct xinsn *x);
 void x_set_ac(struct xblock *xb, const struct xinsn *x);
 void x_fence(struct xblock *xb, const struct xinsn *x);
+void x_tsc(struct xblock *xb, const struct xinsn *x);
 void x_swapgs(struct xblock *xb, const struct xinsn *x);
 void x_seg_base(struct xblock *xb, const struct xinsn *x);
 void x_selector(struct xblock *xb, const struct xinsn *x);

@@ -4,6 +4,7 @@
  * What privilege and control registers they need is one word of struct dbt_data each, made whenever the CPU's mode may have changed
  * (dbt_entering()): where it is zero the handler raises what is to be raised. None of this touches a flag of the host's. */
 #include "engine/dbt/place.h"
+#include "x86/cpuid.h"
 
 uint8_t x_classify_system(struct xinsn *x, const struct decoded *d)
 {
@@ -15,6 +16,7 @@ uint8_t x_classify_system(struct xinsn *x, const struct decoded *d)
     case ZYDIS_MNEMONIC_CLD: case ZYDIS_MNEMONIC_STD: return X_SET_DF;
     case ZYDIS_MNEMONIC_STAC: case ZYDIS_MNEMONIC_CLAC: return X_SET_AC;
     case ZYDIS_MNEMONIC_SWAPGS: return X_SWAPGS;
+    case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: return X_TSC;
     case ZYDIS_MNEMONIC_SYSCALL: return d->code_size == 8 ? X_SYSCALL : 0xff;
     case ZYDIS_MNEMONIC_SYSRET: return d->code_size == 8 && i->esz == 8 ? X_SYSRET : 0xff;
     case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE:
@@ -102,6 +104,34 @@ void x_swapgs(struct xblock *xb, const struct xinsn *x)
     emit_cpu(e, OP_W | 0x8b, T2, SEG_BASE(SEG_GS));
     emit_cpu(e, OP_W | 0x89, T2, CPU_OFF(kernel_gs_base));
     system_put_base(xb, SEG_GS, T0);
+}
+
+/* What reads the clock is C, which needs fewer registers saved than a handler, unless vectors are in the host's. */
+void x_tsc(struct xblock *xb, const struct xinsn *x)
+{
+    struct emit *e = &xb->e;
+    bool rdtscp = x->i->op == ZYDIS_MNEMONIC_RDTSCP, mem = xb->flags_mem;
+    if (rdtscp && !cpu_has(xb->cpu, CPU_FEAT(FEAT_8_1_EDX, 27))) {
+        x_callout(xb, x);
+        return;
+    }
+    place_island(xb, true); /* what follows is longer than what it counts on */
+    flags_load(xb);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(tsc_plain), 0);
+    EMIT(e, 0xe3, 8); /* jrcxz over the next two */
+    const uint8_t *load = e->p;
+    emit_data(e, 0x8b, T0, DATA_OFF(vec_live), 0);
+    EMIT(e, 0xe3, 0); /* jrcxz to the call of the thunk */
+    e->overflow |= e->p - load != 8;
+    uint8_t *quick = e->p;
+    x_callout(xb, x);
+    uint8_t *end = emit_jmp(e);
+    quick[-1] = (uint8_t)(e->p - quick);
+    emit_call_rx(e, xb->t->thunk.tsc);
+    if (rdtscp)
+        emit_cpu(e, 0x8b, place_of(RCX), CPU_OFF(tsc_aux));
+    emit_here(e, end);
+    xb->flags_mem = mem;
 }
 
 /* RDFSBASE /0, RDGSBASE /1, WRFSBASE /2, WRGSBASE /3. */

@@ -293,6 +293,28 @@ static const uint8_t *thunk_callout_end(struct emit *e, bool host)
     return at;
 }
 
+/* What C may destroy is saved, but for RAX, RDX, T0 and vector registers. */
+static const uint8_t *thunk_tsc(struct emit *e)
+{
+    const uint8_t *at = emit_rx(e, e->p);
+    EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+    emit_rr(e, 0x89, RAX, T2);
+    EMIT(e, 0x56, 0x57, 0x41, 0x50, 0x41, 0x51, 0x41, 0x52, 0x41, 0x53); /* push RSI, RDI, R8 to R11 */
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 0xf8);
+    emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
+    thunk_call_c(e, (const void *)(uintptr_t)cpu_tsc);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8);
+    EMIT(e, 0x41, 0x5b, 0x41, 0x5a, 0x41, 0x59, 0x41, 0x58, 0x5f, 0x5e);
+    emit_rr(e, OP_W | 0x89, RAX, RDX);
+    EMIT(e, 0x48, 0xc1, 0xea, 0x20); /* shr rdx, 32 */
+    emit_rr(e, 0x89, RAX, T1);
+    emit_rr(e, 0x89, T2, RAX);
+    EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
+    emit_rr(e, 0x89, T1, RAX);
+    emit_byte(e, 0xc3);
+    return at;
+}
+
 /* --- accesses that miss --- */
 
 /* Fill the table and return the addend, or do the instruction and return 0. */
@@ -411,6 +433,7 @@ bool dbt_thunks_make(struct dbt *t)
     struct emit e = { .t = t, .p = t->rw + DBT_SITE_MIN, .end = t->rw + DBT_CODE };
     struct dbt_thunks *k = &t->thunk;
     k->enter = thunk_enter(&e);
+    k->tsc = thunk_tsc(&e);
     k->leave = thunk_leave(&e);
     k->leave_to = thunk_leave_to(&e, true, true);
     k->leave_at = thunk_leave_to(&e, false, false);
