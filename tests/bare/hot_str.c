@@ -111,8 +111,14 @@ static void string(void)
     u64 r = hot_random(), kind = r & 7, size = 1UL << (kind & 3), movs = kind < 4;
     u64 count = (r >> 4 & 127) / size, dst = EDGE * (1 + (r >> 12 & 1)) - 1 - (r >> 16 & 63);
     u64 src = EDGE * (1 + (r >> 13 & 1)) - 1 - (r >> 24 & 63);
+    u64 p = hot_random();
+    if (p % 8 == 0) { /* about a page */
+        count = (4094 + (p >> 4 & 3)) / size;
+        dst = EDGE - !(p >> 8 & 3);
+        src = EDGE - !(p >> 12 & 3);
+    }
     fill();
-    if (!movs && !(r >> 50 & 7) && !(entry[1][2] & 2)) /* in bytes, that may be nothing at all */
+    if (!movs && !(r >> 44 & 7) && !(entry[1][2] & 2)) /* in bytes, that may be nothing at all */
         count += 1UL << 61;
     s.fn = fns[kind];
     s.r[RAX] = hot_random();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What kernels do at their doors, hot: SWAPGS, STAC and CLAC with loads between and behind them, RDFSBASE and its like, CLD and STD,
- * selectors as data, fences, RDTSC. While they run again and again, the ring, CR4.FSGSBASE, CR4.SMAP, CR4.TSD and the operands change at random: each is
+ * selectors and control registers as data, fences, RDTSC. While they run again and again, the ring, CR4.FSGSBASE, CR4.SMAP, CR4.TSD and the operands change at random: each is
  * allowed and refused in turn. hot_sys.c does it.
  * Manual: SDM 2B SWAPGS, STAC, CLAC, WRFSBASE, RDFSBASE, MOV; 3A 4.6.
  * timeout: 120
@@ -25,7 +25,7 @@ TEST64 hot_sys
     call hot_sys
     DONE
 
-    .globl do_swapgs, do_stac, do_smap, do_wrfs, do_wrgs, do_wrfs32, do_rdfs, do_rdgs32, do_df, do_sel, do_fence, do_tsc, do_tsc_vec
+    .globl do_swapgs, do_stac, do_smap, do_wrfs, do_wrgs, do_wrfs32, do_rdfs, do_rdgs32, do_df, do_sel, do_fence, do_tsc, do_tsc_vec, do_cr
     .balign 8
 do_swapgs:
     swapgs
@@ -84,6 +84,13 @@ do_tsc_vec:
     mov %rdx, %rdi
     movups %xmm1, %xmm2
     rdtscp
+    ret
+do_cr:
+    mov %cr0, %rax
+    mov %cr2, %rbx
+    mov %cr3, %r10
+    mov %cr4, %r11
+    mov %cr8, %rsi
     ret
 do_fence:
     mov %r11, (%rdi)

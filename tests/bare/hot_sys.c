@@ -20,6 +20,7 @@ void do_sel(void);
 void do_fence(void);
 void do_tsc(void);
 void do_tsc_vec(void);
+void do_cr(void);
 
 static struct hot_state s;
 static u64 user, smap, fsgs, tsd, wrong; /* wrong: vectors that were not as wanted */
@@ -158,6 +159,20 @@ static void rest(void)
     }
 }
 
+static void control(void)
+{
+    u64 cr2 = hot_random() * 0x9e3779b97f4a7c15UL, flags = s.flags;
+    __asm__ volatile("mov %0, %%cr2" ::"r"(cr2));
+    if (!run("mov from cr", do_cr, user ? GP : -1UL))
+        return;
+    hot_expect("mov from cr0", s.r[RAX], read_cr0());
+    hot_expect("mov from cr2", s.r[RBX], cr2);
+    hot_expect("mov from cr3", s.r[R10], read_cr3());
+    hot_expect("mov from cr4", s.r[R11], read_cr4());
+    hot_expect("mov from cr8", s.r[RSI], 0);
+    hot_expect("mov from cr: flags", s.flags & 0x8d5, flags & 0x8d5);
+}
+
 static void tsc(void)
 {
     u64 vec = hot_random() & 1, aux = hot_random() & 0xffffffff, flags = s.flags, *old = (u64 *)s.vec[0], *new = (u64 *)s.vec[2];
@@ -182,7 +197,7 @@ static void tsc(void)
 void hot_sys(u64 rings);
 void hot_sys(u64 rings)
 {
-    static void (*const parts[])(void) = { swapgs, stac, smap_loads, bases, rest, tsc };
+    static void (*const parts[])(void) = { swapgs, stac, smap_loads, bases, rest, tsc, control };
     user = smap = fsgs = tsd = 0;
     write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE | CR4_TSD));
     rt_pt[0] = PT_USER;
@@ -191,7 +206,7 @@ void hot_sys(u64 rings)
     for (u64 n = hot_count(STEPS); n; n--) {
         change(rings);
         s.flags = 2 | (n & 1 ? 0x8d5 : 0);
-        parts[hot_random() % 6]();
+        parts[hot_random() % 7]();
     }
     write_cr4(read_cr4() & ~(u64)(CR4_SMAP | CR4_FSGSBASE | CR4_TSD));
 }

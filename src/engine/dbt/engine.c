@@ -186,10 +186,15 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
         dbt_trace_handler_end(cpu, i);
     else
         i->fn(cpu, i);
-    if (t->data->stale || interp_special(it, cpu) || !dbt_mode(cpu))
-        return NULL;
-    dbt_entering(t, cpu);
-    const uint8_t *host = flat_jump_find(atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
+    uint32_t rf = cpu->step ? 0 : cpu->rflags & FL_RF; /* behind the IRET of a fault's handler; see interp_boundary() */
+    const uint8_t *host = NULL;
+    cpu->rflags &= ~rf;
+    if (!t->data->stale && !interp_special(it, cpu) && dbt_mode(cpu)) {
+        dbt_entering(t, cpu);
+        host = flat_jump_find(atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
+    }
+    if (!host)
+        cpu->rflags |= rf; /* an interrupt may come before the next instruction */
     t->stats->continued += host != NULL;
     return host;
 }

@@ -336,7 +336,7 @@ void x_emit(struct xblock *xb, const struct xinsn *x)
         [X_VEC] = x_vec,       [X_HIGH] = x_high,       [X_CLI] = x_set_if,      [X_STI] = x_set_if,
         [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,     [X_PREFETCH] = x_prefetch, [X_FENCE] = x_fence,
         [X_SET_DF] = x_set_df, [X_SET_AC] = x_set_ac,   [X_SWAPGS] = x_swapgs, [X_TSC] = x_tsc,   [X_SEG_BASE] = x_seg_base,
-        [X_SELECTOR] = x_selector, [X_STRING] = x_string,   [X_BIT] = x_bit,         [X_CMPXCHG16] = x_cmpxchg16,
+        [X_SELECTOR] = x_selector, [X_FROM_CR] = x_from_cr, [X_STRING] = x_string,   [X_BIT] = x_bit,         [X_CMPXCHG16] = x_cmpxchg16,
         [X_VZERO] = x_vzero,
     };
     if (x->kind != X_NOTHING)

@@ -80,6 +80,7 @@ enum xkind {
     X_SET_AC,  /* CLAC, STAC */
     X_SWAPGS,
     X_SEG_BASE, /* RDFSBASE and its like */
+    X_FROM_CR,  /* MOV from a control register */
     X_SELECTOR, /* MOV from a segment register to a general one */
     X_TSC,     /* RDTSC, RDTSCP */
     X_PUSHF,   /* 64-bit */
@@ -337,6 +338,7 @@ void x_fence(struct xblock *xb, const struct xinsn *x);
 void x_tsc(struct xblock *xb, const struct xinsn *x);
 void x_swapgs(struct xblock *xb, const struct xinsn *x);
 void x_seg_base(struct xblock *xb, const struct xinsn *x);
+void x_from_cr(struct xblock *xb, const struct xinsn *x);
 void x_selector(struct xblock *xb, const struct xinsn *x);
 
 /* door.c: ends of blocks. */

@@ -30,13 +30,14 @@ static void string_reach(struct xblock *xb, const struct xinsn *x, unsigned reg,
     place_pext(&xb->e, to, to, DATA_OFF(mask_beyond));
 }
 
-/* Backward, 4,096 elements or more, or past the end of a page: the handler. */
+/* Backward, more than 4,096 elements, or past the end of a page: the handler. */
 static void string_check(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     emit_cpu(e, 0x8b, T0, CPU_OFF(rflags));
     place_pext(e, T0, T0, DATA_OFF(mask_df));
-    place_pext(e, T2, place_of(RCX), DATA_OFF(mask_beyond));
+    emit_rm(e, OP_W | 0x8d, T2, place_of(RCX), -1);
+    place_pext(e, T2, T2, DATA_OFF(mask_beyond));
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
     string_unless(xb, x);
     string_reach(xb, x, RDI, T0);

@@ -25,6 +25,10 @@ uint8_t x_classify_system(struct xinsn *x, const struct decoded *d)
         x->ext = d->z.raw.modrm.reg;
         return X_SEG_BASE;
     case ZYDIS_MNEMONIC_MOV:
+        if (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode == 0x20 && d->code_size == 8) {
+            x->rm = i->r0 / 8;
+            return X_FROM_CR;
+        }
         if (d->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || d->z.opcode != 0x8c || i->flags & INSN_MEM)
             return 0xff;
         x->rm = i->r0 / 8;
@@ -157,6 +161,22 @@ void x_seg_base(struct xblock *xb, const struct xinsn *x)
         place_jrcxnz(xb, &place_pend(xb, PEND_CALLOUT, x)->from[0]);
     }
     system_put_base(xb, seg, T2);
+}
+
+/* MOV from a control register. */
+void x_from_cr(struct xblock *xb, const struct xinsn *x)
+{
+    static const uint32_t field[16] = { [0] = CPU_OFF(cr0), [2] = CPU_OFF(cr2), [3] = CPU_OFF(cr3), [4] = CPU_OFF(cr4), [8] = CPU_OFF(cr8) };
+    struct emit *e = &xb->e;
+    unsigned host = place_of(x->rm);
+    if (!field[x->i->cc & 15]) {
+        x_callout(xb, x);
+        return;
+    }
+    system_only_if(xb, x, DATA_OFF(kernel));
+    emit_cpu(e, OP_W | 0x8b, host == PLACE_MEMORY ? T2 : host, field[x->i->cc & 15]);
+    if (host == PLACE_MEMORY)
+        emit_guest(e, OP_W | 0x89, T2, x->rm);
 }
 
 /* MOV from a segment register to a general one. */

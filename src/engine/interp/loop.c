@@ -170,6 +170,8 @@ static bool interp_boundary(struct interp *it, struct vcpu *v)
     if (cpu->activity == CPU_HALTED && kvmpv_take_kick(cpu))
         cpu->activity = CPU_RUNNING;
     if (cpu->activity == CPU_RUNNING) {
+        if (!cpu->step && !cpu->data_bp)
+            cpu->rflags &= ~FL_RF; /* there is no breakpoint for it to hold back */
         if (cpu->shadow || cpu->step || cpu->data_bp || (cpu->rflags & (FL_TF | FL_RF)))
             interp_step(it, cpu);
         return false;
