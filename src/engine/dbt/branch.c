@@ -36,16 +36,61 @@ static struct pending *branch_pend_leave(struct xblock *xb, unsigned target, boo
     return p;
 }
 
-/* T1: linear target. T2 becomes its entry in the table, or it goes to *from. */
-static void branch_lookup(struct xblock *xb, uint8_t **from)
+/* T1: linear target. T0 becomes 0 if it is the one that T2 + off points at. */
+static void branch_compare(struct emit *e, int32_t off)
+{
+    emit_rm(e, OP_W | 0x8b, T0, T2, off + (int32_t)offsetof(struct flat_jump, neg));
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
+}
+
+/* T1: linear target. T2 becomes the first place where it may be in the table whose address is in that word, and T0 0 if it is there. */
+static void branch_first(struct emit *e, uint32_t table)
+{
+    place_slot_of(e, T2, T1);
+    emit_data(e, OP_W | 0x8b, T0, table, 0);
+    emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
+    branch_compare(e, 0);
+}
+
+/* Then T2 becomes the second one; returns the branch that is taken if it is not there either. */
+static uint8_t *branch_second(struct emit *e)
+{
+    const int32_t next = sizeof(struct flat_jump);
+    branch_compare(e, next);
+    emit_rm(e, OP_W | 0x8d, T2, T2, next);
+    EMIT(e, 0xe3, 5); /* jrcxz over the jmp */
+    return emit_jmp(e);
+}
+
+void x_lookup(struct xblock *xb, const struct xinsn *x, uint32_t table)
+{
+    struct pending *p = place_pend(xb, PEND_SECOND, x);
+    branch_first(&xb->e, table);
+    place_jrcxnz(xb, &p->from[0]);
+    p->op = xb->e.p;
+}
+
+void x_pending_second(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
-    place_slot_of(e, T2, T1);
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(jumps), 0);
-    emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
-    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, neg));
-    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
-    place_jrcxnz(xb, from);
+    emit_here(e, p->from[0]);
+    uint8_t *miss = branch_second(e);
+    emit_jmp_back(e, p->op);
+    emit_here(e, miss);
+}
+
+static void branch_lookup(struct xblock *xb, const struct xinsn *x) { x_lookup(xb, x, DATA_OFF(jumps)); }
+
+/* The same where it seldom runs; returns the branch that is taken if there is none. */
+static uint8_t *branch_lookup_here(struct emit *e)
+{
+    branch_first(e, DATA_OFF(jumps));
+    EMIT(e, 0xe3, 0); /* jrcxz */
+    uint8_t *found = e->p;
+    uint8_t *miss = branch_second(e);
+    if (!e->overflow)
+        found[-1] = (uint8_t)(e->p - found);
+    return miss;
 }
 
 /* To what was found. */
@@ -96,10 +141,9 @@ void x_pending_far(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     unsigned sp = place_of(RSP);
-    uint8_t *miss;
     emit_here(e, p->from[0]);
     emit_here(e, p->site);
-    branch_lookup(xb, &miss);
+    uint8_t *miss = branch_lookup_here(e);
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(may_link), 0);
     EMIT(e, 0xe3, 10); /* jrcxz over the next two */
     emit_mov_imm32(e, T0, (uint32_t)(p->site - xb->t->rw) | DBT_SITE_FAR);
@@ -118,7 +162,7 @@ static void branch_elsewhere(struct xblock *xb, int64_t target)
         return;
     }
     branch_address(xb, T1, target);
-    branch_lookup(xb, &place_pend(xb, PEND_LEAVE_AT, NULL)->from[0]);
+    branch_lookup(xb, NULL);
     branch_jump(xb);
 }
 
@@ -208,7 +252,7 @@ static void branch_note(struct xblock *xb, const struct xinsn *x)
 static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
-    branch_lookup(xb, branch_miss(xb));
+    branch_lookup(xb, x);
     emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
     emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
     emit_rm(e, OP_W | 0x89, T1, RSP, FRAME_RIP);
@@ -270,7 +314,7 @@ static void branch_ret(struct xblock *xb, const struct xinsn *x)
     place_emit(xb, place_word(xb, 0x8b), T1, &m);
     place_done(xb, p);
     if (xb->word != 8) {
-        branch_lookup(xb, branch_miss(xb));
+        branch_lookup(xb, x);
         emit_rm(e, place_word(xb, 0x8d), sp, sp, (int)xb->word + (uint16_t)x->i->imm);
         branch_jump(xb);
         return;
@@ -289,9 +333,8 @@ void x_pending_return(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     unsigned sp = place_of(RSP);
-    uint8_t *miss;
     emit_here(e, p->from[0]);
-    branch_lookup(xb, &miss);
+    uint8_t *miss = branch_lookup_here(e);
     emit_rm(e, OP_W | 0x8d, sp, sp, 8 + (uint16_t)p->x->i->imm);
     branch_return(xb, offsetof(struct flat_jump, host));
     emit_here(e, miss);
@@ -324,7 +367,7 @@ void x_emit_end(struct xblock *xb, const struct xinsn *x)
         break;
     case X_JMP_IND:
         branch_operand(xb, x);
-        branch_lookup(xb, branch_miss(xb));
+        branch_lookup(xb, x);
         branch_jump(xb);
         break;
     case X_RET: branch_ret(xb, x); break;

@@ -99,15 +99,10 @@ static void door_need(struct xblock *xb, uint32_t word)
 }
 
 /* FRAME_TARGET = where T1 goes on behind that door. Behind it, everything is decided. */
-static void door_lookup(struct xblock *xb, unsigned n)
+static void door_lookup(struct xblock *xb, const struct xinsn *x, unsigned n)
 {
     struct emit *e = &xb->e;
-    place_slot_of(e, T2, T1);
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(door[n].jumps), 0);
-    emit_rsib(e, OP_W | 0x8d, T2, T0, T2, 3, 0);
-    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, neg));
-    emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
-    place_jrcxnz(xb, branch_miss(xb));
+    x_lookup(xb, x, DATA_OFF(door[n].jumps));
     place_island(xb, true);
     emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
     emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
@@ -183,7 +178,7 @@ void x_syscall(struct xblock *xb, const struct xinsn *x)
     door_need(xb, DATA_OFF(door_user));
     door_need(xb, DATA_OFF(calm));
     emit_data(e, OP_W | 0x8b, T1, DATA_OFF(door_rip), 0);
-    door_lookup(xb, 0);
+    door_lookup(xb, x, 0);
     EMIT(e, 0x9c, 0x59, 0x81, 0xe1); /* pushfq; pop rcx; and ecx: what follows may change flags, which all become 0 */
     emit_u32(e, FL_ARITH);
     emit_cpu(e, 0x8b, T2, CPU_OFF(rflags));
@@ -213,7 +208,7 @@ void x_sysret(struct xblock *xb, const struct xinsn *x)
     place_pext(e, T0, T2, DATA_OFF(mask_odd));
     place_jrcxnz(xb, branch_miss(xb));
     emit_rr(e, OP_W | 0x89, place_of(RCX), T1);
-    door_lookup(xb, 1);
+    door_lookup(xb, x, 1);
     emit_guest(e, 0x8b, T0, R11);
     EMIT(e, 0x81, 0xe1); /* and ecx */
     emit_u32(e, FL_IF | DOOR_PASS);

@@ -62,24 +62,36 @@ static void flat_unmap_read(const uint64_t *read)
         munmap((char *)(uintptr_t)read - FLAT_HEAD, FLAT_HEAD + FLAT_BYTES);
 }
 
-/* No address belongs to an entry of zeros but 0, whose slot is 0; that one holds another address. */
+#define FLAT_JUMP_BYTES ((FLAT_JUMPS + 1) * sizeof(struct flat_jump)) /* the last slot has one behind it, too */
+
+/* An entry without a target. No address belongs to zeros but 0, which is looked for in the first two slots; 2 is not. */
+static uint64_t flat_jump_none(unsigned slot) { return slot < 2 ? 0 - 2ULL : 0; }
+
+static struct flat_jump *flat_map_jumps(void)
+{
+    struct flat_jump *j = map_memory(FLAT_JUMP_BYTES);
+    for (unsigned n = 0; j && n < 2; n++)
+        j[n].neg = flat_jump_none(n);
+    return j;
+}
+
 static void flat_jumps_empty(struct flat_jump *j)
 {
-    memset(j, 0, FLAT_JUMPS * sizeof(*j));
-    j[flat_jump_slot(0)].neg = ~0ULL;
+    memset(j, 0, FLAT_JUMP_BYTES);
+    for (unsigned n = 0; n < 2; n++)
+        j[n].neg = flat_jump_none(n);
 }
 
 static bool flat_set_init(const struct flat *f, struct flat_set *s)
 {
     s->write = map_memory(FLAT_BYTES);
     s->read = s->write ? flat_map_read(f, s->write) : NULL;
-    s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
+    s->jumps = flat_map_jumps();
     s->node = map_memory(FLAT_NOTES);
     s->hash = map_memory(FLAT_HASH * sizeof(*s->hash));
     s->region = map_memory(FLAT_REGION_BITS / 8);
     if (!s->read || !s->write || !s->jumps || !s->node || !s->hash || !s->region)
         return false;
-    s->jumps[flat_jump_slot(0)].neg = ~0ULL;
     return true;
 }
 
@@ -87,7 +99,7 @@ static void flat_set_fini(struct flat_set *s)
 {
     flat_unmap_read(s->read);
     flat_unmap(s->write, FLAT_BYTES);
-    flat_unmap(s->jumps, FLAT_JUMPS * sizeof(*s->jumps));
+    flat_unmap(s->jumps, FLAT_JUMP_BYTES);
     flat_unmap(s->node, FLAT_NOTES);
     flat_unmap(s->hash, FLAT_HASH * sizeof(*s->hash));
     flat_unmap(s->region, FLAT_REGION_BITS / 8);
@@ -108,10 +120,9 @@ static bool flat_code32_init(struct flat *f)
     for (unsigned n = FLAT_CODE32; n < FLAT_CODE32 + FLAT_USER0 + f->nusers; n++) {
         struct flat_set *s = &f->set[n];
         flat_new_epoch(f, s);
-        s->jumps = map_memory(FLAT_JUMPS * sizeof(*s->jumps));
+        s->jumps = flat_map_jumps();
         if (!s->jumps)
             return false;
-        s->jumps[flat_jump_slot(0)].neg = ~0ULL;
     }
     return true;
 }
@@ -122,10 +133,9 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
     f->user = FLAT_USER0;
     f->nothing_shared = first != NULL;
     f->nothing = first ? first->nothing : flat_map_read(f, NULL);
-    f->no_jumps = map_memory(FLAT_JUMPS * sizeof(*f->no_jumps));
+    f->no_jumps = flat_map_jumps();
     if (!f->nothing || !f->no_jumps)
         return false;
-    f->no_jumps[flat_jump_slot(0)].neg = ~0ULL;
     flat_returns_forget(f, &f->no_returns);
     for (int n = 0; max_users >= 0 && n < FLAT_USER0 + max_users; n++) {
         flat_new_epoch(f, &f->set[n]);
@@ -145,7 +155,7 @@ void flat_fini(struct flat *f)
         flat_set_fini(&f->set[n]);
     if (!f->nothing_shared)
         flat_unmap_read(f->nothing);
-    flat_unmap(f->no_jumps, FLAT_JUMPS * sizeof(*f->no_jumps));
+    flat_unmap(f->no_jumps, FLAT_JUMP_BYTES);
     f->nothing = NULL;
 }
 
@@ -193,7 +203,7 @@ static void flat_set_forget_jumps(struct flat *f, struct flat_set *s)
     if (s->njumps > FLAT_LOG)
         flat_jumps_empty(s->jumps);
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
-        s->jumps[s->jump_log[n]].neg = s->jump_log[n] ? 0 : ~0ULL;
+        s->jumps[s->jump_log[n]].neg = flat_jump_none(s->jump_log[n]);
     s->njumps = 0;
     uint64_t old = s->good;
     flat_new_epoch(f, s);
@@ -498,16 +508,24 @@ uint64_t flat_peek(struct flat *f, uint64_t lin, unsigned ways)
     return s && cpu_canonical(cpu, lin) ? flat_put(f, s, lin, e, ways) : 0;
 }
 
+static void flat_jump_put(struct flat_set *s, unsigned slot, struct flat_jump j)
+{
+    if (s->njumps < FLAT_LOG)
+        s->jump_log[s->njumps] = slot;
+    s->njumps += s->njumps <= FLAT_LOG;
+    s->jumps[slot] = j;
+}
+
 void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *host, bool global)
 {
     struct flat_set *s = flat_current_code(f);
     if (!s)
         return;
     unsigned slot = flat_jump_slot(rip);
-    if (s->njumps < FLAT_LOG)
-        s->jump_log[s->njumps] = slot;
-    s->njumps += s->njumps <= FLAT_LOG;
-    s->jumps[slot] = (struct flat_jump){ 0 - rip, host };
+    struct flat_jump old = s->jumps[slot];
+    if (old.neg + rip && old.neg != flat_jump_none(slot) && flat_jump_slot(0 - old.neg) == slot)
+        flat_jump_put(s, slot + 1, old);
+    flat_jump_put(s, slot, (struct flat_jump){ 0 - rip, host });
     flat_jump_page(s, rip);
     flat_jump_page(s, rip + len - 1);
     s->jump_local |= !global;

@@ -35,7 +35,8 @@
 #define FLAT_USERS  8u         /* user sets at most */
 #define FLAT_BLOOM  512u
 
-/* A branch target. neg: its negated linear address, so that a sum tells equality without flags. */
+/* A branch target. neg: its negated linear address, so that a sum tells equality without flags. It is in the slot of its address, or, pushed
+ * out of there by another one, in the next slot. */
 struct flat_jump {
     uint64_t neg;
     const uint8_t *host;
@@ -154,6 +155,7 @@ static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)rip & (FL
 static inline const uint8_t *flat_jump_find(const struct flat_jump *jumps, uint64_t rip)
 {
     const struct flat_jump *j = &jumps[flat_jump_slot(rip)];
+    j += j->neg + rip != 0;
     return j->neg + rip == 0 ? j->host : NULL;
 }
 

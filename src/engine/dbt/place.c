@@ -415,6 +415,15 @@ static void place_to_handler(struct xblock *xb, const struct pending *p)
     emit_jmp_rx(e, xb->t->thunk.callout_end[p->flags_host]);
 }
 
+/* The target of a branch is not in the table. */
+static void place_not_found(struct xblock *xb, const struct pending *p)
+{
+    if (p->x)
+        place_to_handler(xb, p);
+    else
+        emit_jmp_rx(&xb->e, xb->t->thunk.leave_at);
+}
+
 /* This access by itself: it may be nothing but the beginning of a page, or the page of the register below it that is another one. */
 static void place_pending_single(struct xblock *xb, const struct pending *p)
 {
@@ -501,12 +510,13 @@ void place_emit_pending(struct xblock *xb)
             emit_here(e, p->from[0]);
             emit_jmp_rx(e, xb->t->thunk.leave_at);
             break;
+        case PEND_SECOND:
+            x_pending_second(xb, p);
+            place_not_found(xb, p);
+            break;
         case PEND_FAR:
             x_pending_far(xb, p);
-            if (p->x)
-                place_to_handler(xb, p);
-            else
-                emit_jmp_rx(e, xb->t->thunk.leave_at);
+            place_not_found(xb, p);
             break;
         case PEND_VEC: place_pending_vec(xb, p); break;
         case PEND_RETURN:

@@ -164,7 +164,7 @@ struct xgroup {
 #define GROUP_MAX 32
 
 /* Code to be written behind the block's body. */
-enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_CALLOUT, PEND_VEC, PEND_RETURN, PEND_FAR };
+enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_SECOND, PEND_CALLOUT, PEND_VEC, PEND_RETURN, PEND_FAR };
 struct pending {
     uint8_t kind;
     uint8_t ea;               /* PEND_MISS: host register with the linear address less near */
@@ -373,6 +373,11 @@ void x_emit_fall(struct xblock *xb, unsigned next);
 uint8_t **branch_miss(struct xblock *xb);
 /* Where branches of x that found nothing go: its handler, then the loop. */
 void x_emit_handler(struct xblock *xb, const struct xinsn *x);
+/* T1: linear target. T2 becomes its entry in the table of branch targets whose address is in struct dbt_data at that offset. If there is
+ * none, x's handler does it all; x NULL: code is left. */
+void x_lookup(struct xblock *xb, const struct xinsn *x, uint32_t table);
+/* A branch target that is not in its first place; p->x: whose it is, or NULL. */
+void x_pending_second(struct xblock *xb, const struct pending *p);
 /* A return whose call was not noted: look its address up. */
 void x_pending_return(struct xblock *xb, const struct pending *p);
 /* A branch into another page that is not linked for where it is now; p->x: the call, or NULL. */
