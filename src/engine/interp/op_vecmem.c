@@ -4,20 +4,39 @@
  * A masked element does not touch memory and cannot fault. Stores check all their elements before the first
  * is written. Thread: the vCPU's. */
 #include "engine/interp/vecstate.h"
+#include "ram/ram.h"
 
+/* Of n bytes at lin, those in its page. */
+static unsigned vec_in_page(uint64_t lin, unsigned n)
+{
+    unsigned room = (unsigned)(PAGE_SIZE - (lin & (PAGE_SIZE - 1)));
+    return n < room ? n : room;
+}
+
+/* A page's part at once where it can be reached directly, else view by view. */
 void vec_read(struct cpu *cpu, unsigned seg, uint64_t lin, void *buf, unsigned n)
 {
-    for (unsigned at = 0; at < n; at += 64) {
-        unsigned len = n - at < 64 ? n - at : 64;
-        memcpy((char *)buf + at, mem_view_r(cpu, seg, lin + at, len), len);
+    for (unsigned at = 0, len; at < n; at += len) {
+        len = vec_in_page(lin + at, n - at);
+        const void *p = mem_fast_rd(cpu, lin + at, len);
+        if (!p) {
+            len = n - at < 64 ? n - at : 64;
+            p = mem_view_r(cpu, seg, lin + at, len);
+        }
+        memcpy((char *)buf + at, p, len);
     }
 }
 
 void vec_write_probed(struct cpu *cpu, unsigned seg, uint64_t lin, const void *buf, unsigned n)
 {
-    for (unsigned at = 0; at < n; at += 64) {
-        unsigned len = n - at < 64 ? n - at : 64;
-        memcpy(mem_view_w(cpu, seg, lin + at, len), (const char *)buf + at, len);
+    for (unsigned at = 0, len; at < n; at += len) {
+        len = vec_in_page(lin + at, n - at);
+        void *p = mem_fast_wr(cpu, lin + at, len);
+        if (!p) {
+            len = n - at < 64 ? n - at : 64;
+            p = mem_view_w(cpu, seg, lin + at, len);
+        }
+        memcpy(p, (const char *)buf + at, len);
         mem_commit(cpu);
     }
 }
