@@ -211,6 +211,8 @@ static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block 
     if (!s || b->cross)
         return;
     bool again = p->known != s->jump_epoch || p->known_lin != lin;
+    for (unsigned n = 0; again && n < p->ntargets; n++)
+        flat_jump_soon(s, lin + p->target[n].off);
     for (unsigned n = 0; n < p->ntargets; n++) {
         if (again)
             flat_jump_add(&t->flat, lin + p->target[n].off, 1, t->rx + p->target[n].host, global);
