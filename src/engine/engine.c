@@ -24,7 +24,6 @@ int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram,
     e->ops = ops;
     e->ram = ram;
     pthread_mutex_init(&e->quiesce.lock, NULL);
-    pthread_cond_init(&e->quiesce.idle, NULL);
     return ops->init ? ops->init(e, err) : 0;
 }
 
@@ -40,7 +39,6 @@ void engine_fini(struct engine *e)
     if (e->ops->fini)
         e->ops->fini(e);
     pthread_mutex_destroy(&e->quiesce.lock);
-    pthread_cond_destroy(&e->quiesce.idle);
 }
 
 int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err)

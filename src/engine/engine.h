@@ -113,10 +113,10 @@ struct engine {
     unsigned nvcpus;
     struct {
         pthread_mutex_t lock;
-        pthread_cond_t idle;   /* a vCPU left the guest, or the owner is done */
+        _Atomic uint32_t changed; /* counts: a vCPU left the guest, or the owner is done */
         struct vcpu *owner;    /* runs alone */
         unsigned running;      /* vCPUs in the guest */
-        unsigned waiting;
+        unsigned waiting;      /* threads that wait for `changed` */
     } quiesce;
     void *priv;
     unsigned dbt_threshold; /* runs of a block before it is translated, for tests; 0: the translator's own */

@@ -4,8 +4,35 @@
  * A vCPU is "running" between quiesce_enter() and quiesce_leave(); it looks at ATT_QUIESCE at every
  * block boundary. One that waits to become the owner counts as stopped, so two cannot block each other.
  * Locks: quiesce.lock, a leaf but for vcpu->wait_lock taken inside (through vcpu_kick()).
+ *
+ * Who waits, for whatever, waits for quiesce.changed to become another number (futex(2)). A condition variable would do, but glibc before 2.41 may lose
+ * a wake-up where several threads wait for one (its bug 25847), and a vCPU that missed it would stand for good.
  */
 #include "engine/engine.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* quiesce.lock is held. */
+static void quiesce_tell(struct engine *e)
+{
+    atomic_fetch_add(&e->quiesce.changed, 1);
+    if (e->quiesce.waiting)
+        syscall(SYS_futex, &e->quiesce.changed, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Until it is told, or for no reason; quiesce.lock is held, but not meanwhile. */
+static void quiesce_wait(struct engine *e)
+{
+    uint32_t seen = atomic_load(&e->quiesce.changed);
+    e->quiesce.waiting++;
+    pthread_mutex_unlock(&e->quiesce.lock);
+    syscall(SYS_futex, &e->quiesce.changed, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    pthread_mutex_lock(&e->quiesce.lock);
+    e->quiesce.waiting--;
+}
 
 /* The owner waits only for vCPUs other than itself; with one vCPU there is nobody to stop. */
 static bool quiesce_alone(const struct vcpu *v)
@@ -20,7 +47,7 @@ void quiesce_enter(struct vcpu *v)
         return;
     pthread_mutex_lock(&e->quiesce.lock);
     while (e->quiesce.owner)
-        pthread_cond_wait(&e->quiesce.idle, &e->quiesce.lock);
+        quiesce_wait(e);
     e->quiesce.running++;
     v->in_guest = true;
     pthread_mutex_unlock(&e->quiesce.lock);
@@ -34,7 +61,7 @@ void quiesce_leave(struct vcpu *v)
     pthread_mutex_lock(&e->quiesce.lock);
     e->quiesce.running--;
     v->in_guest = false;
-    pthread_cond_broadcast(&e->quiesce.idle);
+    quiesce_tell(e);
     pthread_mutex_unlock(&e->quiesce.lock);
 }
 
@@ -46,15 +73,15 @@ void quiesce_begin(struct vcpu *v)
     pthread_mutex_lock(&e->quiesce.lock);
     e->quiesce.running--;
     v->in_guest = false;
-    pthread_cond_broadcast(&e->quiesce.idle);
+    quiesce_tell(e);
     while (e->quiesce.owner)
-        pthread_cond_wait(&e->quiesce.idle, &e->quiesce.lock);
+        quiesce_wait(e);
     e->quiesce.owner = v;
     for (unsigned n = 0; n < e->nvcpus; n++)
         if (e->vcpu[n]->in_guest)
             vcpu_kick(e->vcpu[n], ATT_QUIESCE);
     while (e->quiesce.running)
-        pthread_cond_wait(&e->quiesce.idle, &e->quiesce.lock);
+        quiesce_wait(e);
     pthread_mutex_unlock(&e->quiesce.lock);
 }
 
@@ -67,6 +94,6 @@ void quiesce_end(struct vcpu *v)
     e->quiesce.owner = NULL;
     e->quiesce.running++;
     v->in_guest = true;
-    pthread_cond_broadcast(&e->quiesce.idle);
+    quiesce_tell(e);
     pthread_mutex_unlock(&e->quiesce.lock);
 }
