@@ -49,6 +49,8 @@ void clock_set_ns(struct clock *c, uint64_t ns);
 /* floor(a * b / c) without overflow; c must not be 0; the result is truncated to 64 bits. */
 static inline uint64_t muldiv64(uint64_t a, uint64_t b, uint64_t c)
 {
+    if (b <= UINT64_MAX / c) /* a division of 128 bits takes several times longer */
+        return a / c * b + a % c * b / c;
     return (uint64_t)((unsigned __int128)a * b / c);
 }
 

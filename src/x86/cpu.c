@@ -208,8 +208,7 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t v)
 
 uint64_t cpu_tsc(struct cpu *cpu)
 {
-    uint64_t ns = clock_ns(cpu->clock); /* muldiv64(ns, cpu->tsc_khz, 1000000), without a division of 128 bits */
-    return ns / 1000000 * cpu->tsc_khz + ns % 1000000 * cpu->tsc_khz / 1000000 + cpu->tsc_offset;
+    return muldiv64(clock_ns(cpu->clock), cpu->tsc_khz, 1000000) + cpu->tsc_offset;
 }
 
 /* --- faults --- */

@@ -235,6 +235,12 @@ static void muldiv_does_not_overflow(void **state)
     assert_int_equal(muldiv64(7, 3, 2), 10);
     assert_int_equal(muldiv64(NSEC_PER_SEC * 86400ULL * 365, 1193182, NSEC_PER_SEC),
                      1193182ULL * 86400 * 365);
+    for (uint64_t a = 1, n = 0; n < 3000; n++) { /* both ways of doing it, truncated results too */
+        a = a * 6364136223846793005ULL + 1442695040888963407ULL;
+        uint64_t b = (a >> 7 ^ a << 21) >> n % 64, c = (a >> 13) >> n / 64 % 50 | 1;
+
+        assert_int_equal(muldiv64(a, b, c), (uint64_t)((unsigned __int128)a * b / c));
+    }
 }
 
 static void bit_helpers(void **state)
