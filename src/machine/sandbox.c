@@ -120,7 +120,7 @@ static int sandbox_compile(bool vsock)
     }
     sandbox_process.prepared = r == 0;
     sandbox_process.vsock = vsock;
-    return r < 0 ? r : 0;
+    return r;
 }
 
 /* With the agent it gets a socket device later. */

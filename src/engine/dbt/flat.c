@@ -67,19 +67,25 @@ static void flat_unmap_read(const uint64_t *read)
 /* An entry without a target. No address belongs to zeros but 0, which is looked for in the first two slots; 2 is not. */
 static uint64_t flat_jump_none(unsigned slot) { return slot < 2 ? 0 - 2ULL : 0; }
 
+/* j is all zeros. */
+static void flat_jumps_begin(struct flat_jump *j)
+{
+    for (unsigned n = 0; n < 2; n++)
+        j[n].neg = flat_jump_none(n);
+}
+
 static struct flat_jump *flat_map_jumps(void)
 {
     struct flat_jump *j = map_memory(FLAT_JUMP_BYTES);
-    for (unsigned n = 0; j && n < 2; n++)
-        j[n].neg = flat_jump_none(n);
+    if (j)
+        flat_jumps_begin(j);
     return j;
 }
 
 static void flat_jumps_empty(struct flat_jump *j)
 {
     memset(j, 0, FLAT_JUMP_BYTES);
-    for (unsigned n = 0; n < 2; n++)
-        j[n].neg = flat_jump_none(n);
+    flat_jumps_begin(j);
 }
 
 static bool flat_set_init(const struct flat *f, struct flat_set *s)

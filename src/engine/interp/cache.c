@@ -422,15 +422,13 @@ uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin)
     return likely(e->key == cache_key(cpu, lin)) ? e->page->gpa | (lin & 0xfff) : mmu_fetch(cpu, lin);
 }
 
-static struct block *cache_find(const struct interp *it, const struct code_page *page, unsigned off)
+struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off)
 {
     uint32_t at = it->blocks[block_slot(page, off)];
     while (at && (cache_block(it, at)->page != page || cache_block(it, at)->off != off))
         at = cache_block(it, at)->next;
     return at ? cache_block(it, at) : NULL;
 }
-
-struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off) { return cache_find(it, page, off); }
 
 struct block *cache_lookup(struct interp *it, struct cpu *cpu)
 {
@@ -442,7 +440,7 @@ struct block *cache_lookup(struct interp *it, struct cpu *cpu)
             return NULL;
     }
     unsigned off = lin & 0xfff;
-    struct block *b = cache_find(it, page, off);
+    struct block *b = cache_peek(it, page, off);
     if (unlikely(!b))
         b = cache_make(it, cpu, page, off);
     else if (unlikely(b->cross) && !cross_good(it, cpu, b))
