@@ -12,17 +12,13 @@
 #include "rt.h"
 #include "hot.h"
 
-#define V 0x40
 TEST64 hot_door
     call hot_door
     WRMSR_ MSR_LSTAR, $entry_again
     WRMSR_ MSR_FMASK, $(FL_IF | FL_TF | FL_DF | FL_AC | FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF | FL_OF)
-    call rt_lapic_on
-    HOOK V, on_irq
-    movl $0xB, LAPIC + 0x3E0        /* divide by 1 */
-    movl $V, LAPIC + 0x320
+    TICKS 0x40
     mov $WARM, %r12d
-1:  movl $0, seen
+1:  movl $0, hot_seen
     movl $300000, LAPIC + 0x380
     sti
     USER
@@ -32,18 +28,12 @@ seen_it: /* in ring 0, by entry_again */
     cli
     dec %r12d
     jnz 1b
-    EXPECT "interrupts between system calls", irqs, $WARM
+    EXPECT "interrupts between system calls", hot_irqs, $WARM
     DONE
-
-on_irq:
-    incl seen
-    incq irqs
-    movl $0, LAPIC + 0xB0
-    ret
 
 entry_again:
     mov $again, %ecx
-    cmpl $0, seen
+    cmpl $0, hot_seen
     jne 1f
     sysretq
 1:  mov $KDS, %eax
@@ -54,12 +44,7 @@ entry_again:
     .globl door_run, door_after, door_other, door_entry, door_entry2, door_syscall, door_sysret
     .balign 8
 door_run:
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    PUSH_KEPT
     USER
     ARM 4f
     mov $0x1111, %ecx
@@ -88,12 +73,7 @@ door_other:
     popfq
     mov $KDS, %eax
     mov %eax, %ss
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+    POP_KEPT
     ret
 
 door_entry:
@@ -117,6 +97,6 @@ door_entry2:
     .data
     .balign 8
     .globl u_in, u_where, u_flags, u_cs, u_ss, u_probe, k_where, k_flags, k_rcx, k_r11, k_cs, k_ss, k_loaded, k_back, k_out
-    .irp name, irqs, seen, u_in, u_where, u_flags, u_cs, u_ss, u_probe, k_where, k_flags, k_rcx, k_r11, k_cs, k_ss, k_loaded, k_back, k_out
+    .irp name, u_in, u_where, u_flags, u_cs, u_ss, u_probe, k_where, k_flags, k_rcx, k_r11, k_cs, k_ss, k_loaded, k_back, k_out
 \name: .quad 0
     .endr

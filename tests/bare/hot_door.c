@@ -17,15 +17,6 @@ void door_run(void);
 
 static u64 fmask, star, entry, sce, word;
 
-static void wrmsr(u32 n, u64 v) { __asm__ volatile("wrmsr" ::"c"(n), "a"((u32)v), "d"((u32)(v >> 32))); }
-
-static u64 rdmsr(u32 n)
-{
-    u32 a, d;
-    __asm__ volatile("rdmsr" : "=a"(a), "=d"(d) : "c"(n));
-    return (u64)d << 32 | a;
-}
-
 /* Seldom, so that system calls are direct most times; what is usual comes back. */
 static void change(void)
 {

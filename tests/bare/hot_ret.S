@@ -10,22 +10,18 @@
 #include "rt.h"
 #include "hot.h"
 
-#define V 0x40
 TEST64 hot_ret
     CR_SET cr4, CR4_PGE
     call hot_ret
-    call rt_lapic_on
-    HOOK V, on_irq
-    movl $0xB, LAPIC + 0x3E0        /* divide by 1 */
-    movl $V, LAPIC + 0x320
+    TICKS 0x40
     mov $WARM, %r12d
-1:  movl $0, seen
+1:  movl $0, hot_seen
     movl $300000, LAPIC + 0x380
     sti
     mov %rsp, %rbx
     call 2f                         /* whoever remembers calls remembers this one */
 2:  mov %rbx, %rsp
-    cmpl $0, seen
+    cmpl $0, hot_seen
     jne 3f
     lea 2b, %rax
     push %rax
@@ -33,14 +29,8 @@ TEST64 hot_ret
 3:  cli
     dec %r12d
     jnz 1b
-    EXPECT "interrupts between returns", irqs, $WARM
+    EXPECT "interrupts between returns", hot_irqs, $WARM
     DONE
-
-on_irq:
-    incl seen
-    incq irqs
-    movl $0, LAPIC + 0xB0
-    ret
 
 /* u64 call_it(fn, callee's callback, where EDX goes): EAX */
     .globl call_it
@@ -60,8 +50,3 @@ call_it:
 call_moved:
     addq $2, 8(%rsp)
     ret
-
-    .bss
-    .balign 8
-irqs: .skip 8
-seen: .skip 4

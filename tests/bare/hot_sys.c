@@ -25,15 +25,6 @@ void do_cr(void);
 static struct hot_state s;
 static u64 user, smap, fsgs, tsd, wrong; /* wrong: vectors that were not as wanted */
 
-static u64 rdmsr(u32 n)
-{
-    u32 a, d;
-    __asm__ volatile("rdmsr" : "=a"(a), "=d"(d) : "c"(n));
-    return (u64)d << 32 | a;
-}
-
-static void wrmsr(u32 n, u64 v) { __asm__ volatile("wrmsr" ::"c"(n), "a"((u32)v), "d"((u32)(v >> 32))); }
-
 static u64 canonical(u64 v) { return (u64)((long)(v << 16) >> 16); }
 
 static u64 last; /* RDTSC */

@@ -5,16 +5,10 @@
 
     .text
     CODE64
-    .globl hot_call, hot_expect, hot_ring3, hot_ring0, hot_has, hot_sp, hot_user, hot_vecs, hot_vec_on
-
+    .globl hot_call, hot_expect, hot_ring3, hot_ring0, hot_has, hot_sp, hot_user, hot_vecs, hot_vec_on, hot_tick, hot_irqs, hot_seen
 
 hot_call:
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    PUSH_KEPT
     mov %rdi, hot_state
     cmpl $0, hot_user
     je 1f
@@ -74,12 +68,7 @@ hot_call:
     cmpl $0, hot_user
     je 4f
     KERNEL
-4:  pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+4:  POP_KEPT
     ret
 
 /* RDI: state */
@@ -182,8 +171,16 @@ hot_has:
     and $1, %eax
     ret
 
+hot_tick:
+    incl hot_seen
+    incq hot_irqs
+    movl $0, LAPIC + 0xB0
+    ret
+
     .bss
     .align 8
+hot_irqs: .skip 8
+hot_seen: .skip 8
 hot_state: .skip 8
 hot_fn_of_state: .skip 8
 hot_rax: .skip 8

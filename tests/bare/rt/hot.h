@@ -24,6 +24,26 @@
 #define HS_FN 136
 #define HS_VEC 192
 
+/* What C's callers keep. */
+.macro PUSH_KEPT
+    .irp r, rbx, rbp, r12, r13, r14, r15
+    push %\r
+    .endr
+.endm
+.macro POP_KEPT
+    .irp r, r15, r14, r13, r12, rbp, rbx
+    pop %\r
+    .endr
+.endm
+
+/* From now on the local APIC's timer raises vector v once after each write to its initial count. Each time counts in hot_irqs and hot_seen. */
+.macro TICKS v
+    call rt_lapic_on
+    HOOK \v, hot_tick
+    movl $0xB, LAPIC + 0x3E0        /* divide by 1 */
+    movl $\v, LAPIC + 0x320
+.endm
+
 /* FORM "name", kind, size, number of the register with the address, what it needs, instruction: a function of it in .text and
  * its struct hot_form in subsection 2 of .data. */
 .macro FORM name, kind, size, base, need, insn:vararg
@@ -141,6 +161,13 @@ static inline u64 read_cr4(void)
     return v;
 }
 static inline void write_cr4(u64 v) { __asm__ volatile("mov %0, %%cr4" ::"r"(v) : "memory"); }
+static inline void wrmsr(u32 n, u64 v) { __asm__ volatile("wrmsr" ::"c"(n), "a"((u32)v), "d"((u32)(v >> 32))); }
+static inline u64 rdmsr(u32 n)
+{
+    u32 a, d;
+    __asm__ volatile("rdmsr" : "=a"(a), "=d"(d) : "c"(n));
+    return (u64)d << 32 | a;
+}
 static inline u64 read_cr0(void)
 {
     u64 v;
