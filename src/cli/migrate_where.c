@@ -20,6 +20,8 @@
 
 #define WHERE_SSH_WAIT_MS 5000 /* for ssh to end by itself */
 #define WHERE_SSH_STEP_MS 10
+#define WHERE_LISTEN_MS   1000 /* for whoever made the socket to listen at it */
+#define WHERE_LISTEN_STEP_MS 10
 
 static int where_unix(const char *path, struct sockaddr_un *a, struct err *err)
 {
@@ -51,6 +53,7 @@ static int where_tcp(const char *text, struct addrinfo **list, struct err *err)
     return r ? err_set(err, EINVAL, "'%.80s' cannot be found: %s", host, gai_strerror(r)) : 0;
 }
 
+/* A script that waits for the socket to appear calls us between its receiver's bind() and listen(): a refusal is not believed at once. */
 static int where_connect_unix(const char *path, struct err *err)
 {
     struct sockaddr_un a;
@@ -58,8 +61,13 @@ static int where_connect_unix(const char *path, struct err *err)
 
     if (r < 0)
         return r;
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
-        return fd;
+    for (unsigned ms = 0; fd >= 0; ms += WHERE_LISTEN_STEP_MS) {
+        if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
+            return fd;
+        if (errno != ECONNREFUSED || ms >= WHERE_LISTEN_MS)
+            break;
+        poll(NULL, 0, WHERE_LISTEN_STEP_MS);
+    }
     r = -errno;
     if (fd >= 0)
         close(fd);
