@@ -33,6 +33,7 @@ enum vcpu_exit {
     X(faults, "exceptions delivered")                                                                                  \
     X(interrupts, "interrupts and NMIs delivered")                                                                     \
     X(halts, "times asleep in HLT or waiting for SIPI")                                                                \
+    X(yields, "times that others were let go first in a loop that waits by PAUSE")                                     \
     X(flush_all, "flushes of all translations")                                                                        \
     X(flush_context, "flushes of one PCID, or of all that is not global")                                              \
     X(flush_page, "flushes of one page")                                                                               \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest whose exits can be counted: 1000 times CPUID in a loop, 500 loads of a register of the HPET, 300 page faults of one
- * hot load, 20 overwritten immediates in hot code; and a hot loop with BMI instructions and one across two pages, which no handler does. trace_check compares with what `vitro run --trace` tells of it.
+ * hot load, 20 overwritten immediates in hot code; and a hot loop with BMI instructions and one across two pages, which no handler does; 400 PAUSEs, as a
+ * processor waits for another one. trace_check compares with what `vitro run --trace` tells of it.
  * Manual: SDM 3A 4.7, 11.6.
  */
 #include "rt.h"
@@ -22,6 +23,13 @@ hot_cpuid:
     dec %r12d
     jnz hot_cpuid
     EXPECT "rounds with CPUID", %r13, $1000
+
+    mov $400, %r12d
+    jmp 1f
+    .balign 64
+1:  pause
+    dec %r12d
+    jnz 1b
 
     mov $HPET + 4, %ebx
     mov $500, %r12d

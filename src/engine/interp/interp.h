@@ -95,6 +95,8 @@ struct interp {
     struct vcpu *vcpu;
     bool began;             /* has run: before that nothing is decoded */
     bool irq_hold;          /* ATT_IRQ came; something may wait that IF or the shadow held back */
+    unsigned pauses;        /* PAUSEs one soon after the other, */
+    uint64_t paused;        /* the last of them by the host's TSC */
     _Atomic bool drop_all;  /* decoded code is void: empty the arena at the next boundary */
     struct block *current;  /* running, so that code it overwrites itself is noticed */
     uint64_t key;           /* ITLB key of `page`, the last page used; TLB_INVALID: none */

@@ -1,11 +1,17 @@
 /* System instructions: control and debug registers, MSRs, caches and TLB, time, randomness, HLT; and the
  * table of all of them (SDM vol. 2; vol. 3, 2.8). vCPU thread; the device lock is taken around CR8. */
+#include <sched.h>
+
 #include "base/loop.h"
 #include "base/rand.h"
+#include "engine/interp/interp.h"
 #include "engine/interp/op_system.h"
 #include "x86/debug.h"
 #include "x86/lapic.h"
 #include "x86/msr.h"
+
+#define PAUSE_GAP  16384u /* ticks of the host's TSC between two PAUSEs of a loop that only waits, at most */
+#define PAUSE_LOOP 32u    /* of these, before others may have the host's CPU */
 
 static unsigned sys_reg_size(const struct cpu *cpu) { return cpu->code_size == 8 ? 8 : 4; }
 
@@ -177,7 +183,22 @@ static void op_clwb(struct cpu *cpu, const struct insn *i)
 static void op_mfence(struct cpu *cpu, const struct insn *i) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static void op_sfence(struct cpu *cpu, const struct insn *i) { __asm__ volatile("sfence" ::: "memory"); }
 static void op_lfence(struct cpu *cpu, const struct insn *i) { __asm__ volatile("lfence" ::: "memory"); }
-static void op_pause(struct cpu *cpu, const struct insn *i) { __builtin_ia32_pause(); }
+/* Somebody waits for another vCPU, whose thread the host may have stopped in the middle of what is waited for, for as long as it lets this one
+ * wait. So whoever has waited for a few microseconds lets others go first, as CPUs' PAUSE-loop exits do (SDM vol. 3, 25.1.3). */
+static void op_pause(struct cpu *cpu, const struct insn *i)
+{
+    struct interp *it = cpu->engine;
+    uint64_t now = __builtin_ia32_rdtsc();
+    __builtin_ia32_pause();
+    if (now - it->paused > PAUSE_GAP)
+        it->pauses = 0;
+    it->paused = now;
+    if (++it->pauses < PAUSE_LOOP || it->vcpu->engine->nvcpus == 1)
+        return;
+    it->pauses = 0;
+    it->vcpu->stats.yields++;
+    sched_yield();
+}
 static void op_hint(struct cpu *cpu, const struct insn *i) {}
 static void op_serialize(struct cpu *cpu, const struct insn *i)
 {
