@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "boot/layout.h"
 #include "machine/vm.h"
+#include "ram/share.h"
 #include "ram/swap.h"
 #include "x86/mmu.h"
 
@@ -177,6 +178,7 @@ int pc_init_ram(struct vm *vm, struct err *err)
         r = ram_add_slot(&vm->ram, LAYOUT_VGA_END, below - LAYOUT_VGA_END, false);
     if (r == 0 && above)
         r = ram_add_slot(&vm->ram, LAYOUT_4G, above, false);
+    ram_share(&vm->ram, false);
     if (r == 0)
         r = ram_add_slot(&vm->ram, LAYOUT_VMGENID, LAYOUT_VMGENID_SIZE, true);
     if (r == 0)

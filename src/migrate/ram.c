@@ -16,6 +16,7 @@
 #include "base/bits.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "ram/share.h"
 
 #define RAM_LEVEL   1
 #define RAM_THERE   (3ULL << 62) /* present, or swapped out (Linux, admin-guide/mm/pagemap.rst) */
@@ -52,13 +53,13 @@ static void ram_learn(double *rate, size_t bytes, double seconds)
 
 uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram)
 {
-    uint64_t there[512], used = 0;
+    uint64_t there[512], used = ram_shared_used(ram);
 
     for (unsigned n = 0; p->pagemap >= 0 && n < ram->nslots; n++) {
         const struct ram_slot *s = &ram->slot[n];
         uint64_t first = (uintptr_t)s->hva / PAGE_SIZE, pages = s->size / PAGE_SIZE;
 
-        for (uint64_t at = 0; at < pages; at += ARRAY_LEN(there)) {
+        for (uint64_t at = 0; !s->shared && at < pages; at += ARRAY_LEN(there)) {
             size_t count = pages - at < ARRAY_LEN(there) ? (size_t)(pages - at) : ARRAY_LEN(there);
 
             if (pread(p->pagemap, there, count * 8, (off_t)((first + at) * 8)) != (ssize_t)(count * 8))
@@ -70,13 +71,26 @@ uint64_t mig_ram_used(const struct mig_packer *p, const struct ram *ram)
     return used;
 }
 
+static void ram_skip_holes(const struct save_chunk *c, uint8_t want[32])
+{
+    uint64_t end = c->off + c->pages * PAGE_SIZE, stop;
+
+    for (uint64_t at = c->off, run; at < end; at = stop) {
+        run = ram_shared_run(c->slot, at, end, &stop);
+        for (; at < run; at += PAGE_SIZE)
+            want[(at - c->off) / PAGE_SIZE / 8] &= (uint8_t)~(1u << (at - c->off) / PAGE_SIZE % 8);
+    }
+}
+
 /* In the first round what the host never gave to the guest is not looked at, since that would make the host fill it in. */
 static void ram_skip_untouched(const struct mig_packer *p, const struct save_chunk *c, uint8_t want[32])
 {
     uint64_t there[SAVE_CHUNK_PAGES];
     ssize_t len = (ssize_t)(c->pages * sizeof(there[0]));
 
-    if (p->pagemap < 0 || c->slot->backed ||
+    if (c->slot->shared)
+        ram_skip_holes(c, want);
+    if (p->pagemap < 0 || c->slot->backed || c->slot->shared ||
         pread(p->pagemap, there, (size_t)len, (off_t)((uintptr_t)(c->slot->hva + c->off) / PAGE_SIZE * 8)) != len)
         return;
     for (unsigned n = 0; n < c->pages; n++) {

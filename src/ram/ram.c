@@ -1,4 +1,4 @@
-/* Guest-physical memory: slots of anonymous host memory, and one byte of flags a page.
+/* Guest-physical memory: slots of anonymous host memory (or of a file of memory, share.h), and one byte of flags a page.
  *
  * Slots are added while nothing runs; from then on everything is thread-safe without locks:
  * slots do not change, flags are atomics, and guest bytes may be changed by vCPUs while they are
@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "base/map.h"
 #include "ram/lend.h"
+#include "ram/share.h"
 #include "ram/swap.h"
 
 /* The part of an access that lies in one slot. */
@@ -42,6 +43,7 @@ void ram_fini(struct ram *r)
         munmap(r->slot[i].hva, r->slot[i].size);
         munmap((void *)r->slot[i].flags, ram_flags_size(&r->slot[i]));
     }
+    ram_share_fini(r);
     ram_init(r);
 }
 
@@ -72,17 +74,18 @@ static void *ram_map_large(uint64_t gpa, size_t size)
     return p;
 }
 
-static int ram_map_slot(struct ram_slot *s)
+static int ram_map_slot(struct ram *r, struct ram_slot *s)
 {
     s->hva = s->size < LARGE_PAGE ? map_memory(s->size) : ram_map_large(s->gpa, s->size);
     if (!s->hva)
         return -ENOMEM;
     s->flags = map_memory(ram_flags_size(s));
-    if (!s->flags) {
-        munmap(s->hva, s->size);
-        return -ENOMEM;
-    }
-    return 0;
+    if (s->flags && ram_share_slot(r, s) == 0)
+        return 0;
+    munmap(s->hva, s->size);
+    if (s->flags)
+        munmap((void *)s->flags, ram_flags_size(s));
+    return -ENOMEM;
 }
 
 int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly)
@@ -98,7 +101,7 @@ int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly)
         return i;
     if (r->nslots == RAM_MAX_SLOTS)
         return -ENOSPC;
-    err = ram_map_slot(&s);
+    err = ram_map_slot(r, &s);
     if (err < 0)
         return err;
     memmove(&r->slot[i + 1], &r->slot[i], (r->nslots - (unsigned)i) * sizeof(s));
@@ -111,7 +114,7 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
 {
     struct ram_slot *s = &r->slot[slot];
 
-    if (slot >= r->nslots || PAGE_OFFSET(off) || r->slot[slot].swap)
+    if (slot >= r->nslots || PAGE_OFFSET(off) || s->swap || s->shared)
         return -EINVAL;
     if (mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)off) ==
         MAP_FAILED)
@@ -122,6 +125,8 @@ int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off)
 
 int ram_merge(struct ram *r)
 {
+    if (r->share_size)
+        return -EINVAL;
     for (unsigned n = 0; n < r->nslots; n++) {
         if (madvise(r->slot[n].hva, r->slot[n].size, MADV_MERGEABLE) < 0)
             return -errno;
@@ -141,7 +146,7 @@ bool ram_same_slots(const struct ram *a, const struct ram *b)
 
 int ram_take(struct ram *to, struct ram *from)
 {
-    if (!ram_same_slots(to, from) || to->swap)
+    if (!ram_same_slots(to, from) || to->swap || to->share_size || from->share_size)
         return -EINVAL;
     while (from->nslots) {
         struct ram_slot *s = &from->slot[from->nslots - 1], *d = &to->slot[from->nslots - 1];
@@ -350,6 +355,8 @@ static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off,
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
+    if (s->shared)
+        return ram_share_drop(s, off, len);
     if (!s->backed)
         return madvise(s->hva + off, len, MADV_DONTNEED) < 0 ? -errno : 0;
     if (s->swap)

@@ -37,12 +37,18 @@ struct ram_slot {
     bool backed;            /* untouched pages are a file's, see ram_map_file() and swap.h */
     bool swap;              /* it lies on the monitor's swap file, at swap_off */
     uint64_t swap_off;
+    bool shared;            /* it lies in the machine's file of memory, at share_off, see share.h */
+    int share_fd;           /* borrowed */
+    uint64_t share_off;
 };
 
 struct ram {
     struct ram_slot slot[RAM_MAX_SLOTS]; /* sorted by gpa, never overlapping */
     unsigned nslots;
     struct ram_swap *swap; /* owned, see swap.h; or NULL */
+    bool share;            /* slots that are added go into the file of memory, */
+    int share_fd;          /* if it has a size */
+    uint64_t share_size;
     _Atomic bool dirty_log;
     /* Called before bytes [gpa, gpa+len) of pages that carry PAGE_CODE change, from any thread:
      * the engine drops what it decoded from them. Set once by the engine; may be NULL. */
@@ -58,11 +64,12 @@ void ram_fini(struct ram *r); /* unmaps every slot */
 int ram_add_slot(struct ram *r, uint64_t gpa, uint64_t size, bool readonly);
 
 /* Put a file's bytes from off (page-aligned) on into the slot, copy on write: they are read when they are touched, and
- * never written. The file may be closed, but must not become shorter. Not for a slot on a swap file (-EINVAL). No vCPU runs; engines must be told
- * (engine_ops.invalidate). 0 or -errno. */
+ * never written. The file may be closed, but must not become shorter. Not for a slot on a swap file or a shared one (-EINVAL). No vCPU runs;
+ * engines must be told (engine_ops.invalidate). 0 or -errno. */
 int ram_map_file(struct ram *r, unsigned slot, int fd, uint64_t off);
 
-/* Let the host keep pages once that are equal to others, of any process that allows it (madvise(2), MADV_MERGEABLE). 0 or -errno. */
+/* Let the host keep pages once that are equal to others, of any process that allows it (madvise(2), MADV_MERGEABLE). 0 or -errno; -EINVAL: some is
+ * shared. */
 int ram_merge(struct ram *r);
 
 /* Have both the same slots? */
@@ -70,7 +77,7 @@ bool ram_same_slots(const struct ram *a, const struct ram *b);
 
 /* The bytes of from become those of to, which has the same slots; from is empty afterwards, as after ram_fini(). No bytes
  * are copied, host addresses of to stay. No vCPU runs; engines must be told. 0 or -errno, then both are only good for
- * ram_fini(). A swap file of from goes along; to has none. */
+ * ram_fini(). A swap file of from goes along; to has none, and none of them is shared (-EINVAL). */
 int ram_take(struct ram *to, struct ram *from);
 
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */

@@ -271,6 +271,10 @@ int ram_swap_create(struct ram *r, const char *path, uint64_t limit, struct err 
 
     if (!sw)
         return err_set(err, ENOMEM, "out of memory");
+    if (r->share_size) {
+        free(sw);
+        return err_set(err, EINVAL, "memory that is shared with other processes cannot lie on a swap file");
+    }
     swap_choose(r);
     sw->ram = r;
     sw->limit = limit;

@@ -267,7 +267,7 @@ static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
     close(fds[1]);
     if (r < 0)
         close(fds[0]);
-    else if (job->vm->ram.swap) /* the child shares that memory: it must not change before it has been written */
+    else if (job->vm->ram.swap || job->vm->ram.share_size) /* the child shares that memory: it must not change before it has been written */
         save_stand(fds[0]);
     return r;
 }

@@ -6,9 +6,12 @@
 
 #include "base/bits.h"
 #include "ram/lend.h"
+#include "ram/share.h"
 
 #define MIB    (1ULL << 20)
 #define ROM_AT (2 * MIB)
+
+static bool shared; /* all of it for private memory, and again for shared */
 
 /* What the engine was told: pages, and their first byte at that moment. */
 static struct {
@@ -34,6 +37,7 @@ static int setup(void **state)
 {
     memset(&f, 0, sizeof(f));
     ram_init(&f.ram);
+    ram_share(&f.ram, shared);
     assert_int_equal(ram_add_slot(&f.ram, 0, MIB, false), 0);
     assert_int_equal(ram_add_slot(&f.ram, MIB, MIB, false), 0);
     assert_int_equal(ram_add_slot(&f.ram, ROM_AT, 2 * PAGE_SIZE, true), 0);
@@ -133,5 +137,8 @@ int main(void)
         T(dirty_log_hears_afterwards),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("private", tests, NULL, NULL);
+
+    shared = true;
+    return failed + cmocka_run_group_tests_name("shared", tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Guest-physical memory: bounds, overflow, holes, ROM, code pages, the dirty log. */
+/* Guest-physical memory: bounds, overflow, holes, ROM, code pages, the dirty log; all of it for private memory, and again for a file of
+ * memory that other processes can map. */
 #include "test.h"
 
 #include <errno.h>
@@ -6,19 +7,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/rand.h"
+#include "ram/share.h"
 #include "ram/swap.h"
 
 #define MIB (1ULL << 20)
+
+static bool shared; /* which kind it is this time */
 
 /* RAM at 0 and, adjoining, at 1 MiB; ROM adjoining that; a hole; RAM at 4 GiB. */
 static void layout(struct ram *r)
 {
     ram_init(r);
+    ram_share(r, shared);
     assert_int_equal(ram_add_slot(r, 4096 * MIB, MIB, false), 0);
     assert_int_equal(ram_add_slot(r, 0, MIB, false), 0);
     assert_int_equal(ram_add_slot(r, 2 * MIB, 2 * PAGE_SIZE, true), 0);
@@ -389,6 +395,7 @@ static void dirty_bitmap_of_odd_size(void **state)
     struct ram r;
 
     ram_init(&r);
+    ram_share(&r, shared);
     assert_int_equal(ram_add_slot(&r, 0, 11 * PAGE_SIZE, false), 0);
     ram_dirty_log(&r, true);
     ram_mark_dirty(&r, 0, 11 * PAGE_SIZE);
@@ -407,6 +414,7 @@ static void large_slot_is_lazy(void **state)
     struct ram r;
 
     ram_init(&r);
+    ram_share(&r, shared);
     assert_int_equal(ram_add_slot(&r, HIGH_AT, 64ULL << 30, false), 0);
     assert_int_equal(ram_write(&r, HIGH_AT + (63ULL << 30), &v, 8), 0);
     assert_int_equal(ram_read(&r, HIGH_AT + (63ULL << 30), &w, 8), 0);
@@ -505,6 +513,126 @@ static void threads_do_not_tear(void **state)
     ram_fini(&r);
 }
 
+/* Whole pages inside are zeroes, the rest stays; it is a write like others. */
+static void discard_is_a_write_of_zeroes(void **state)
+{
+    uint8_t map[32], page[PAGE_SIZE], zero[PAGE_SIZE] = { 0 };
+    struct engine e;
+    struct ram r;
+
+    layout(&r);
+    engine_attach(&e, &r);
+    assert_int_equal(ram_fill(&r, 0, 0x77, 2 * MIB), 0);
+    set_code(&r, 0x3000);
+    ram_dirty_log(&r, true);
+    assert_int_equal(ram_discard(&r, 0x1800, 0x3000), 0);
+    assert_int_equal(e.calls, 1);
+    assert_int_equal(e.byte[0], 0x77);
+    assert_int_equal(ram_dirty_collect(&r, 0, map, sizeof(map)), 2);
+    assert_int_equal(map[0], 0x0c);
+    ram_read(&r, 0x2000, page, sizeof(page));
+    assert_memory_equal(page, zero, sizeof(page));
+    assert_int_equal(*(uint8_t *)ram_borrow(&r, 0x1fff, 1), 0x77);
+    assert_int_equal(*(uint8_t *)ram_borrow(&r, 0x4000, 1), 0x77);
+    assert_int_equal(ram_discard(&r, MIB - PAGE_SIZE, 2 * PAGE_SIZE), 0);
+    assert_int_equal(*(uint8_t *)ram_borrow(&r, MIB - 1, 1), 0);
+    assert_int_equal(*(uint8_t *)ram_borrow(&r, MIB, 1), 0);
+    assert_int_equal(ram_discard(&r, ROM_AT, PAGE_SIZE), -EACCES);
+    assert_int_equal(ram_discard(&r, ROM_END, PAGE_SIZE), -EFAULT);
+    assert_int_equal(ram_write(&r, 0x2000, zero + 1, 1), 0);
+    ram_fini(&r);
+}
+
+/* A slot's bytes in another mapping of the file, as another process would have it. */
+static uint8_t *map_shared(const struct ram_slot *s)
+{
+    uint64_t off;
+    int fd = ram_shared_fd(s, &off);
+    void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)off);
+
+    assert_true(p != MAP_FAILED);
+    assert_true((off - s->gpa) % (2 * MIB) == 0);
+    return p;
+}
+
+static void shared_slots_are_one_file(void **state)
+{
+    uint64_t off, v = 0x1122334455667788, w = 0;
+    uint8_t *low, *high;
+    struct ram r;
+
+    layout(&r);
+    assert_int_equal(ram_shared_fd(&r.slot[2], &off) >= 0, false); /* ROM */
+    if (!shared) {
+        assert_int_equal(ram_shared_fd(&r.slot[0], &off), -1);
+        ram_fini(&r);
+        return;
+    }
+    assert_int_equal(ftruncate(ram_shared_fd(&r.slot[0], &off), 0), -1);
+    low = map_shared(&r.slot[1]);
+    high = map_shared(&r.slot[3]);
+    assert_int_equal(ram_shared_used(&r), 0);
+    assert_int_equal(ram_write(&r, MIB + 8, &v, 8), 0);
+    assert_memory_equal(low + 8, &v, 8);
+    memcpy(high + PAGE_SIZE, &v, 8);
+    assert_int_equal(ram_read(&r, HIGH_AT + PAGE_SIZE, &w, 8), 0);
+    assert_true(v == w);
+    assert_int_equal(ram_shared_used(&r), 2 * PAGE_SIZE);
+    assert_int_equal(ram_discard(&r, HIGH_AT, MIB), 0);
+    assert_int_equal(high[PAGE_SIZE], 0);
+    munmap(low, MIB);
+    munmap(high, MIB);
+    ram_fini(&r);
+}
+
+/* What has memory, found in runs. */
+static void shared_runs_are_found(void **state)
+{
+    struct ram_slot *s;
+    uint64_t stop;
+    struct ram r;
+
+    layout(&r);
+    s = &r.slot[1];
+    if (shared) {
+        assert_true(ram_shared_run(s, 0, MIB, &stop) == MIB && stop == MIB);
+        assert_int_equal(ram_fill(&r, MIB + 3 * PAGE_SIZE, 1, 2 * PAGE_SIZE), 0);
+        assert_int_equal(ram_fill(&r, MIB + 9 * PAGE_SIZE, 1, 1), 0);
+        assert_int_equal(ram_fill(&r, 5, 1, 1), 0); /* another slot */
+        assert_true(ram_shared_run(s, 0, MIB, &stop) == 3 * PAGE_SIZE && stop == 5 * PAGE_SIZE);
+        assert_true(ram_shared_run(s, 4 * PAGE_SIZE, MIB, &stop) == 4 * PAGE_SIZE && stop == 5 * PAGE_SIZE);
+        assert_true(ram_shared_run(s, 0, 4 * PAGE_SIZE, &stop) == 3 * PAGE_SIZE && stop == 4 * PAGE_SIZE);
+        assert_true(ram_shared_run(s, 0, 2 * PAGE_SIZE, &stop) == 2 * PAGE_SIZE);
+        assert_true(ram_shared_run(s, 5 * PAGE_SIZE, MIB, &stop) == 9 * PAGE_SIZE && stop == 10 * PAGE_SIZE);
+        assert_true(ram_shared_run(s, 10 * PAGE_SIZE, MIB, &stop) == MIB && stop == MIB);
+    }
+    ram_fini(&r);
+}
+
+/* What works by taking private memory's place. */
+static void shared_memory_stays_where_it_is(void **state)
+{
+    struct err err = { "" };
+    struct ram r, other;
+
+    layout(&r);
+    layout(&other);
+    if (shared) {
+        assert_int_equal(ram_map_file(&r, 0, 0, 0), -EINVAL);
+        assert_int_equal(ram_merge(&r), -EINVAL);
+        assert_int_equal(ram_swap_create(&r, "never", 0, &err), -EINVAL);
+        assert_int_equal(ram_take(&r, &other), -EINVAL);
+        shared = false;
+        ram_fini(&other);
+        layout(&other);
+        assert_int_equal(ram_take(&r, &other), -EINVAL);
+        assert_int_equal(ram_take(&other, &r), -EINVAL);
+        shared = true;
+    }
+    ram_fini(&r);
+    ram_fini(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -525,7 +653,13 @@ int main(void)
         cmocka_unit_test(large_slot_is_lazy),
         cmocka_unit_test(swap_file_keeps_bytes),
         cmocka_unit_test(threads_do_not_tear),
+        cmocka_unit_test(discard_is_a_write_of_zeroes),
+        cmocka_unit_test(shared_slots_are_one_file),
+        cmocka_unit_test(shared_runs_are_found),
+        cmocka_unit_test(shared_memory_stays_where_it_is),
     };
+    int failed = cmocka_run_group_tests_name("private", tests, NULL, NULL);
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    shared = true;
+    return failed + cmocka_run_group_tests_name("shared", tests, NULL, NULL);
 }

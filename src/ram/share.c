@@ -1,0 +1,96 @@
+/* Guest memory in a file of memory (share.h): one file for all slots of a machine, which grows with them and never shrinks.
+ *
+ * Threads: as ram.c.
+ */
+#include "ram/share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/map.h"
+
+void ram_share(struct ram *r, bool on) { r->share = on; }
+
+int ram_shared_fd(const struct ram_slot *s, uint64_t *off)
+{
+    *off = s->share_off;
+    return s->shared ? s->share_fd : -1;
+}
+
+/* A file of memory also counts against the limit for files, and going over that is a signal. */
+static bool share_allowed(uint64_t size)
+{
+    struct rlimit max;
+
+    return getrlimit(RLIMIT_FSIZE, &max) == 0 && (max.rlim_cur == RLIM_INFINITY || size <= max.rlim_cur);
+}
+
+/* Sealed, so that nobody who has the descriptor can take pages away from under the others. */
+static bool share_open(struct ram *r)
+{
+    if (r->share_size)
+        return true;
+    r->share_fd = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (r->share_fd >= 0 && fcntl(r->share_fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0) {
+        close(r->share_fd);
+        r->share_fd = -1;
+    }
+    return r->share_fd >= 0;
+}
+
+int ram_share_slot(struct ram *r, struct ram_slot *s)
+{
+    uint64_t off = r->share_size + ((s->gpa - r->share_size) & (LARGE_PAGE - 1)), size = off + s->size;
+
+    if (!r->share || s->readonly || !share_allowed(size) || !share_open(r))
+        return 0;
+    if (ftruncate(r->share_fd, (off_t)size) < 0) {
+        if (!r->share_size)
+            close(r->share_fd);
+        return 0;
+    }
+    r->share_size = size;
+    s->shared = true;
+    s->share_fd = r->share_fd;
+    s->share_off = off;
+    return mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, r->share_fd, (off_t)off) == MAP_FAILED ? -ENOMEM : 0;
+}
+
+uint64_t ram_shared_run(const struct ram_slot *s, uint64_t off, uint64_t end, uint64_t *stop)
+{
+    off_t from = lseek(s->share_fd, (off_t)(s->share_off + off), SEEK_DATA), to;
+
+    *stop = end;
+    if (from < 0) /* ENXIO: nothing up to the file's end */
+        return errno == ENXIO ? end : off;
+    if ((uint64_t)from - s->share_off >= end)
+        return end;
+    to = lseek(s->share_fd, from, SEEK_HOLE);
+    if (to > from && (uint64_t)to - s->share_off < end)
+        *stop = (uint64_t)to - s->share_off;
+    return (uint64_t)from - s->share_off;
+}
+
+uint64_t ram_shared_used(const struct ram *r)
+{
+    struct stat st;
+
+    return r->share_size && fstat(r->share_fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+/* The host takes the pages out of all mappings, also those of other processes. */
+int ram_share_drop(const struct ram_slot *s, uint64_t off, uint64_t len)
+{
+    return madvise(s->hva + off, len, MADV_REMOVE) < 0 ? -errno : 0;
+}
+
+void ram_share_fini(struct ram *r)
+{
+    if (r->share_size)
+        close(r->share_fd);
+}
