@@ -60,6 +60,20 @@ int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsig
     return r;
 }
 
+int block_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    int r = block_check_change(b, off, len);
+
+    if (r == 0 && (!b->ops->write_from || atomic_load(&b->not_from)))
+        r = -EOPNOTSUPP;
+    if (r < 0)
+        return r;
+    r = b->ops->write_from(b, off, iov, n, len);
+    if (r == -EOPNOTSUPP)
+        atomic_store(&b->not_from, true);
+    return block_changed(b, off, len, r);
+}
+
 int block_hold(struct block *b, uint64_t off, size_t len, struct block_place *p)
 {
     int r = block_check(b, off, len);

@@ -52,6 +52,9 @@ struct block_ops {
      * held during I/O: 0, -EAGAIN (use read; what iov holds is undefined), -EOPNOTSUPP (it never will), or
      * -errno. May be NULL: never. */
     int (*read_now)(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+    /* Write from iov (len bytes in all), memory that may change meanwhile, if that is as good as a write: 0, -EAGAIN (use
+     * write; some of it may have been written), -EOPNOTSUPP (it never will), or -errno. May be NULL: never. */
+    int (*write_from)(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
     /* Find the place of all of [off, off+len) in a file, with no more waiting than read_now, and keep it where it is until
      * release: 0, -EAGAIN or -EOPNOTSUPP. Any thread; the same one releases, and makes no other calls in between but these
      * two. May be NULL: never; release too: there is nothing to do. */
@@ -87,6 +90,7 @@ struct block {
     bool ro;
     _Atomic bool failed;  /* a flush failed: see above */
     _Atomic bool not_now; /* read_now never works */
+    _Atomic bool not_from; /* write_from never works */
     _Atomic(struct block_log *) log; /* owned; NULL: nobody has asked for one */
     struct block_turns turns;
 };
@@ -97,6 +101,8 @@ int block_read(struct block *b, uint64_t off, void *buf, size_t len);
 int block_write(struct block *b, uint64_t off, const void *buf, size_t len);
 /* As block_read(), but -EAGAIN or -EOPNOTSUPP when it would have to wait. */
 int block_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+/* As block_write(), from memory that may change meanwhile, but -EAGAIN or -EOPNOTSUPP where block_write() must do it. */
+int block_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 /* Where all of [off, off+len) lies in one file, for a read that goes on after this call: until block_release(p->holder), on the
  * same thread, the place stays as it is. -EAGAIN or -EOPNOTSUPP: use block_read(). */
 int block_hold(struct block *b, uint64_t off, size_t len, struct block_place *p);
@@ -168,6 +174,8 @@ struct block_req {
     /* BLOCK_READ: read bytes [at, at+len) to where they go, without a buffer in between, by block_read_now().
      * Threads as move. -EAGAIN and -EOPNOTSUPP: then by way of the buffer. May be NULL. */
     int (*read_now)(struct block_req *req, uint64_t at, size_t len);
+    /* BLOCK_WRITE: the same by block_write_from(). */
+    int (*write_from)(struct block_req *req, uint64_t at, size_t len);
     /* Device lock held; on the loop's thread, an I/O thread, or in block_drain(). result is 0 or -errno. May
      * free the request and submit others. */
     void (*done)(struct block_req *req, int result);

@@ -203,6 +203,15 @@ int block_file_write(int fd, uint64_t off, const void *buf, size_t len)
     return 0;
 }
 
+int block_file_write_from(int fd, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    ssize_t done = pwritev(fd, iov, (int)n, (off_t)off);
+
+    if (done >= 0)
+        return (size_t)done == len ? 0 : -EAGAIN;
+    return errno == EINTR || errno == EFAULT ? -EAGAIN : -errno;
+}
+
 int block_file_flush(int fd) { return fdatasync(fd) < 0 ? -errno : 0; }
 
 static int block_file_allocate(int fd, int mode, uint64_t off, uint64_t len)

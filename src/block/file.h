@@ -30,6 +30,9 @@ int block_file_write(int fd, uint64_t off, const void *buf, size_t len);
  * when it cannot, or not all of it (what iov holds is undefined then); -EOPNOTSUPP when this file never can;
  * or -errno. */
 int block_file_read_now(int fd, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+/* Write iov (len bytes), which may change meanwhile: 0; -EAGAIN when not all of it was, and block_file_write() has to; or
+ * -errno. */
+int block_file_write_from(int fd, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 /* fdatasync(2). */
 int block_file_flush(int fd);
 /* Give space back: 0 also where the file system cannot. */

@@ -48,6 +48,11 @@ static int posix_read_now(struct imgfile *f, uint64_t off, const struct iovec *i
     return block_file_read_now(posix_fd(f), off, iov, n, len);
 }
 
+static int posix_write_from(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    return block_file_write_from(posix_fd(f), off, iov, n, len);
+}
+
 static int posix_lock(struct imgfile *f, bool ro, bool take)
 {
     if (take)
@@ -113,6 +118,7 @@ static const struct imgfile_ops posix_ops = {
     .pread = posix_pread,
     .pwrite = posix_pwrite,
     .read_now = posix_read_now,
+    .write_from = posix_write_from,
     .fd = posix_own_fd,
     .flush = posix_flush,
     .share = posix_share,
@@ -210,4 +216,11 @@ int imgfile_read_now(struct imgfile *f, uint64_t off, const struct iovec *iov, u
     if (!f->ops->read_now)
         return -EOPNOTSUPP;
     return range_outside(off, len, FILE_OFFMAX) ? -EFBIG : f->ops->read_now(f, off, iov, n, len);
+}
+
+int imgfile_write_from(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    if (!f->ops->write_from)
+        return -EOPNOTSUPP;
+    return range_outside(off, len, FILE_OFFMAX) ? -EFBIG : f->ops->write_from(f, off, iov, n, len);
 }

@@ -22,6 +22,8 @@ struct imgfile_ops {
     ssize_t (*pwrite)(struct imgfile *f, const void *buf, size_t len, uint64_t off);
     int (*read_now)(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n,
                     size_t len);     /* see file.h; may be NULL */
+    int (*write_from)(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n,
+                      size_t len);   /* see file.h; may be NULL */
     int (*fd)(struct imgfile *f);    /* the host's file itself; may be NULL: there is none */
     int (*flush)(struct imgfile *f); /* everything written is on stable storage afterwards */
     int (*share)(struct imgfile *f); /* from the exclusive lock to a reader's (file.h); may be NULL: there is none */
@@ -55,5 +57,7 @@ int imgfile_read(struct imgfile *f, uint64_t off, void *buf, size_t len);
 int imgfile_write(struct imgfile *f, uint64_t off, const void *buf, size_t len);
 /* As block_file_read_now(), file.h. */
 int imgfile_read_now(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+/* As block_file_write_from(); -EOPNOTSUPP: this kind never does. */
+int imgfile_write_from(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 
 #endif

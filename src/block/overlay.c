@@ -171,6 +171,17 @@ static int overlay_write(struct block *b, uint64_t off, const void *buf, size_t 
     return overlay_change(overlay_of(b), off, buf, len);
 }
 
+static int overlay_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    struct overlay *o = overlay_of(b);
+    bool own;
+    int r = overlay_find(o, off, len, &own);
+
+    if (r < 0 || !own)
+        return -EAGAIN;
+    return block_file_write_from(o->fd, off, iov, n, len);
+}
+
 static int overlay_flush(struct block *b)
 {
     (void)b;
@@ -210,6 +221,7 @@ static const struct block_ops overlay_ops = {
     .format = "overlay",
     .read = overlay_read,
     .read_now = overlay_read_now,
+    .write_from = overlay_write_from,
     .hold = overlay_hold,
     .write = overlay_write,
     .flush = overlay_flush,

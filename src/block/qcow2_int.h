@@ -229,6 +229,7 @@ int qcow2_decompress(struct qcow2 *q, uint64_t entry, uint64_t in, uint8_t *buf,
 /* qcow2_io.c: no lock held. */
 int qcow2_read(struct block *b, uint64_t off, void *buf, size_t len);
 int qcow2_read_now(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
+int qcow2_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len);
 int qcow2_hold(struct block *b, uint64_t off, size_t len, struct block_place *p);
 void qcow2_release(struct block *b);
 int qcow2_write(struct block *b, uint64_t off, const void *buf, size_t len);

@@ -111,22 +111,45 @@ static int io_check_own(struct qcow2 *q, const struct qextent *e, bool peek)
     return 0;
 }
 
-/* The first piece of a write; -EAGAIN when it does not go in place, or not without loading tables. */
+/* Where the first piece of a write goes in place; -EAGAIN when it does not, or not without loading tables. io held shared. */
+static int io_find_own(struct qcow2 *q, uint64_t off, uint64_t len, struct qextent *e)
+{
+    int r;
+
+    pthread_rwlock_rdlock(&q->lock);
+    r = qcow2_lookup_cached(q, off, len, e);
+    if (r == 0)
+        r = e->kind == QK_DATA && e->own ? io_check_own(q, e, true) : -EAGAIN;
+    pthread_rwlock_unlock(&q->lock);
+    return r;
+}
+
+/* The first piece of a write, if io_find_own() has a place for it. */
 static int io_write_own(struct qcow2 *q, uint64_t off, const uint8_t *buf, uint64_t len, uint64_t *done)
 {
     struct qextent e;
     int r;
 
     pthread_rwlock_rdlock(&q->io);
-    pthread_rwlock_rdlock(&q->lock);
-    r = qcow2_lookup_cached(q, off, len, &e);
-    if (r == 0)
-        r = e.kind == QK_DATA && e.own ? io_check_own(q, &e, true) : -EAGAIN;
-    pthread_rwlock_unlock(&q->lock);
+    r = io_find_own(q, off, len, &e);
     if (r == 0)
         r = imgfile_write(q->f, e.host, buf, e.len);
     pthread_rwlock_unlock(&q->io);
     *done = e.len;
+    return r;
+}
+
+int qcow2_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    struct qcow2 *q = qcow2_of(b);
+    struct qextent e;
+    int r;
+
+    pthread_rwlock_rdlock(&q->io);
+    r = io_find_own(q, off, len, &e);
+    if (r == 0)
+        r = e.len == len ? imgfile_write_from(q->f, e.host, iov, n, len) : -EAGAIN;
+    pthread_rwlock_unlock(&q->io);
     return r;
 }
 

@@ -98,6 +98,7 @@ static const struct block_ops qcow2_ops = {
     .format = "qcow2",
     .read = qcow2_read,
     .read_now = qcow2_read_now,
+    .write_from = qcow2_write_from,
     .hold = qcow2_hold,
     .release = qcow2_release,
     .write = qcow2_write,

@@ -39,6 +39,11 @@ static int raw_write(struct block *b, uint64_t off, const void *buf, size_t len)
     return block_file_write(raw_fd(b), off, buf, len);
 }
 
+static int raw_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    return block_file_write_from(raw_fd(b), off, iov, n, len);
+}
+
 static int raw_flush(struct block *b) { return block_file_flush(raw_fd(b)); }
 
 static int raw_discard(struct block *b, uint64_t off, uint64_t len)
@@ -75,6 +80,7 @@ static const struct block_ops raw_ops = {
     .read_now = raw_read_now,
     .hold = raw_hold,
     .write = raw_write,
+    .write_from = raw_write_from,
     .flush = raw_flush,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,

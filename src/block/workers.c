@@ -34,19 +34,25 @@ static int block_io_read(struct block_io *io, struct block *b, struct block_req 
     return r == 0 ? req->move(req, at, buf, n) : r;
 }
 
-/* Data in pieces, through the thread's buffer. */
+/* A piece straight from where it is, else through the thread's buffer. */
+static int block_io_write(struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t n)
+{
+    int r = req->write_from ? req->write_from(req, at, n) : -EOPNOTSUPP;
+
+    if (r != -EAGAIN && r != -EOPNOTSUPP)
+        return r;
+    r = req->move(req, at, buf, n);
+    return r == 0 ? block_write(b, req->off + at, buf, n) : r;
+}
+
+/* Data in pieces. */
 static int block_io_move(struct block_io *io, struct block *b, struct block_req *req, uint8_t *buf)
 {
     int r = buf ? 0 : -ENOMEM;
 
     for (uint64_t at = req->at, n; r == 0 && at < req->len; at += n) {
         n = req->len - at < BLOCK_PIECE ? req->len - at : BLOCK_PIECE;
-        if (req->op == BLOCK_READ) {
-            r = block_io_read(io, b, req, at, buf, n);
-        } else {
-            r = req->move(req, at, buf, n);
-            r = r == 0 ? block_write(b, req->off + at, buf, n) : r;
-        }
+        r = req->op == BLOCK_READ ? block_io_read(io, b, req, at, buf, n) : block_io_write(b, req, at, buf, n);
     }
     return r;
 }

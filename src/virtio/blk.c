@@ -1,8 +1,8 @@
 /* Models: the virtio block device.
  * Source: virtio 1.2, 5.2.
- * Runs on: vCPU threads (kicks), the loop's thread and I/O threads (completions), under the device lock. Data
- * is copied between guest memory and the buffers of the I/O threads by themselves, without that lock but with
- * `dma` shared, so that a reset can be sure that no copy of the old life goes on.
+ * Runs on: vCPU threads (kicks), the loop's thread and I/O threads (completions), under the device lock. Data moves
+ * between guest memory and the host's files, or the buffers of the I/O threads, without that lock but with
+ * `dma` shared, so that a reset can be sure that nothing of the old life goes on.
  *
  * A request is: header copied in, a block request submitted, data copied, and in its completion the status
  * written and the chain pushed. A reset starts a new life: requests of the old one end without touching guest
@@ -181,6 +181,25 @@ static int blk_req_read_now(struct block_req *req, uint64_t at, size_t len)
     return e;
 }
 
+/* On an I/O thread: bytes of a write straight from guest memory. A reset waits until the host has taken them, or they could be
+ * the next life's. */
+static int blk_req_write_from(struct block_req *req, uint64_t at, size_t len)
+{
+    struct virtio_blk_req *r = container_of(req, struct virtio_blk_req, req);
+    struct virtio_blk *b = r->blk;
+    struct iovec iov[VQ_MAX_SIZE];
+    unsigned n;
+    int e = -ECANCELED;
+
+    pthread_rwlock_rdlock(&b->dma);
+    if (r->life == b->life) {
+        n = vq_chain_show(&r->chain, BLK_HEADER + (uint32_t)at, (uint32_t)len, iov, VQ_MAX_SIZE);
+        e = n ? block_write_from(b->block, req->off + at, iov, n, len) : -EAGAIN;
+    }
+    pthread_rwlock_unlock(&b->dma);
+    return e;
+}
+
 /* Start a block request for a chain: 0, or -ENOMEM with nothing done. */
 static int blk_start(struct virtio_blk *b, unsigned queue, const struct vq_chain *c,
                      const struct block_req *what)
@@ -192,6 +211,7 @@ static int blk_start(struct virtio_blk *b, unsigned queue, const struct vq_chain
     r->req = *what;
     r->req.move = blk_move;
     r->req.read_now = blk_req_read_now;
+    r->req.write_from = blk_req_write_from;
     r->req.done = blk_done;
     r->blk = b;
     r->life = b->life;
@@ -372,8 +392,8 @@ static void blk_end_life(void *dev)
 {
     struct virtio_blk *b = dev;
 
-    pthread_rwlock_wrlock(&b->dma); /* a copy under way ends first: 256 KiB at most */
-    b->life++;
+    b->life++; /* before the lock, which threads that see the old one would take again and again */
+    pthread_rwlock_wrlock(&b->dma); /* a piece under way ends first: 256 KiB at most */
     pthread_rwlock_unlock(&b->dma);
     b->stale += b->current;
     b->current = 0;

@@ -30,9 +30,9 @@ struct virtio_blk {
     char serial[VIRTIO_BLK_SERIAL];
     uint16_t queues;
     bool write_through; /* the driver turned the write cache off */
-    uint64_t life; /* counts resets: requests of another life are dropped */
+    _Atomic uint64_t life; /* counts resets: requests of another life are dropped */
     pthread_rwlock_t
-        dma;          /* a leaf. Shared: an I/O thread copies from or to guest memory; alone: a new life */
+        dma;          /* Shared: an I/O thread copies from or to guest memory, or the host does; alone: a new life */
     unsigned current; /* requests under way of this life, and of earlier ones */
     unsigned stale;
     struct virtio_blk_counts counts; /* not state */

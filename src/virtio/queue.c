@@ -147,21 +147,43 @@ static int vq_lend_part(struct ram *ram, uint64_t gpa, uint64_t len, struct iove
     return r;
 }
 
-unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
+/* As vq_lend_part(), to be read; a part lies in one slot or is copied. */
+static int vq_show_part(struct ram *ram, uint64_t gpa, uint64_t len, struct iovec *iov, unsigned *n, unsigned max)
+{
+    void *hva = ram_borrow(ram, gpa, len);
+
+    return hva ? vq_iov_add(iov, n, max, hva, len) : -EACCES;
+}
+
+typedef int (*vq_part_fn)(struct ram *ram, uint64_t gpa, uint64_t len, struct iovec *iov, unsigned *n, unsigned max);
+
+/* Where the bytes [off, off+len) of parts [i, last) are, by what fn says of each. */
+static unsigned vq_chain_iov(const struct vq_chain *c, unsigned i, unsigned last, uint32_t off, uint32_t len, struct iovec *iov,
+                             unsigned max, vq_part_fn fn)
 {
     unsigned n = 0;
 
-    for (unsigned i = c->nread; i < c->nparts && len > 0; i++) {
+    for (; i < last && len > 0; i++) {
         const struct vq_part *p = &c->part[i];
         uint32_t here = off < p->len ? p->len - off : 0;
 
         here = here < len ? here : len;
-        if (here && vq_lend_part(c->ram, p->gpa + off, here, iov, &n, max) < 0)
+        if (here && fn(c->ram, p->gpa + off, here, iov, &n, max) < 0)
             return 0;
         off -= off < p->len ? off : p->len;
         len -= here;
     }
     return len ? 0 : n;
+}
+
+unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
+{
+    return vq_chain_iov(c, c->nread, c->nparts, off, len, iov, max, vq_lend_part);
+}
+
+unsigned vq_chain_show(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
+{
+    return vq_chain_iov(c, 0, c->nread, off, len, iov, max, vq_show_part);
 }
 
 void vq_chain_lend_end(const struct vq_chain *c, uint32_t off, uint32_t len)

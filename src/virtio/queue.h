@@ -132,6 +132,9 @@ size_t vq_chain_write(const struct vq_chain *c, uint32_t off, const void *buf, s
  * vq_chain_write(). */
 unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max);
 void vq_chain_lend_end(const struct vq_chain *c, uint32_t off, uint32_t len);
+/* Let somebody else read the readable bytes [off, off+len): as vq_chain_lend(), and nothing follows. The guest may change them
+ * meanwhile. */
+unsigned vq_chain_show(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max);
 
 /* --- between queue.c and packed.c --- */
 

@@ -11,6 +11,7 @@ struct hostcalls hostcalls;
 
 ssize_t __real_pread64(int fd, void *buf, size_t len, off_t off);
 ssize_t __real_pwrite64(int fd, const void *buf, size_t len, off_t off);
+ssize_t __real_pwritev64(int fd, const struct iovec *iov, int n, off_t off);
 ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags);
 int __real_fallocate64(int fd, int mode, off_t off, off_t len);
 int __real_ftruncate64(int fd, off_t len);
@@ -20,6 +21,7 @@ bool __real_uring_next(struct uring *r, uint64_t *tag, int *result);
 bool __wrap_uring_next(struct uring *r, uint64_t *tag, int *result);
 ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off);
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int n, off_t off);
 ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t off, int flags);
 int __wrap_fdatasync(int fd);
 int __wrap_fallocate64(int fd, int mode, off_t off, off_t len);
@@ -115,6 +117,19 @@ ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t off)
     if (hostcalls_error(hit, false, true))
         return -1;
     return __real_pwrite64(fd, buf, hostcalls_cut(hit, HOSTCALL_SHORT_WRITE, len), off);
+}
+
+/* Short: half of the first entry. */
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int n, off_t off)
+{
+    bool hit = hostcalls_hit();
+    size_t len;
+
+    hostcalls.straight++;
+    if (hostcalls_error(hit, false, true))
+        return -1;
+    len = hostcalls_cut(hit, HOSTCALL_SHORT_WRITE, iov->iov_len);
+    return len < iov->iov_len ? __real_pwrite64(fd, iov->iov_base, len, off) : __real_pwritev64(fd, iov, n, off);
 }
 
 /* What is on the disk after a power cut is not seen here (tests/unit/test_qcow2.c does that): no real flush.

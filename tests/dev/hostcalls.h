@@ -22,6 +22,7 @@ struct hostcalls {
     unsigned at; /* from 1 */
     bool for_ever;
     _Atomic unsigned calls, failed; /* counted since hostcalls_set() */
+    _Atomic unsigned straight;      /* writes from guest memory, ever */
     _Atomic unsigned ring;          /* reads by io_uring, ever; the other counts have them, too */
     _Atomic bool cold;              /* the host has nothing in its page cache, as far as it tells */
     _Atomic unsigned failed_data;   /* those of `failed` that were a read, a write or a flush */

@@ -352,13 +352,17 @@ struct params {
 static void test_raw(void **state)
 {
     const struct params *p = *state;
+    hostcalls.straight = 0;
     runs(false, p->all, p->seed);
+    assert_true(hostcalls.straight > 100);
 }
 
 static void test_qcow2(void **state)
 {
     const struct params *p = *state;
+    hostcalls.straight = 0;
     runs(true, p->all, p->seed);
+    assert_true(hostcalls.straight > 100);
 }
 
 /* Nothing is in the host's page cache. */

@@ -29,6 +29,9 @@ struct gate {
     bool shut;
     unsigned inside, flushes;
     int fail; /* what everything returns, once it is not 0 */
+    bool straight;     /* it writes from guest memory */
+    int refuse;        /* what it then says instead, once it is not 0 */
+    unsigned straights, asked, writes;
     uint8_t bytes[DISK];
 };
 
@@ -67,7 +70,26 @@ static int gate_read(struct block *b, uint64_t off, void *buf, size_t len)
 static int gate_write(struct block *b, uint64_t off, const void *buf, size_t len)
 {
     int r = gate_pass(b);
+    container_of(b, struct gate, block)->writes++;
     memcpy(container_of(b, struct gate, block)->bytes + off, buf, len);
+    return r;
+}
+
+/* As a host does that takes its time: it looks at the memory in the end. */
+static int gate_write_from(struct block *b, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    struct gate *g = container_of(b, struct gate, block);
+    int r;
+
+    if (!g->straight)
+        return -EAGAIN;
+    g->asked++;
+    if (g->refuse)
+        return g->refuse;
+    r = gate_pass(b);
+    for (unsigned i = 0; i < n; off += iov[i].iov_len, i++)
+        memcpy(g->bytes + off, iov[i].iov_base, iov[i].iov_len);
+    g->straights++;
     return r;
 }
 
@@ -83,6 +105,7 @@ static void gate_close(struct block *b) { (void)b; }
 static const struct block_ops gate_ops = { .format = "gate",
                                            .read = gate_read,
                                            .write = gate_write,
+                                           .write_from = gate_write_from,
                                            .flush = gate_flush,
                                            .discard = gate_discard,
                                            .write_zeroes = gate_zero,
@@ -363,6 +386,58 @@ static void test_reset_in_flight(void **state)
     assert_int_equal(byte, 1); /* one used entry, the new one's */
 }
 
+/* Data goes straight from guest memory where the form of disk does that, else through a buffer. */
+static void test_straight_write(void **state)
+{
+    f.gate.straight = true;
+    ram_fill(&f.ram, DATA, 0x31, 512 << 10);
+    assert_int_equal(request(OUT, 8, DATA, 512 << 10), OK);
+    assert_int_equal(f.gate.straights, 2); /* pieces */
+    assert_int_equal(f.gate.writes, 0);
+    assert_int_equal(f.gate.bytes[8 * 512], 0x31);
+    assert_int_equal(f.gate.bytes[8 * 512 + (512 << 10) - 1], 0x31);
+    f.gate.refuse = -EAGAIN;
+    ram_fill(&f.ram, DATA, 0x32, 512);
+    assert_int_equal(request(OUT, 8, DATA, 512), OK);
+    assert_int_equal(f.gate.writes, 1);
+    assert_int_equal(f.gate.bytes[8 * 512], 0x32);
+    f.gate.refuse = -EIO;
+    assert_int_equal(request(OUT, 8, DATA, 512), IOERR);
+    assert_int_equal(f.gate.writes, 1);
+    f.gate.refuse = -EOPNOTSUPP;
+    assert_int_equal(request(OUT, 8, DATA, 512), OK);
+    assert_int_equal(request(OUT, 8, DATA, 512), OK);
+    assert_int_equal(f.gate.asked, 5); /* and then no more */
+}
+
+static void *open_later(void *arg)
+{
+    usleep(50000);
+    gate_set(false);
+    return arg;
+}
+
+/* A reset waits for the host that has a piece of guest memory in its hands; nothing more of the old life is written. */
+static void test_reset_straight(void **state)
+{
+    pthread_t thread;
+
+    f.gate.straight = true;
+    gate_set(true);
+    ram_fill(&f.ram, DATA, 0x41, 1 << 20);
+    submit(0, OUT, 0, DATA, 1 << 20);
+    vd_kick(&f.rig, 0);
+    gate_wait(1);
+    assert_int_equal(pthread_create(&thread, NULL, open_later, NULL), 0);
+    start(false, 0);
+    ram_fill(&f.ram, DATA, 0x42, 1 << 20);
+    assert_int_equal(request(IN, 0, DATA + (2 << 20), 512), OK);
+    assert_int_equal(f.gate.bytes[0], 0x41);
+    assert_int_equal(f.gate.bytes[BLOCK_PIECE], 0);
+    assert_int_equal(f.gate.straights, 1);
+    pthread_join(thread, NULL);
+}
+
 /* A request that comes while all others wait for the host finds a thread. */
 static void test_thread_in_reserve(void **state)
 {
@@ -549,7 +624,9 @@ static void test_overlay(void **state)
             len = DISK - off;
         if (x >> 60 < 6) {
             memset(buf, (int)(x >> 20), len);
-            assert_int_equal(block_write(o, off, buf, len), 0);
+            struct iovec iov = { buf, len };
+            int r = x >> 16 & 1 ? block_write_from(o, off, &iov, 1, len) : -EAGAIN;
+            assert_int_equal(r == -EAGAIN ? block_write(o, off, buf, len) : r, 0);
             memcpy(model + off, buf, len);
         } else if (x >> 60 < 8) {
             assert_int_equal(block_write_zeroes(o, off, len, x >> 20 & 1), 0);
@@ -607,7 +684,7 @@ int main(void)
         RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_overlay),
-        GATE(test_cache_mode),
+        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

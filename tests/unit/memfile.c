@@ -107,6 +107,21 @@ static ssize_t mem_pwrite(struct imgfile *f, const void *buf, size_t len, uint64
     return (ssize_t)len;
 }
 
+static int mem_write_from(struct imgfile *f, uint64_t off, const struct iovec *iov, unsigned n, size_t len)
+{
+    ssize_t done;
+
+    for (unsigned i = 0; i < n; off += iov[i].iov_len, i++) {
+        done = mem_pwrite(f, iov[i].iov_base, iov[i].iov_len, off);
+        if (done < 0)
+            return (int)done;
+        if ((size_t)done < iov[i].iov_len)
+            return -EAGAIN;
+        mem(f)->straight++;
+    }
+    return 0;
+}
+
 /* As Linux does it: what could not be written is clean afterwards, and forgotten. */
 static void mem_lose(struct memfile *m)
 {
@@ -149,6 +164,7 @@ static void mem_close(struct imgfile *f) { (void)f; } /* the test looks at it af
 static const struct imgfile_ops mem_ops = {
     .pread = mem_pread,
     .pwrite = mem_pwrite,
+    .write_from = mem_write_from,
     .flush = mem_flush,
     .truncate = mem_truncate,
     .punch = mem_punch,

@@ -31,6 +31,7 @@ struct memfile {
     bool for_ever;
     uint64_t failed; /* how many did */
     uint64_t reads;  /* bytes */
+    uint64_t straight; /* pieces that write_from wrote */
 };
 
 void memfile_init(struct memfile *m);
