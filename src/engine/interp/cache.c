@@ -281,7 +281,7 @@ static void cache_invalidate_page(struct interp *it, uint64_t gpa)
             cache_unlink(it, cache_block(it, at));
         p->blocks = 0;
         p->ntargets = 0;
-        if (it->page == p)
+        if (it->current && it->current->page == p) /* it->page may be that of the next block, which is being looked for */
             interp_stale_current(it);
         if (it->translator)
             it->translator->stale(it);
