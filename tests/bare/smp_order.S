@@ -3,7 +3,8 @@
  * Memory ordering between two processors, by litmus tests: with MFENCE, with a locked instruction and with
  * XCHG between the store and the load, "store buffering" never shows both loads 0; stores are seen in order
  * ("message passing"); loads are not reordered with older loads; a store is not seen before an older load
- * ("load buffering"); a processor sees its own store.
+ * ("load buffering"); a processor sees its own store; two pairs of stores have one order ("2+2W"), also against a load before one
+ * of them ("S") or behind a fence ("R"); what was read is not read older again ("CoRR"); stores of REP STOS come before later ones.
  * cpus: 2
  * timeout: 150
  * Manual: SDM 3A 8.2.2, 8.2.3.
@@ -37,6 +38,11 @@ TEST64 smp_order
     LITMUS "message passing", mp0, mp1, mp_bad
     LITMUS "load buffering", lb0, lb1, both_one
     LITMUS "own store is seen", own0, own1, own_bad
+    LITMUS "2+2W", ww0, ww1, ww_bad
+    LITMUS "S", s0, s1, s_bad
+    LITMUS "R with mfence", r0, r1, r_bad
+    LITMUS "CoRR", co0, co1, co_bad
+    LITMUS "message passing behind rep stos", mps0, mps1, mp_bad
     DONE
 
 sb0_mfence:
@@ -123,6 +129,78 @@ own_bad:
     movzbl %al, %eax
     add %eax, %r15d
     ret
+
+ww0:
+    movl $1, X(%rbp)
+    movl $2, Y(%rbp)
+    ret
+ww1:
+    movl $1, Y(%rbp)
+    movl $2, X(%rbp)
+    ret
+ww_bad:                          /* both first stores came last */
+    mov X(%rbp), %eax
+    and Y(%rbp), %eax
+    and $1, %eax
+    add %eax, %r15d
+    ret
+s0:
+    movl $2, X(%rbp)
+    movl $1, Y(%rbp)
+    ret
+s1:
+    mov Y(%rbp), %eax
+    movl $1, X(%rbp)
+    ret
+s_bad:                           /* Y was seen, but the store behind that came before X = 2 */
+    mov X(%rbp), %eax
+    shr $1, %eax
+    and R1(%rbp), %eax
+    add %eax, %r15d
+    ret
+r0:
+    movl $1, X(%rbp)
+    movl $1, Y(%rbp)
+    ret
+r1:
+    movl $2, Y(%rbp)
+    mfence
+    mov X(%rbp), %eax
+    ret
+r_bad:                           /* Y = 2 came last, but X was not seen behind it */
+    mov Y(%rbp), %eax
+    shr $1, %eax
+    mov R1(%rbp), %ecx
+    xor $1, %ecx
+    and %ecx, %eax
+    add %eax, %r15d
+    ret
+co0:
+    movl $1, X(%rbp)
+    ret
+co1:
+    mov X(%rbp), %eax
+    mov X(%rbp), %ecx
+    xor $1, %ecx
+    and %ecx, %eax
+    ret
+co_bad:
+    add R1(%rbp), %r15d
+    ret
+mps0:                            /* 32 bytes at X, the last of which is looked at, then the flag */
+    lea X(%rbp), %rdi
+    mov $4, %ecx
+    mov $1, %eax
+    rep stosq
+    movl $1, Y(%rbp)
+    ret
+mps1:
+    mov Y(%rbp), %ecx
+    mov X + 24(%rbp), %eax
+    test %ecx, %ecx
+    jnz 1f
+    mov $1, %eax
+1:  ret
 
 /* EBX: called for each instance. */
 each:
