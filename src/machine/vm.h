@@ -275,6 +275,9 @@ struct vm_dirty {
 /* What was written since the last time. Whoever copies the pages afterwards has them as they are now, or as they are later, and
  * then they are told again. Returns how many, or -errno. The machine's thread, no lock held. */
 int64_t vm_dirty_collect(struct vm *vm, const struct vm_dirty *d);
+/* Let a child process that is forked now see the memory as it is now, while the machine goes on: ram_still_begin(), which says what it returns;
+ * ram_still_end() follows. The machine's thread, no lock held, the machine paused. */
+int vm_still_begin(struct vm *vm);
 /* Each vCPU sleeps for so many microseconds (at most 100,000) now; 0: not any more. Any thread, any lock but life.lock. */
 void vm_slow_down(struct vm *vm, unsigned us);
 

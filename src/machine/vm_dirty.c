@@ -1,4 +1,4 @@
-/* The dirty log of a machine that runs: which pages were written since somebody asked last. And making vCPUs slower, for
+/* The dirty log of a machine that runs: which pages were written since somebody asked last. Stills of its memory (ram/still.h). And making vCPUs slower, for
  * somebody who copies the memory and is overtaken.
  *
  * vCPUs keep permission to write in their TLBs (the translator in its flat tables as well) once a page is marked. Whoever
@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "machine/vm.h"
+#include "ram/still.h"
 #include "x86/mmu.h"
 
 /* vCPUs stand: every store is slow from now on. */
@@ -27,6 +28,15 @@ void vm_dirty_log(struct vm *vm, bool on)
     vm_dirty_protect(vm);
     if (!vm->life.paused)
         vcpu_threads_go(vm);
+}
+
+int vm_still_begin(struct vm *vm)
+{
+    int r = ram_still_begin(&vm->ram);
+
+    if (r == 0)
+        vm_dirty_protect(vm);
+    return r;
 }
 
 int64_t vm_dirty_collect(struct vm *vm, const struct vm_dirty *d)

@@ -15,6 +15,7 @@
 #include "base/map.h"
 #include "ram/lend.h"
 #include "ram/share.h"
+#include "ram/still.h"
 #include "ram/swap.h"
 
 /* The part of an access that lies in one slot. */
@@ -39,6 +40,7 @@ void ram_fini(struct ram *r)
     unsigned i;
 
     ram_swap_destroy(r->swap);
+    ram_still_fini(r);
     for (i = 0; i < r->nslots; i++) {
         munmap(r->slot[i].hva, r->slot[i].size);
         munmap((void *)r->slot[i].flags, ram_flags_size(&r->slot[i]));
@@ -263,6 +265,8 @@ static void ram_write_page(struct ram *r, struct ram_slot *s, uint64_t off, uint
     _Atomic uint8_t *flags = &s->flags[off >> PAGE_SHIFT];
 
     ram_tell_code(r, s, atomic_load(flags), off, len);
+    if (unlikely(ram_keeping(r)))
+        ram_keep(r, s->gpa + off, len);
     if (from.src)
         ram_copy_in(s->hva + off, from.src, len);
     else
@@ -334,6 +338,8 @@ void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
     if (!ram_chunk_at(r, gpa, len, &c) || c.slot->readonly)
         return NULL;
     ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
+    if (unlikely(ram_keeping(r)))
+        ram_keep(r, gpa, c.len);
     *n = c.len;
     return c.slot->hva + c.off;
 }
@@ -372,6 +378,8 @@ static int ram_discard_pages(struct ram *r, struct ram_slot *s, uint64_t off, ui
     int err;
 
     ram_tell_code_pages(r, s, off, end);
+    if (unlikely(ram_keeping(r)))
+        ram_keep_runs(r, s, off, end);
     err = ram_drop(r, s, off, end - off);
     atomic_thread_fence(memory_order_seq_cst);
     ram_tell_code_pages(r, s, off, end);
@@ -413,6 +421,8 @@ int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old)
     /* As ram_write_page() */
     flags = &s->flags[off >> PAGE_SHIFT];
     ram_tell_code(r, s, atomic_load(flags), off, 1);
+    if (unlikely(ram_keeping(r)))
+        ram_keep(r, gpa, 1);
     *old = __atomic_exchange_n(s->hva + off, value, __ATOMIC_SEQ_CST);
     ram_tell_code(r, s, atomic_load(flags), off, 1);
     if (atomic_load(&r->dirty_log))

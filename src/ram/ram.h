@@ -49,6 +49,8 @@ struct ram {
     bool share;            /* slots that are added go into the file of memory, */
     int share_fd;          /* if it has a size */
     uint64_t share_size;
+    struct ram_still *still; /* owned, see still.h; or NULL */
+    _Atomic bool keeping;    /* somebody reads shared memory as it was: pages are kept before they change */
     _Atomic bool dirty_log;
     /* Called before bytes [gpa, gpa+len) of pages that carry PAGE_CODE change, from any thread:
      * the engine drops what it decoded from them. Set once by the engine; may be NULL. */

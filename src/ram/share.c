@@ -76,6 +76,21 @@ uint64_t ram_shared_run(const struct ram_slot *s, uint64_t off, uint64_t end, ui
     return (uint64_t)from - s->share_off;
 }
 
+/* Through the descriptor: reading holes through the mapping would fill them. */
+int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf)
+{
+    for (uint64_t done = 0; done < len;) {
+        ssize_t n = pread(s->share_fd, buf + done, len - done, (off_t)(s->share_off + off + done));
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0)
+            return -EIO;
+        done += n > 0 ? (uint64_t)n : 0;
+    }
+    return 0;
+}
+
 uint64_t ram_shared_used(const struct ram *r)
 {
     struct stat st;

@@ -21,6 +21,9 @@ int ram_shared_fd(const struct ram_slot *s, uint64_t *off);
  * What is between runs reads as zeroes. Whole pages. */
 uint64_t ram_shared_run(const struct ram_slot *s, uint64_t off, uint64_t end, uint64_t *stop);
 
+/* [off, off+len) of a shared slot, as it is, to buf; holes stay holes. 0 or -errno. */
+int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf);
+
 /* How much memory the host has given for r's shared slots, in bytes. */
 uint64_t ram_shared_used(const struct ram *r);
 

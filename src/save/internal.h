@@ -56,8 +56,8 @@ int save_layers_read(const struct save_layers *s, const struct ram *ram, uint64_
 int save_part_read(int fd, const struct save_part *p, uint8_t **out, const char *what, struct err *err);
 
 /* ram_out.c: write memory from h->ram_off on, then the table. Changes h. Nobody else changes the memory. base: what the file stands on
- * (SAVE_BASE), or none. */
-int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, struct err *err);
+ * (SAVE_BASE), or none. still: this is a child process that sees shared memory by a still (ram/still.h). */
+int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, bool still, struct err *err);
 /* ram_in.c: table is the checked bytes of the table's part. The memory is not touched unless all of it could be. */
 int save_ram_check(const struct ram *ram, const struct save_header *h, const uint8_t *table, struct err *err);
 int save_ram_read(struct ram *ram, int fd, const struct save_header *h, const uint8_t *table, struct err *err);

@@ -4,7 +4,7 @@
  * Pages that the host never gave to the guest are known from /proc/self/pagemap without being touched, where that can be
  * read; else they are read, which costs time only.
  *
- * Threads: the caller's and its helpers; the memory does not change meanwhile.
+ * Threads: the caller's and its helpers; the memory does not change meanwhile, or is read by a still.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,8 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "block/file.h"
+#include "ram/share.h"
+#include "ram/still.h"
 #include "save/internal.h"
 
 #define RAM_LEVEL     1
@@ -29,6 +31,7 @@ struct ram_out {
     int fd, pagemap;
     uint32_t flags;
     const struct save_layers *base; /* SAVE_BASE */
+    bool still;
     uint64_t ram_off, count;
     _Atomic uint64_t next, end; /* chunk to do; where the next frame goes */
     _Atomic int result;
@@ -42,18 +45,28 @@ unsigned save_threads(void)
     return n < 1 ? 1 : n > SAVE_THREADS_MAX ? SAVE_THREADS_MAX : (unsigned)n;
 }
 
-/* Which of a chunk's pages are not all zeroes. */
-static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, struct save_entry *e)
+/* The chunk's bytes. Of shared memory they are read, once, to buf: by somebody else they may be changed meanwhile, and holes would be filled. */
+static int ram_out_bytes(const struct ram_out *o, const struct save_chunk *c, uint8_t *buf, const uint8_t **bytes)
 {
-    const uint8_t *hva = c->slot->hva + c->off;
+    uint64_t len = c->pages * PAGE_SIZE;
+
+    *bytes = c->slot->shared ? buf : c->slot->hva + c->off;
+    if (!c->slot->shared)
+        return 0;
+    return o->still ? ram_still_read(o->ram, c->slot, c->off, len, buf) : ram_shared_read(c->slot, c->off, len, buf);
+}
+
+/* Which of a chunk's pages are not all zeroes. */
+static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, const uint8_t *bytes, struct save_entry *e)
+{
     uint64_t there[SAVE_CHUNK_PAGES];
     ssize_t want = (ssize_t)(c->pages * sizeof(there[0]));
-    bool know = !c->slot->backed && o->pagemap >= 0 &&
-                pread(o->pagemap, there, (size_t)want, (off_t)((uintptr_t)hva / PAGE_SIZE * 8)) == want;
+    bool know = !c->slot->backed && !c->slot->shared && o->pagemap >= 0 &&
+                pread(o->pagemap, there, (size_t)want, (off_t)((uintptr_t)bytes / PAGE_SIZE * 8)) == want;
 
     memset(e, 0, sizeof(*e));
     for (unsigned n = 0; n < c->pages; n++) {
-        if ((know && !(there[n] & PAGEMAP_THERE)) || mem_is_zero(hva + n * PAGE_SIZE, PAGE_SIZE))
+        if ((know && !(there[n] & PAGEMAP_THERE)) || mem_is_zero(bytes + n * PAGE_SIZE, PAGE_SIZE))
             continue;
         e->map[n / 8] |= (uint8_t)(1u << n % 8);
         e->pages++;
@@ -61,14 +74,14 @@ static void ram_out_look(const struct ram_out *o, const struct save_chunk *c, st
 }
 
 /* Pages that are as they were below need not be here. was: SAVE_CHUNK bytes. */
-static int ram_out_same(const struct ram_out *o, uint64_t n, const struct save_chunk *c, struct save_entry *e, uint8_t *was)
+static int ram_out_same(const struct ram_out *o, uint64_t n, const struct save_chunk *c, const uint8_t *bytes, struct save_entry *e, uint8_t *was)
 {
     int r = e->pages ? save_layers_read(o->base, o->ram, n, c, was) : 0;
 
     for (unsigned k = 0; r == 0 && k < c->pages; k++) {
         uint8_t bit = (uint8_t)(1u << k % 8);
 
-        if (!(e->map[k / 8] & bit) || memcmp(was + k * PAGE_SIZE, c->slot->hva + c->off + k * PAGE_SIZE, PAGE_SIZE))
+        if (!(e->map[k / 8] & bit) || memcmp(was + k * PAGE_SIZE, bytes + k * PAGE_SIZE, PAGE_SIZE))
             continue;
         e->map[k / 8] &= (uint8_t)~bit;
         e->same[k / 8] |= bit;
@@ -78,14 +91,14 @@ static int ram_out_same(const struct ram_out *o, uint64_t n, const struct save_c
 }
 
 /* Gather the chunk's pages in buf; returns how many bytes. */
-static size_t ram_out_gather(const struct save_chunk *c, const struct save_entry *e, uint8_t *buf)
+static size_t ram_out_gather(const struct save_chunk *c, const uint8_t *bytes, const struct save_entry *e, uint8_t *buf)
 {
     size_t len = 0;
 
     for (unsigned n = 0; n < c->pages; n++) {
         if (!(e->map[n / 8] >> n % 8 & 1))
             continue;
-        memcpy(buf + len, c->slot->hva + c->off + n * PAGE_SIZE, PAGE_SIZE);
+        memcpy(buf + len, bytes + n * PAGE_SIZE, PAGE_SIZE);
         len += PAGE_SIZE;
     }
     return len;
@@ -122,19 +135,23 @@ static int ram_out_packed(struct ram_out *o, struct save_entry *e, const uint8_t
     return block_file_write(o->fd, e->off, frame, len);
 }
 
-static int ram_out_chunk(struct ram_out *o, uint64_t n, uint8_t *buf, uint8_t *frame)
+static int ram_out_chunk(struct ram_out *o, uint64_t n, uint8_t *copy, uint8_t *buf, uint8_t *frame)
 {
+    const uint8_t *bytes;
     struct save_chunk c;
     struct save_entry e;
-    int r = 0;
+    int r;
 
     if (!save_chunk_at(o->ram, n, &c))
         return -EINVAL;
-    ram_out_look(o, &c, &e);
+    r = ram_out_bytes(o, &c, copy, &bytes);
+    if (r < 0)
+        return r;
+    ram_out_look(o, &c, bytes, &e);
     if (o->flags & SAVE_BASE)
-        r = ram_out_same(o, n, &c, &e, buf);
+        r = ram_out_same(o, n, &c, bytes, &e, buf);
     if (r == 0 && e.pages) {
-        ram_out_gather(&c, &e, buf);
+        ram_out_gather(&c, bytes, &e, buf);
         r = o->flags & SAVE_PLAIN ? ram_out_plain(o, &c, &e, buf) : ram_out_packed(o, &e, buf, frame);
     }
     save_entry_put(&e, o->flags, o->table + n * save_entry_size(o->flags));
@@ -144,16 +161,17 @@ static int ram_out_chunk(struct ram_out *o, uint64_t n, uint8_t *buf, uint8_t *f
 static void *ram_out_work(void *arg)
 {
     struct ram_out *o = arg;
-    uint8_t *buf = malloc(SAVE_CHUNK), *frame = malloc(ZSTD_compressBound(SAVE_CHUNK));
-    int r = buf && frame ? 0 : -ENOMEM;
+    uint8_t *buf = malloc(SAVE_CHUNK), *frame = malloc(ZSTD_compressBound(SAVE_CHUNK)), *copy = malloc(SAVE_CHUNK);
+    int r = buf && frame && copy ? 0 : -ENOMEM;
     uint64_t n;
 
     while (r == 0 && atomic_load(&o->result) == 0 && (n = atomic_fetch_add(&o->next, 1)) < o->count)
-        r = ram_out_chunk(o, n, buf, frame);
+        r = ram_out_chunk(o, n, copy, buf, frame);
     if (r < 0)
         atomic_store(&o->result, r);
     free(buf);
     free(frame);
+    free(copy);
     return NULL;
 }
 
@@ -184,7 +202,7 @@ static void ram_out_slots(const struct ram *ram, uint8_t *raw)
     }
 }
 
-static uint64_t ram_out_bytes(const struct ram *ram)
+static uint64_t ram_out_total(const struct ram *ram)
 {
     uint64_t n = 0;
 
@@ -193,9 +211,9 @@ static uint64_t ram_out_bytes(const struct ram *ram)
     return n;
 }
 
-int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, struct err *err)
+int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct save_layers *base, bool still, struct err *err)
 {
-    struct ram_out o = { .ram = ram, .fd = fd, .flags = h->flags, .base = base, .ram_off = h->ram_off };
+    struct ram_out o = { .ram = ram, .fd = fd, .flags = h->flags, .base = base, .still = still, .ram_off = h->ram_off };
     size_t head = 8 + ram->nslots * SAVE_SLOT;
     uint8_t *table;
     int r;
@@ -212,7 +230,7 @@ int save_ram_write(struct ram *ram, int fd, struct save_header *h, const struct 
     r = ram_out_all(&o);
     if (o.pagemap >= 0)
         close(o.pagemap);
-    h->table.off = h->flags & SAVE_PLAIN ? h->ram_off + ram_out_bytes(ram) : o.end;
+    h->table.off = h->flags & SAVE_PLAIN ? h->ram_off + ram_out_total(ram) : o.end;
     h->table.sum = XXH64(table, h->table.len, 0);
     if (r == 0)
         r = block_file_write(fd, h->table.off, table, h->table.len);

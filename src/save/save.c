@@ -1,5 +1,6 @@
 /* Saving a machine: what it is and its state are taken while it is paused, its memory is written then and there, or by a
- * child process that has it as it was: fork(2) copies nothing, the host's kernel copies a page when the machine changes it.
+ * child process that has it as it was: fork(2) copies nothing, the host's kernel copies a page when the machine changes it; of shared
+ * memory the machine does (ram/still.h).
  *
  * The child has one thread and inherits everything, but touches only its memory, the file and a pipe: it closes all other
  * descriptors first, since disk locks belong to those, and does no more of what another thread may have been in the middle
@@ -27,6 +28,7 @@
 #include "block/file.h"
 #include "block/image.h"
 #include "machine/vm.h"
+#include "ram/still.h"
 #include "save/internal.h"
 
 /* What is written; the memory comes from vm. */
@@ -37,7 +39,7 @@ struct save_work {
     char *about;
     struct save_header h;
     struct save_layers base;
-    bool given;
+    bool given, still;
 };
 
 static void save_work_fini(struct save_work *w)
@@ -124,7 +126,7 @@ static int save_write_about(struct save_work *w, struct save_header *h)
 static int save_write(struct save_work *w, struct err *err)
 {
     uint8_t raw[SAVE_HEADER];
-    int r = save_ram_write(&w->vm->ram, w->draft.fd, &w->h, &w->base, err);
+    int r = save_ram_write(&w->vm->ram, w->draft.fd, &w->h, &w->base, w->still, err);
 
     if (r < 0)
         return r;
@@ -155,11 +157,14 @@ int save_machine(struct vm *vm, const char *path, const struct save_options *o, 
 
 static int save_by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-/* Close all descriptors but those of files, and the pipe's. */
+/* Close all descriptors but those of files (shared memory is one), and the pipe's. */
 static void save_child_keep(const struct save_work *w, int out)
 {
-    int keep[SAVE_LAYERS + 2] = { out, w->draft.fd }, from = 0;
+    int keep[SAVE_LAYERS + 3] = { out, w->draft.fd }, from = 0;
     unsigned count = 2;
+
+    if (w->vm->ram.share_size)
+        keep[count++] = w->vm->ram.share_fd;
 
     for (unsigned n = 0; n < w->base.count; n++)
         keep[count++] = w->base.at[n].fd;
@@ -198,6 +203,8 @@ static void save_job_end(struct save_job *job)
     while (waitpid(job->child, &status, 0) < 0 && errno == EINTR)
         ;
     job->child = 0;
+    if (job->still)
+        ram_still_end(&job->vm->ram);
     job->text[job->len] = 0;
     if (!job->len && (!WIFEXITED(status) || WEXITSTATUS(status)))
         strcpy(job->text, "the process that wrote the saved machine was ended");
@@ -246,10 +253,12 @@ static void save_stand(int fd)
 static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
 {
     pid_t parent = getpid();
-    int fds[2], r;
+    int fds[2], r, still;
 
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(err, errno, "cannot make a pipe: %s", strerror(errno));
+    still = vm_still_begin(job->vm);
+    w->still = job->still = still == 0;
     r = save_watch(job, fds[0], err);
     if (r == 0) {
         job->child = fork();
@@ -267,8 +276,10 @@ static int save_fork(struct save_job *job, struct save_work *w, struct err *err)
     close(fds[1]);
     if (r < 0)
         close(fds[0]);
-    else if (job->vm->ram.swap || job->vm->ram.share_size) /* the child shares that memory: it must not change before it has been written */
+    else if (job->vm->ram.swap || still < 0) /* the child shares that memory: it must not change before it has been written */
         save_stand(fds[0]);
+    if (r < 0 && job->still)
+        ram_still_end(&job->vm->ram);
     return r;
 }
 

@@ -58,6 +58,7 @@ struct save_job {
     pid_t child;
     size_t len;
     char text[600];
+    bool still; /* the child reads the memory by one */
 };
 /* 0: done() will be called. */
 int save_begin(struct save_job *job, struct vm *vm, const char *path, const struct save_options *o, struct err *err);

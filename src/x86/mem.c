@@ -13,6 +13,7 @@
 
 #include "base/loop.h"
 #include "ram/ram.h"
+#include "ram/still.h"
 #include "x86/cpuid.h"
 #include "x86/debug.h"
 #include "x86/lapic.h"
@@ -189,7 +190,7 @@ static bool mem_part_code(struct cpu *cpu, const struct mem_part *p)
            (atomic_load_explicit(ram_page_flags(cpu->ram, p->gpa), memory_order_relaxed) & PAGE_CODE);
 }
 
-/* What must happen before bytes of RAM change: decoded code is dropped, the page gets dirty. */
+/* What must happen before bytes of RAM change: decoded code is dropped, the page gets dirty, somebody else's still keeps it as it was. */
 static void mem_before_store(struct cpu *cpu, const struct mem_part *p)
 {
     if (p->e && !(p->e->wr & TLB_SLOW))
@@ -201,6 +202,8 @@ static void mem_before_store(struct cpu *cpu, const struct mem_part *p)
         cpu->ops->code_write(cpu, p->gpa, p->len);
     if (log && !(f & PAGE_DIRTY))
         ram_mark_dirty(cpu->ram, p->gpa, p->len);
+    if (unlikely(ram_keeping(cpu->ram)))
+        ram_keep(cpu->ram, p->gpa, p->len);
     if (p->e && !(atomic_load_explicit(flags, memory_order_relaxed) & PAGE_CODE))
         tlb_refresh(cpu, p->e);
 }

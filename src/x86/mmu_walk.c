@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "ram/ram.h"
+#include "ram/still.h"
 #include "x86/cpuid.h"
 #include "x86/mmu.h"
 
@@ -68,7 +69,7 @@ static void walk_load(struct walk *w, struct walk_entry *e, uint64_t gpa, bool w
         e->hva = p;
 }
 
-/* The rules for stores hold for these bits too: decoded code, dirty log. */
+/* The rules for stores hold for these bits too: decoded code, dirty log, stills. */
 static void walk_before_store(struct cpu *cpu, const struct walk_entry *e)
 {
     _Atomic uint8_t *flags = ram_page_flags(cpu->ram, e->gpa);
@@ -77,6 +78,8 @@ static void walk_before_store(struct cpu *cpu, const struct walk_entry *e)
         cpu->ops->code_write(cpu, e->gpa, e->wide ? 8 : 4);
     if (unlikely(atomic_load_explicit(&cpu->ram->dirty_log, memory_order_relaxed)) && !(f & PAGE_DIRTY))
         ram_mark_dirty(cpu->ram, e->gpa, e->wide ? 8 : 4);
+    if (unlikely(ram_keeping(cpu->ram)))
+        ram_keep(cpu->ram, e->gpa, e->wide ? 8 : 4);
 }
 
 /* Set bits in an entry if it still has the value that was judged. False: it has not; walk again. */

@@ -2,6 +2,7 @@
  * data breakpoints, canonical addresses and wrap-around. */
 #include "x86_fixture.h"
 
+#include "ram/still.h"
 #include "x86/mem.h"
 
 #define P 0x1ULL
@@ -251,6 +252,71 @@ static void test_dirty_log(void **state)
     fx_destroy(f);
 }
 
+/* A page as it was, by a still that goes on. */
+static uint64_t was(struct fx *f, uint64_t gpa)
+{
+    uint8_t page[PAGE_SIZE];
+    uint64_t v;
+    assert_int_equal(ram_still_read(&f->ram, &f->ram.slot[0], PAGE_BASE(gpa), PAGE_SIZE, page), 0);
+    memcpy(&v, page + PAGE_OFFSET(gpa), sizeof(v));
+    return v;
+}
+
+/* Every way of storing keeps the page first; so do pages with code, and while the dirty log is on. */
+static void test_still(void **state)
+{
+    struct fx *f = mem_fixture();
+    uint8_t bitmap[512];
+    mem_st(f->cpu, SEG_DS, LIN, 1, 8);
+    mem_st(f->cpu, SEG_DS, LIN + 0x1000, 2, 8);
+    mem_st(f->cpu, SEG_DS, TWIN, 3, 8);
+    mem_st(f->cpu, SEG_DS, TWIN + 0x1000, 4, 8);
+    assert_non_null(mem_fast_wr(f->cpu, LIN, 1));
+    ram_dirty_log(&f->ram, true);
+    set_code(f, GPA0);
+    assert_int_equal(ram_still_begin(&f->ram), 0);
+    mmu_protect(f->cpu, ~0ULL);
+    assert_null(mem_fast_wr(f->cpu, LIN, 1));
+    mem_st(f->cpu, SEG_DS, LIN, 11, 8);
+    assert_int_equal(f->code_count, 1);
+    assert_non_null(mem_fast_wr(f->cpu, LIN, 1)); /* kept, dirty and without code */
+    assert_int_equal(ram_dirty_collect(&f->ram, 0, bitmap, sizeof(bitmap)), 1);
+    mmu_protect(f->cpu, ~0ULL);
+    mem_st(f->cpu, SEG_DS, LIN, 12, 8); /* dirty again, kept already */
+    assert_int_equal(ram_dirty_collect(&f->ram, 0, bitmap, sizeof(bitmap)), 1);
+    mmu_protect(f->cpu, ~0ULL);
+    memset(mem_view_w(f->cpu, SEG_DS, TWIN + 0xff0, 32), 9, 32); /* a crossing, by a buffer or not */
+    mem_commit(f->cpu);
+    ram_dirty_log(&f->ram, false);
+    assert_null(mem_fast_wr(f->cpu, LIN + 0x1000, 1));
+    memset(mem_view_rmw(f->cpu, SEG_DS, LIN + 0x1000, 8, true), 9, 8);
+    assert_non_null(mem_fast_wr(f->cpu, LIN + 0x1000, 1));
+    assert_int_equal(was(f, GPA0), 1);
+    assert_int_equal(was(f, GPA1), 2);
+    assert_int_equal(was(f, GPA_T), 3);
+    assert_int_equal(was(f, GPA_T + 0x1000), 4);
+    assert_int_equal(fx_get(f, GPA0), 12);
+    ram_still_end(&f->ram);
+    fx_destroy(f);
+}
+
+/* What the reader has, nobody needs to keep; when the still has ended, nobody keeps anything. */
+static void test_still_read(void **state)
+{
+    struct fx *f = mem_fixture();
+    mem_st(f->cpu, SEG_DS, LIN, 1, 8);
+    mem_st(f->cpu, SEG_DS, TWIN, 3, 8);
+    assert_int_equal(ram_still_begin(&f->ram), 0);
+    mmu_protect(f->cpu, ~0ULL);
+    assert_int_equal(was(f, GPA0), 1);
+    mem_st(f->cpu, SEG_DS, LIN, 2, 8);
+    assert_non_null(mem_fast_wr(f->cpu, LIN, 1));
+    ram_still_end(&f->ram);
+    mem_st(f->cpu, SEG_DS, TWIN, 4, 8);
+    assert_non_null(mem_fast_wr(f->cpu, TWIN, 1));
+    fx_destroy(f);
+}
+
 /* --- views --- */
 
 static void test_views_direct(void **state)
@@ -435,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_mmio),          cmocka_unit_test(test_mmio_views),
         cmocka_unit_test(test_rom),           cmocka_unit_test(test_code_page),
         cmocka_unit_test(test_code_crossing), cmocka_unit_test(test_dirty_log),
+        cmocka_unit_test(test_still), cmocka_unit_test(test_still_read),
         cmocka_unit_test(test_views_direct),  cmocka_unit_test(test_views_bounced),
         cmocka_unit_test(test_views_rights),  cmocka_unit_test(test_canonical),
         cmocka_unit_test(test_wrap),          cmocka_unit_test(test_alignment),

@@ -3,6 +3,7 @@
  * dirty bits; reserved bits; large pages; TLB flush rules. */
 #include "x86_fixture.h"
 
+#include "ram/still.h"
 #include "x86/mem.h"
 #include "x86/mmu.h"
 
@@ -386,6 +387,7 @@ static void test_peek(void **state)
 /* Accessed bits in page tables are stores like any other. */
 static void test_table_stores(void **state)
 {
+    uint8_t was[PAGE_SIZE];
     struct fx *f = fx_create(1, NULL);
     struct tables t = make_tables(f, M_4L);
     struct mmu_result r;
@@ -393,8 +395,14 @@ static void test_table_stores(void **state)
     set_env(f->cpu, &(struct env){ 0 });
     atomic_fetch_or(ram_page_flags(&f->ram, t.leaf), PAGE_CODE);
     ram_dirty_log(&f->ram, true);
+    assert_int_equal(ram_still_begin(&f->ram), 0);
     assert_int_equal(mmu_walk(f->cpu, t.lin, ACC_WRITE, MMU_SUP, &r), 0);
     assert_int_equal(f->code_count, 1);
+    assert_false(ram_must_keep(&f->ram, t.leaf) || ram_must_keep(&f->ram, 0x1000));
+    assert_true(ram_must_keep(&f->ram, t.page));
+    assert_int_equal(ram_still_read(&f->ram, &f->ram.slot[0], PAGE_BASE(t.leaf), PAGE_SIZE, was), 0);
+    assert_int_equal(ld_le64(was + PAGE_OFFSET(t.leaf)), t.page | P | W);
+    ram_still_end(&f->ram);
     assert_int_equal(f->code[0].gpa, t.leaf);
     assert_int_equal(f->code[0].len, 8);
     assert_true(*ram_page_flags(&f->ram, t.leaf) & PAGE_DIRTY);

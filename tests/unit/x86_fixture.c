@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ram/share.h"
 #include "x86/mmu.h"
 
 static struct fx *fx_of(struct cpu *cpu) { return cpu->vcpu; }
@@ -111,6 +112,7 @@ struct fx *fx_create(unsigned cpus, const char *model)
         .mode_changed = fx_mode_changed,
     };
     ram_init(&f->ram);
+    ram_share(&f->ram, true); /* for stills */
     assert_int_equal(ram_add_slot(&f->ram, 0, 16 << 20, false), 0);
     assert_int_equal(ram_add_slot(&f->ram, 1ULL << 32, 2 << 20, false), 0);
     assert_int_equal(ram_add_slot(&f->ram, 0xffff0000, 64 << 10, true), 0);
