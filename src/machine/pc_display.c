@@ -1,7 +1,7 @@
 /* The wiring of --display vga: the card, and its memory as a slot of guest memory.
  *
- * The memory has an address of its own, at which the machine's firmware, or we, put the frame buffer: there the guest reaches it as
- * fast as RAM. A frame buffer that is elsewhere is served access by access.
+ * The memory has an address of its own, at which the machine's firmware, or we, put the frame buffer. vCPUs see it where the BAR is,
+ * and reach it there as fast as RAM.
  *
  * Threads: pc_display_init_ram() and pc_init_display() while no other thread knows the machine; pc_display_set_up() with the
  * device lock held.
@@ -22,8 +22,16 @@ int pc_display_init_ram(struct vm *vm)
     int r = vm->cfg->vga ? ram_add_slot(&vm->ram, pc_display_vram(vm), VGA_VRAM, false) : 0;
 
     if (r == 0 && vm->cfg->vga)
-        ram_slot_of(&vm->ram, pc_display_vram(vm))->device = true;
+        ram_set_device(&vm->ram, ram_slot_of(&vm->ram, pc_display_vram(vm)));
     return r;
+}
+
+static void pc_display_moved(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    for (unsigned n = 0; n < vm->nvcpus; n++)
+        vcpu_kick(&vm->vcpu[n]->vcpu, ATT_MOVED);
 }
 
 int pc_init_display(struct vm *vm, struct err *err)
@@ -33,6 +41,8 @@ int pc_init_display(struct vm *vm, struct err *err)
     if (!vm->cfg->vga)
         return 0;
     r = display_init(&vm->display, &vm->ram, pc_display_vram(vm));
+    vm->display.moved = pc_display_moved;
+    vm->display.opaque = vm;
     pc_add_device(vm, &display_ops, &vm->display, 0);
     if (r == 0)
         r = vga_attach(&vm->display.vga, &vm->io, &vm->mmio);

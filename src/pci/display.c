@@ -7,6 +7,30 @@
  */
 #include "pci/display.h"
 
+#include "base/bits.h"
+
+/* vCPUs reach the frame buffer as memory where its BAR is. */
+static void display_follow(struct display *d)
+{
+    const struct bus_region *bar = &d->pci.bar[0].region;
+    struct ram_window *w = &d->vga.ram->window;
+    uint64_t at = bar->enabled ? bar->base : RAM_UNSEEN;
+
+    if (!w->size || w->gpa != d->vga.vram || atomic_exchange(&w->at, at) == at)
+        return;
+    if (d->moved)
+        d->moved(d->opaque);
+}
+
+static void display_config_write(struct pci_dev *pci, unsigned off, unsigned size)
+{
+    (void)off;
+    (void)size;
+    display_follow(container_of(pci, struct display, pci));
+}
+
+static const struct pci_dev_ops display_pci_ops = { .config_write = display_config_write };
+
 int display_init(struct display *d, struct ram *ram, uint64_t vram)
 {
     static const struct pci_ident ident = {
@@ -20,7 +44,7 @@ int display_init(struct display *d, struct ram *ram, uint64_t vram)
 
     *d = (struct display){ 0 };
     vga_init(&d->vga, ram, vram);
-    pci_dev_init(&d->pci, "display", &ident, NULL);
+    pci_dev_init(&d->pci, "display", &ident, &display_pci_ops);
     return pci_dev_add_bar(&d->pci, 0, PCI_BAR_MEM32, true, VGA_VRAM, &vga_linear_bus, &d->vga);
 }
 
@@ -36,10 +60,17 @@ static void display_reset(void *dev)
     struct display *d = dev;
 
     pci_dev_reset(&d->pci);
+    display_follow(d);
     vga_reset(&d->vga);
 }
 
-static void display_resume(void *dev) { pci_dev_resume(&((struct display *)dev)->pci); }
+static void display_resume(void *dev)
+{
+    struct display *d = dev;
+
+    pci_dev_resume(&d->pci);
+    display_follow(d);
+}
 
 static void display_destroy(void *dev) { pci_dev_unplug(&((struct display *)dev)->pci); }
 

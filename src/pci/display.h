@@ -9,6 +9,9 @@
 struct display {
     struct pci_dev pci; /* 1234:1111; BAR 0 is the linear frame buffer */
     struct vga vga;
+    /* vCPUs see the frame buffer elsewhere now (ram_window): they must forget where it was. May be NULL. Device lock held. */
+    void (*moved)(void *opaque);
+    void *opaque;
 };
 
 extern const struct device_ops display_ops; /* type "display" */

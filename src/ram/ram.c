@@ -177,6 +177,29 @@ struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa)
     return NULL;
 }
 
+void ram_set_device(struct ram *r, struct ram_slot *s)
+{
+    s->device = true;
+    r->window.gpa = s->gpa;
+    r->window.size = s->size;
+    atomic_store(&r->window.at, RAM_UNSEEN);
+}
+
+/* RAM is in front of a device's memory. */
+struct ram_slot *ram_slot_seen(struct ram *r, uint64_t *gpa)
+{
+    struct ram_slot *s = ram_slot_of(r, *gpa);
+    uint64_t at;
+
+    if (likely(s && !s->device))
+        return s;
+    at = atomic_load(&r->window.at);
+    if (!r->window.size || at == RAM_UNSEEN || *gpa - at >= r->window.size)
+        return NULL;
+    *gpa = r->window.gpa + (*gpa - at);
+    return ram_slot_of(r, *gpa);
+}
+
 /* The first part of [gpa, gpa+len); false outside RAM. */
 static bool ram_chunk_at(struct ram *r, uint64_t gpa, uint64_t len, struct ram_chunk *c)
 {

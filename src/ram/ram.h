@@ -33,13 +33,22 @@ struct ram_slot {
     uint8_t *hva;
     _Atomic uint8_t *flags; /* one byte a page */
     bool readonly;          /* ROM: guest writes are dropped */
-    bool device;            /* a device's memory, which is not counted as RAM; set by whoever added the slot */
+    bool device;            /* a device's memory, which is not counted as RAM, see ram_set_device() */
     bool backed;            /* untouched pages are a file's, see ram_map_file() and swap.h */
     bool swap;              /* it lies on the monitor's swap file, at swap_off */
     uint64_t swap_off;
     bool shared;            /* it lies in the machine's file of memory, at share_off, see share.h */
     int share_fd;           /* borrowed */
     uint64_t share_off;
+};
+
+#define RAM_UNSEEN UINT64_MAX
+
+/* Of the slot that is a device's memory: where vCPUs see it, which the guest decides. Nobody else uses that address: DMA goes to
+ * RAM, and pages, the dirty log and files count by the slot's own. */
+struct ram_window {
+    uint64_t gpa, size; /* the slot; size 0: there is none */
+    _Atomic uint64_t at; /* RAM_UNSEEN: nowhere */
 };
 
 struct ram {
@@ -52,6 +61,7 @@ struct ram {
     struct ram_still *still; /* owned, see still.h; or NULL */
     _Atomic bool keeping;    /* somebody reads shared memory as it was: pages are kept before they change */
     _Atomic bool dirty_log;
+    struct ram_window window;
     /* Called before bytes [gpa, gpa+len) of pages that carry PAGE_CODE change, from any thread:
      * the engine drops what it decoded from them. Set once by the engine; may be NULL. */
     void (*code_write)(void *opaque, uint64_t gpa, uint64_t len);
@@ -84,6 +94,11 @@ int ram_take(struct ram *to, struct ram *from);
 
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */
 struct ram_slot *ram_slot_of(struct ram *r, uint64_t gpa);
+
+/* What a vCPU finds at *gpa: the slot, and *gpa becomes the slot's own address for it; or NULL. */
+struct ram_slot *ram_slot_seen(struct ram *r, uint64_t *gpa);
+/* Make a slot a device's memory. Before any vCPU runs; once. */
+void ram_set_device(struct ram *r, struct ram_slot *s);
 
 /* Copy len bytes between guest memory and buf. The range may span adjoining slots; -EFAULT, with
  * nothing copied, if any byte lies outside RAM. ram_write() honours code pages and the dirty log;

@@ -93,6 +93,7 @@ enum {
     ATT_EXIT = 16,   /* leave engine->run() */
     ATT_QUIESCE = 32, /* another vCPU wants to run alone */
     ATT_STEP = 64,   /* own state changed (TF, shadow, breakpoints): leave the fast loop */
+    ATT_MOVED = 128, /* what is at a guest-physical address has changed */
 };
 
 enum { SHADOW_STI = 1, SHADOW_MOVSS = 2 };

@@ -116,22 +116,22 @@ static void tlb_forget_sizes(struct cpu *cpu)
 
 /* --- filling --- */
 
-/* What lies behind a guest-physical page: the host address (or NULL) and flags. */
-static uint8_t *tlb_backing(struct cpu *cpu, uint64_t gpa, uint64_t *flags)
+/* What lies behind a guest-physical page: the host address (or NULL), flags, and the address by which the page is known. */
+static uint8_t *tlb_backing(struct cpu *cpu, uint64_t *gpa, uint64_t *flags)
 {
-    if (unlikely(PAGE_BASE(cpu->apic_base) == gpa &&
+    if (unlikely(PAGE_BASE(cpu->apic_base) == *gpa &&
                  (cpu->apic_base & (APIC_BASE_EN | APIC_BASE_X2)) == APIC_BASE_EN)) {
         *flags |= TLB_MMIO;
         return NULL;
     }
-    struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
+    struct ram_slot *s = ram_slot_seen(cpu->ram, gpa);
     if (!s) {
         *flags |= TLB_MMIO;
         return NULL;
     }
     if (s->readonly)
         *flags |= TLB_ROM;
-    return s->hva + (gpa - s->gpa);
+    return s->hva + (*gpa - s->gpa);
 }
 
 static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t lin, enum mmu_access acc)
@@ -145,7 +145,7 @@ static struct tlb_entry *tlb_fill(struct cpu *cpu, enum mmu_index idx, uint64_t 
     struct tlb_entry *e = &cpu->tlbs[idx][slot];
     uint64_t page = PAGE_BASE(lin), gpa = PAGE_BASE(r.gpa), flags = 0;
     tlb_note_size(cpu, lin, r.page_size);
-    uint8_t *hva = tlb_backing(cpu, gpa, &flags);
+    uint8_t *hva = tlb_backing(cpu, &gpa, &flags);
     e->addend = (uintptr_t)hva - page;
     e->gpa = gpa | flags | (r.global ? TLB_G : 0);
     e->rd = TLB_INVALID;

@@ -145,6 +145,8 @@ static bool interp_attention(struct interp *it, struct vcpu *v)
         quiesce_enter(v);
     }
     interp_take_drop(it);
+    if (att & ATT_MOVED)
+        mmu_flush_all(cpu);
     if (att & ATT_INIT)
         interp_take_init(v);
     if (att & ATT_SIPI)

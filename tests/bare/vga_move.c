@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Of vga_move.S. */
+#include "rt.h"
+#include "hot.h"
+
+#define BAR0  0x10
+#define SIZE  (16UL << 20)
+#define WORDS 4096 /* two of its pages, and every 64 KiB one word */
+
+static void out32(u16 port, u32 v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
+static u32 in32(u16 port)
+{
+    u32 v;
+    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
+    return v;
+}
+
+static u32 dev_at;
+static u32 cfg_read(u32 off)
+{
+    out32(0xcf8, 0x80000000 | dev_at << 11 | off);
+    return in32(0xcfc);
+}
+static void cfg_write(u32 off, u32 v)
+{
+    out32(0xcf8, 0x80000000 | dev_at << 11 | off);
+    out32(0xcfc, v);
+}
+
+static int find(void)
+{
+    for (dev_at = 0; dev_at < 32; dev_at++)
+        if (cfg_read(0) == 0x11111234)
+            return 1;
+    return 0;
+}
+
+static void enable(int on) { cfg_write(4, (cfg_read(4) & 0xfffd) | (on ? 2 : 0)); }
+
+static void fill(u64 at, u32 salt)
+{
+    for (u64 i = 0; i < WORDS; i++)
+        *(volatile u32 *)(at + 4 * i) = salt + (u32)i;
+    for (u64 i = 1; i < SIZE >> 16; i++)
+        *(volatile u32 *)(at + (i << 16)) = salt ^ (u32)i;
+}
+
+static u64 differ(u64 at, u32 salt)
+{
+    u64 n = 0;
+
+    for (u64 i = 0; i < WORDS; i++)
+        n += *(volatile u32 *)(at + 4 * i) != salt + (u32)i;
+    for (u64 i = 1; i < SIZE >> 16; i++)
+        n += *(volatile u32 *)(at + (i << 16)) != (salt ^ (u32)i);
+    return n;
+}
+
+/* qemu's q35 reads zeroes where nobody is. */
+static u64 nobody(u64 at)
+{
+    u64 n = 0;
+
+    for (u64 i = 0; i < 64; i++) {
+        u32 v = *(volatile u32 *)(at + 4 * i);
+        n += v != 0xffffffff && v != 0;
+    }
+    return n;
+}
+
+/* Not beside where anything else is on either machine. */
+static const u32 places[] = { 0xe0000000, 0xe7000000, 0xc0000000, 0xd5000000 };
+
+void vga_move(void)
+{
+    u64 home, was, at;
+
+    if (!find()) {
+        hot_expect("a display", 0, 1);
+        return;
+    }
+    home = was = cfg_read(BAR0) & ~15UL;
+    enable(1);
+    fill(home, 1);
+    for (u32 round = 1; round <= 8; round++, was = at) {
+        at = round % 5 ? places[round % 4] : home;
+        enable(0);
+        hot_expect("off: nobody", nobody(was), 0);
+        cfg_write(BAR0, (u32)at);
+        enable(1);
+        hot_expect("the same bytes", differ(at, round), 0);
+        hot_expect("not where it was", nobody(was), 0);
+        fill(at, round + 1);
+        hot_expect("other bytes", differ(at, round + 1), 0);
+        *(volatile u32 *)was = 0; /* to nobody */
+        hot_expect("the same bytes still", differ(at, round + 1), 0);
+    }
+    cfg_write(BAR0, (u32)home); /* without switching it off */
+    hot_expect("back", differ(home, 9), 0);
+    hot_expect("not elsewhere", nobody(was), 0);
+}
