@@ -1,4 +1,6 @@
 /* The interpreter's decoded code, two vCPUs, by direct calls: which blocks go when code is written to. */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +20,8 @@
 
 #define HERE  0x2000u /* two pages of code in real mode, each begins with NOP; HLT */
 #define THERE 0x3000u
+#define ACROSS 0x2fffu /* MOV EAX, imm32 in 64-bit code */
+#define TABLES 0x8000u
 
 static struct {
     struct ram ram;
@@ -141,11 +145,60 @@ static void write_to_what_runs(void **state)
     assert_null(cache_peek(it, here->page, 0));
 }
 
+/* 64-bit code; the first 2 MiB are mapped to themselves. */
+static void long_mode(struct cpu *c)
+{
+    static const uint64_t entry[] = { (TABLES + 0x1000) | 7, (TABLES + 0x2000) | 7, 0x87 };
+
+    for (unsigned n = 0; n < 3; n++)
+        ram_write(&m.ram, TABLES + 0x1000 * n, &entry[n], 8);
+    c->cr0 |= CR0_PE | CR0_PG;
+    c->cr3 = TABLES;
+    c->cr4 |= CR4_PAE;
+    c->efer |= EFER_LME | EFER_LMA;
+    c->seg[SEG_CS].attr = ATTR_P | ATTR_S | 0xb | ATTR_G | ATTR_L;
+    c->seg[SEG_CS].limit = 0xffffffff;
+    cpu_update_mode(c);
+    mmu_flush_all(c);
+}
+
+static void *write_soon(void *arg)
+{
+    write_code(ACROSS);
+    return arg;
+}
+
+/* An instruction across two pages is decoded; while its second page is marked, another vCPU writes to the first. Whatever is kept of it then goes when
+ * that is written to again. (It stayed, and old code ran.) */
+static void write_while_marking(void **state)
+{
+    struct interp *it = m.vcpu[0]->cpu.engine;
+    struct cpu *c = &m.vcpu[0]->cpu;
+    const uint8_t op = 0xb8;
+    struct code_page *page;
+    pthread_t other;
+
+    ram_write(&m.ram, ACROSS, &op, 1);
+    long_mode(c);
+    page = block_at(ACROSS - 0x10)->page; /* all of it is marked; zeros are ADDs */
+    quiesce_enter(m.vcpu[0]);
+    assert_int_equal(pthread_create(&other, NULL, write_soon, NULL), 0);
+    while (!__atomic_load_n(&m.engine.quiesce.owner, __ATOMIC_ACQUIRE))
+        sched_yield();
+    c->r[R_RIP] = ACROSS;
+    cache_lookup(it, c); /* stands meanwhile */
+    quiesce_leave(m.vcpu[0]);
+    pthread_join(other, NULL);
+    write_code(ACROSS);
+    assert_null(cache_peek(it, page, ACROSS & 0xfff));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(write_to_the_next_page, machine_make, machine_end),
         cmocka_unit_test_setup_teardown(write_to_what_runs, machine_make, machine_end),
+        cmocka_unit_test_setup_teardown(write_while_marking, machine_make, machine_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,6 +243,14 @@ static uint64_t cache_granule_mask(unsigned off, unsigned len)
     return (~0ULL >> (63 - (last - first))) << first;
 }
 
+bool cache_marked(const struct vcpu *v, uint64_t gpa, unsigned len)
+{
+    uint8_t *fine;
+    const uint64_t *g = cache_granules(v->engine, gpa, &fine);
+    uint64_t mask = cache_granule_mask(gpa & 0xfff, len);
+    return (*g & mask) == mask;
+}
+
 void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
 {
     uint8_t *fine;

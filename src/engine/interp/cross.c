@@ -78,6 +78,13 @@ static bool cross_is(struct interp *it, const struct code_page *page, unsigned o
     return form_decode(it, code, PAGE_SIZE - off, &i, &form, &full) == DECODE_TRUNCATED;
 }
 
+/* While the second page was marked, another vCPU may have written to the first, which is no page of code then: nobody would notice the next write.
+ * So nothing is kept this time. */
+static bool cross_head_marked(const struct interp *it, const struct code_page *page, unsigned off)
+{
+    return cache_marked(it->vcpu, page->gpa + off, PAGE_SIZE - off);
+}
+
 bool cross_make(struct interp *it, struct cpu *cpu, const struct code_page *page, unsigned off, struct block *b)
 {
     bool global;
@@ -87,7 +94,7 @@ bool cross_make(struct interp *it, struct cpu *cpu, const struct code_page *page
     if (!ram_borrow(cpu->ram, gpa, PAGE_SIZE))
         return false;
     cache_mark(it->vcpu, gpa, 14);
-    if (!cross_decode(it, page, off, b, gpa))
+    if (!cross_head_marked(it, page, off) || !cross_decode(it, page, off, b, gpa))
         return false;
     it->page_global &= global;
     b->cross = true;
@@ -109,7 +116,7 @@ bool cross_good(struct interp *it, struct cpu *cpu, struct block *b)
     if (!ram_borrow(cpu->ram, gpa, PAGE_SIZE))
         return false;
     cache_mark(it->vcpu, gpa, 14);
-    return cross_decode(it, b->page, b->off, b, gpa);
+    return cross_head_marked(it, b->page, b->off) && cross_decode(it, b->page, b->off, b, gpa);
 }
 
 void cross_written(struct interp *it, uint64_t gpa)

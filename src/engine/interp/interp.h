@@ -153,6 +153,8 @@ void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len); /* cpu_ops.c
 void cache_code_write_async(void *engine, uint64_t gpa, uint64_t len);
 /* Bytes [gpa, gpa+len) of one page are about to be decoded. */
 void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len);
+/* Are they still? Whoever marks stands meanwhile, and others may write to what was marked before. */
+bool cache_marked(const struct vcpu *v, uint64_t gpa, unsigned len);
 int cache_shared_init(struct engine *e);
 int cache_shared_map(struct engine *e); /* once all RAM slots exist; may be called again */
 void cache_shared_fini(struct engine *e);
