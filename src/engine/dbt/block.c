@@ -158,7 +158,7 @@ static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu, const
 /* Where it begins, or NULL. */
 static uint8_t *block_emit(struct xblock *xb, unsigned off)
 {
-    uint32_t sites = xb->t->nsites;
+    uint32_t sites = xb->t->nsites, fars = xb->t->nfars;
     uint8_t *first = xb->e.p;
     group_find(xb);
     place_stones(xb, xb->naccesses + 1);
@@ -170,6 +170,7 @@ static uint8_t *block_emit(struct xblock *xb, unsigned off)
     if (!xb->e.overflow)
         return start;
     xb->t->nsites = sites;
+    xb->t->nfars = fars;
     return NULL;
 }
 

@@ -123,18 +123,25 @@ bool x_linkable(const struct xblock *xb, int64_t off)
 static void branch_far(struct xblock *xb, const struct xinsn *call, int64_t target)
 {
     struct emit *e = &xb->e;
+    struct dbt *t = xb->t;
     struct pending *p = place_pend(xb, PEND_FAR, call);
+    uint32_t n = t->nfars;
+    if (n == DBT_FARS) {
+        e->overflow = true;
+        return;
+    }
+    t->nfars++;
     emit_data(e, OP_W | 0x8b, T1, DATA_OFF(page), 0);
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(good), 0);
     emit_rsib(e, OP_W | 0x8d, T0, T0, T1, 0, 0);
-    EMIT(e, 0x49, 0xbe, 0, 0, 0, 0, 0, 0, 0, 0); /* mov r14, what dbt_code_link_far() says */
-    const uint8_t *sum = e->p - 8;
+    emit_data(e, OP_W | 0x8b, T2, FAR_OFF(n, sum), 0);
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
     EMIT(e, 0x4d, 0x8d, 0xbf); /* lea r15, [r15 + target] */
     emit_u32(e, (uint32_t)target);
     place_jrcxnz(xb, &p->from[0]);
+    p->far = n;
     p->site = emit_jmp(e);
-    e->overflow |= p->site - sum != DBT_FAR_SUM;
+    t->far_site[n] = (uint32_t)(p->site - t->rw);
 }
 
 void x_pending_far(struct xblock *xb, const struct pending *p)
@@ -143,15 +150,65 @@ void x_pending_far(struct xblock *xb, const struct pending *p)
     unsigned sp = place_of(RSP);
     emit_here(e, p->from[0]);
     emit_here(e, p->site);
-    uint8_t *miss = branch_lookup_here(e);
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(may_link), 0);
-    EMIT(e, 0xe3, 10); /* jrcxz over the next two */
-    emit_mov_imm32(e, T0, (uint32_t)(p->site - xb->t->rw) | DBT_SITE_FAR);
-    emit_jmp_rx(e, xb->t->thunk.leave_far);
-    branch_jump(xb);
-    emit_here(e, miss);
+    EMIT(e, 0x4c, 0x8d, 0x35, 10, 0, 0, 0); /* lea r14, behind the next two */
+    emit_mov_imm32(e, T0, 2 * p->far);
+    emit_jmp_rx(e, xb->t->thunk.far);
     if (p->x)
         emit_rm(e, OP_W | 0x8d, sp, sp, 8); /* the handler pushes the same once more */
+}
+
+/* Behind a lookup whose entry T2 is: T2 = where the branch whose number is in the frame keeps its own; T0 = 0 if it is linked to the same code. */
+static void branch_far_same(struct emit *e)
+{
+    emit_rm(e, OP_W | 0x8b, T0, RSP, FRAME_SAVE2);
+    emit_rm(e, OP_W | 0x8b, T2, T2, offsetof(struct flat_jump, host));
+    emit_rm(e, OP_W | 0x89, T2, RSP, FRAME_TARGET);
+    emit_data(e, OP_W | 0x8d, T2, FAR_OFF(0, sum), 0);
+    emit_rsib(e, OP_W | 0x8d, T2, T2, T0, 3, 0);
+    emit_rm(e, OP_W | 0x89, T2, RSP, FRAME_RIP);
+    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct dbt_far, neg));
+    emit_rm(e, OP_W | 0x8b, T2, RSP, FRAME_TARGET);
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
+}
+
+/* It goes on being good, for this page and epoch: no way through the loop. Not while somebody wants attention. */
+static void branch_far_again(struct emit *e)
+{
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(good), 0);
+    EMIT(e, 0xe3, 0); /* jrcxz */
+    uint8_t *from = e->p;
+    emit_data(e, OP_W | 0x8b, T2, DATA_OFF(page), 0);
+    emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
+    EMIT(e, 0x48, 0xf7, 0xd1); /* not rcx */
+    emit_rm(e, OP_W | 0x8d, T0, T0, 1);
+    emit_rm(e, OP_W | 0x8b, T2, RSP, FRAME_RIP);
+    emit_rm(e, OP_W | 0x89, T0, T2, offsetof(struct dbt_far, sum));
+    from[-1] = (uint8_t)(e->p - from);
+    emit_rm(e, 0xff, 4, RSP, FRAME_TARGET);
+}
+
+const uint8_t *branch_thunk_far(struct emit *e, const uint8_t *leave_far)
+{
+    const uint8_t *at = emit_rx(e, e->p);
+    emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_SAVE2);
+    emit_rm(e, OP_W | 0x89, T2, RSP, FRAME_SAVE);
+    uint8_t *miss = branch_lookup_here(e);
+    branch_far_same(e);
+    EMIT(e, 0xe3, 5); /* jrcxz over the jmp */
+    uint8_t *other = emit_jmp(e);
+    branch_far_again(e);
+    emit_here(e, other);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(may_link), 0);
+    EMIT(e, 0xe3, 0); /* jrcxz */
+    uint8_t *from = e->p;
+    emit_rm(e, OP_W | 0x8b, T0, RSP, FRAME_SAVE2);
+    emit_rm(e, OP_W | 0x8d, T0, T0, DBT_SITE_FAR);
+    emit_jmp_rx(e, leave_far);
+    from[-1] = (uint8_t)(e->p - from);
+    emit_rm(e, 0xff, 4, RSP, FRAME_TARGET);
+    emit_here(e, miss);
+    emit_rm(e, 0xff, 4, RSP, FRAME_SAVE);
+    return at;
 }
 
 /* Go to offset target in another page. */

@@ -14,7 +14,7 @@
 #define MADV_COLLAPSE 25
 #endif
 
-#define DATA_BYTES ALIGN_UP(sizeof(struct dbt_data), 4096)
+#define DATA_BYTES (DBT_DATA_BYTES + DBT_FAR_BYTES)
 
 static int code_memfd(void)
 {
@@ -33,6 +33,7 @@ static bool code_map(struct dbt *t, int fd)
     if (!at)
         return false;
     t->data = (struct dbt_data *)(void *)at;
+    t->far = (struct dbt_far *)(void *)(at + DBT_DATA_BYTES);
     t->rx = at + DATA_BYTES;
     if (mmap(t->rx, DBT_CODE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return false;
@@ -67,9 +68,11 @@ bool dbt_code_init(struct dbt *t)
     bool ok = ftruncate(fd, DBT_CODE) == 0 && code_map(t, fd);
     close(fd);
     t->site = map_memory(DBT_SITES * sizeof(*t->site));
-    if (!ok || !t->site)
+    t->far_site = map_memory(DBT_FARS * sizeof(*t->far_site));
+    if (!ok || !t->site || !t->far_site)
         return false;
     code_masks(t->data);
+    t->nfars = 1;
     t->filled[1] = DBT_HOT;
     return true;
 }
@@ -82,6 +85,10 @@ void dbt_code_fini(struct dbt *t)
         munmap(t->data, DATA_BYTES + DBT_CODE);
     if (t->site)
         munmap(t->site, DBT_SITES * sizeof(*t->site));
+    if (t->far_site)
+        munmap(t->far_site, DBT_FARS * sizeof(*t->far_site));
+    t->far_site = NULL;
+    t->far = NULL;
     t->rw = t->rx = NULL;
     t->data = NULL;
     t->site = NULL;
@@ -104,6 +111,9 @@ void dbt_code_clear(struct dbt *t)
     t->used = t->shared;
     t->cold = DBT_HOT;
     t->nsites = 0;
+    if (t->nfars > 1)
+        madvise(t->far, DBT_FAR_BYTES, MADV_DONTNEED); /* zeros again */
+    t->nfars = 1;
     t->link.site = 0;
 }
 
@@ -149,13 +159,13 @@ void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host)
     memcpy(t->rw + site, &d, 4);
 }
 
-bool dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good)
+bool dbt_code_link_far(struct dbt *t, uint32_t n, const uint8_t *host, uint64_t page, uint64_t good)
 {
-    uint64_t sum = 0 - (page + good), before;
-    dbt_code_link(t, site, host);
-    memcpy(&before, t->rw + site - DBT_FAR_SUM, 8);
-    memcpy(t->rw + site - DBT_FAR_SUM, &sum, 8);
-    return before == 0;
+    struct dbt_far *far = &t->far[n];
+    bool first = !far->neg;
+    dbt_code_link(t, t->far_site[n], host);
+    *far = (struct dbt_far){ .sum = 0 - (page + good), .neg = 0 - (uintptr_t)host };
+    return first;
 }
 
 bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to)

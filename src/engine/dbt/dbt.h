@@ -17,6 +17,7 @@
 #define DBT_CODE      (128u << 20) /* bytes of host code a vCPU: */
 #define DBT_HOT       (48u << 20) /* what usually runs; behind it what seldom does, so that neither caches nor the TLB hold it */
 #define DBT_BLOCK_MAX (48u << 10) /* room that must be left in both to translate a block */
+#define DBT_BLOCK_FARS 256u       /* and branches into other pages */
 #ifndef DBT_THRESHOLD
 #define DBT_THRESHOLD 6u          /* runs of a block before it is translated, unless the engine says otherwise */
 #endif
@@ -73,8 +74,20 @@ struct dbt_data {
     uint8_t stale;          /* blocks were dropped while this vCPU was inside one: leave it */
 };
 
+/* A branch into another page (branch_far()). sum: with its page and dbt_data.good 0 where its link is right; neg: the negated address of the code that
+ * it is linked to, or 0. */
+struct dbt_far {
+    uint64_t sum, neg;
+};
+#define DBT_FARS (1u << 19) /* number 0 is none's */
+
+/* In front of the executable view: struct dbt_data, then these. Offsets in that. */
+#define DBT_DATA_BYTES ALIGN_UP(sizeof(struct dbt_data), 4096)
+#define DBT_FAR_BYTES  (DBT_FARS * sizeof(struct dbt_far))
+#define FAR_OFF(n, field) ((uint32_t)(DBT_DATA_BYTES + (n) * sizeof(struct dbt_far) + offsetof(struct dbt_far, field)))
+
 /* What thunk.enter returns: why the loop has control again; or, from DBT_SITE_MIN on, LEFT_LINK: where the branch is that wants
- * to be linked, with DBT_SITE_PLAIN to code without groups, with DBT_SITE_FAR into another page, with DBT_SITE_STI see there.
+ * to be linked, with DBT_SITE_PLAIN to code without groups, with DBT_SITE_STI see there; with DBT_SITE_FAR twice the number of one into another page.
  * Raised exceptions do not come back this way. */
 enum dbt_left { LEFT_ATTENTION, LEFT_TARGET, LEFT_ACCESS, LEFT_HANDLER, LEFT_STALE, LEFT_LINK, DBT_SITE_MIN = 64 };
 #define DBT_SITE_PLAIN 0x80000000u
@@ -96,7 +109,8 @@ struct dbt_thunks {
     const uint8_t *leave;          /* jumped to; RIP is already in cpu; flags in the host */
     const uint8_t *leave_to;       /* jumped to; T1: offset of RIP from the page, T0: link site or 0 */
     const uint8_t *leave_at;       /* jumped to; T1: RIP */
-    const uint8_t *leave_far;      /* jumped to; T1: RIP, T0: link site | DBT_SITE_FAR */
+    const uint8_t *leave_far;      /* jumped to; T1: RIP, T0: DBT_SITE_FAR | twice the branch's number */
+    const uint8_t *far;            /* jumped to; the same without DBT_SITE_FAR, and T2: where to go on if the target is in no table */
 };
 
 /* T0 of an access: offset of the instruction in its page, size, ways. GROUP: a group's whole range, which only may be looked up
@@ -119,7 +133,8 @@ struct door_seen {
 
 struct dbt {
     struct interp *it;
-    struct dbt_data *data; /* directly below rx */
+    struct dbt_data *data;
+    struct dbt_far *far;   /* between that and rx */
     uint8_t *rw, *rx;      /* the same code memory twice */
     uint32_t used, cold, shared; /* where there is room in both parts; end of the shared pieces */
     uint32_t filled[2];    /* up to where both parts have host pages */
@@ -129,10 +144,12 @@ struct dbt {
     struct flat flat;
     struct dbt_site *site; /* ascending */
     uint32_t nsites;
+    uint32_t *far_site; /* displacements of branches into other pages, by number: offsets in the code memory */
+    uint32_t nfars;
     struct {
         uint32_t site; /* offset of a rel32 to be set once the block at rip has code; 0: none */
         bool plain;    /* to block.plain */
-        bool far;      /* from the page at linear address `page` */
+        bool far;      /* from the page at linear address `page`; site: the branch's number */
         uint64_t rip, page;
         unsigned budget; /* of far ones, before may_link becomes 0 */
     } link;
@@ -147,20 +164,22 @@ struct dbt {
 int dbt_probe(struct err *err);
 
 /* code.c */
-#define DBT_FAR_SUM 27 /* bytes from what a far branch compares with to its displacement */
 /* False: no memory. */
 bool dbt_code_init(struct dbt *t);
 void dbt_code_fini(struct dbt *t);
 /* Every block is void: start again behind the shared pieces. */
 void dbt_code_clear(struct dbt *t);
 /* Is there room for another block? */
-static inline bool dbt_code_room(const struct dbt *t) { return DBT_HOT - t->used >= DBT_BLOCK_MAX && DBT_CODE - t->cold >= DBT_BLOCK_MAX; }
+static inline bool dbt_code_room(const struct dbt *t)
+{
+    return DBT_HOT - t->used >= DBT_BLOCK_MAX && DBT_CODE - t->cold >= DBT_BLOCK_MAX && DBT_FARS - t->nfars >= DBT_BLOCK_FARS;
+}
 /* Room for the next block has host pages, many at once: a fault for each costs more than translating what fits into it. */
 void dbt_code_ahead(struct dbt *t);
 /* Write the displacement at offset site so that it reaches host. */
 void dbt_code_link(struct dbt *t, uint32_t site, const uint8_t *host);
-/* The same for a branch into another page, as long as the sum of its own page and dbt_data.good stays what it is. True: it had no link before. */
-bool dbt_code_link_far(struct dbt *t, uint32_t site, const uint8_t *host, uint64_t page, uint64_t good);
+/* The same for branch n into another page, as long as the sum of its own page and dbt_data.good stays what it is. True: it had no link before. */
+bool dbt_code_link_far(struct dbt *t, uint32_t n, const uint8_t *host, uint64_t page, uint64_t good);
 /* The host instruction in [at, end) may fault; then go on at offset to. at never descends. False: no room. */
 bool dbt_code_site(struct dbt *t, uint32_t at, uint32_t end, uint32_t to);
 /* Is pc such an instruction? Where to go on, or NULL. Async-signal-safe. */

@@ -280,10 +280,10 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     if (site >= DBT_SITE_MIN && site & DBT_SITE_STI) {
         dbt_behind_sti(t, cpu, site & ~DBT_SITE_STI);
     } else if (site >= DBT_SITE_MIN && !t->data->stale) {
-        t->link.site = site & ~(DBT_SITE_PLAIN | DBT_SITE_FAR);
         t->link.far = site & DBT_SITE_FAR;
+        t->link.site = t->link.far ? (site & ~DBT_SITE_FAR) / 2 : site & ~DBT_SITE_PLAIN;
         t->link.page = t->data->page;
-        t->link.plain = site & DBT_SITE_PLAIN;
+        t->link.plain = !t->link.far && site & DBT_SITE_PLAIN;
         t->link.rip = cpu->r[R_RIP];
     }
     return true;

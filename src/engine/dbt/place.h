@@ -34,7 +34,7 @@ static inline unsigned place_of(unsigned guest)
 #define GROUP_SLOTS 6
 enum {
     FRAME_R10 = 0, FRAME_R11 = 8, FRAME_R13 = 16, FRAME_FLAGS = 40, FRAME_TARGET = 48, FRAME_RIP = 56,
-    FRAME_SAVE = 64, FRAME_SAVE2 = 72, /* for thunk.single */
+    FRAME_SAVE = 64, FRAME_SAVE2 = 72, /* for thunk.single and thunk.far */
     FRAME_GROUP = 80, /* host addresses of groups (group.c) */
     FRAME_SIZE = FRAME_GROUP + 8 * GROUP_SLOTS
 };
@@ -183,8 +183,9 @@ struct pending {
     const struct xref *ref; /* PEND_MISS of a group, or NULL */
     union {
         uint8_t *found; /* PEND_MISS of a group's first: where to go on with its addend */
-        uint8_t *site;  /* PEND_FAR: displacement of the branch */
+        uint8_t *site;  /* PEND_FAR: displacement of the branch, whose number is */
     };
+    uint32_t far;
 };
 
 #define XBLOCK_MAX  80 /* instructions */
@@ -382,6 +383,8 @@ void x_pending_second(struct xblock *xb, const struct pending *p);
 void x_pending_return(struct xblock *xb, const struct pending *p);
 /* A branch into another page that is not linked for where it is now; p->x: the call, or NULL. */
 void x_pending_far(struct xblock *xb, const struct pending *p);
+/* What that goes by way of: the piece that all of them share. */
+const uint8_t *branch_thunk_far(struct emit *e, const uint8_t *leave_far);
 /* A branch behind which the translation goes on: x->through. */
 void x_emit_through(struct xblock *xb, const struct xinsn *x);
 

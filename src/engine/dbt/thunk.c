@@ -438,6 +438,7 @@ bool dbt_thunks_make(struct dbt *t)
     k->leave_to = thunk_leave_to(&e, true, true);
     k->leave_at = thunk_leave_to(&e, false, false);
     k->leave_far = thunk_leave_to(&e, false, true);
+    k->far = branch_thunk_far(&e, k->leave_far);
     for (unsigned host = 0; host < 2; host++) {
         k->callout[host] = thunk_callout(&e, host);
         k->callout_end[host] = thunk_callout_end(&e, host);
