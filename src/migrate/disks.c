@@ -22,8 +22,6 @@
 #define DISKS_FLUSH        (64U << 20) /* bytes */
 #define DISKS_CLUSTER_BITS 16
 
-static bool disks_is_zero(const uint8_t *p, uint64_t len) { return p[0] == 0 && !memcmp(p, p + 1, len - 1); }
-
 /* ---- the source ---- */
 
 void mig_disks_describe(const struct vm *vm, uint8_t *out)
@@ -88,7 +86,7 @@ static int disks_send_run(struct mig_packer *p, struct mig_stream *s, unsigned n
 
         for (end = at; end < len;) {
             uint64_t part = len - end < BLOCK_LOG_PART ? len - end : BLOCK_LOG_PART;
-            bool z = disks_is_zero(p->pages + end, part);
+            bool z = mem_is_zero(p->pages + end, part);
 
             if (end > at && z != zero)
                 break;

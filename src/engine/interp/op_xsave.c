@@ -19,12 +19,6 @@ struct xs_layout {
 /* Registers 0 to 15 in 64-bit code, 0 to 7 elsewhere; what belongs to the others is not touched. */
 static unsigned xs_regs(const struct cpu *cpu) { return cpu->code_size == 8 ? 16 : 8; }
 
-static bool xs_zero(const void *p, size_t n)
-{
-    const uint8_t *b = p;
-    return n == 0 || (b[0] == 0 && memcmp(b, b + 1, n - 1) == 0);
-}
-
 /* -- legacy area -- */
 
 static void xs_put_x87(const struct cpu *cpu, uint8_t *p, bool wide)
@@ -116,7 +110,7 @@ static void xs_get(struct cpu *cpu, unsigned c, const uint8_t *p)
 static bool xs_regs_used(const struct cpu *cpu, unsigned from, unsigned len)
 {
     for (unsigned n = 0; n < xs_regs(cpu); n++)
-        if (!xs_zero(cpu->zmm[n] + from, len))
+        if (!mem_is_zero(cpu->zmm[n] + from, len))
             return true;
     return false;
 }
@@ -124,7 +118,7 @@ static bool xs_regs_used(const struct cpu *cpu, unsigned from, unsigned len)
 static bool xs_x87_used(const struct x87_image *fx)
 {
     return fx->fcw != HX_FCW || fx->fsw || fx->ftw || fx->fop || fx->fip || fx->fdp ||
-           !xs_zero(fx->st, sizeof(fx->st));
+           !mem_is_zero(fx->st, sizeof(fx->st));
 }
 
 /* XINUSE (SDM vol. 1, 13.6). */
@@ -134,9 +128,9 @@ static uint64_t xs_in_use(const struct cpu *cpu)
     v |= (uint64_t)xs_x87_used(&cpu->fx) << XC_X87;
     v |= (uint64_t)xs_regs_used(cpu, 0, 16) << XC_SSE;
     v |= (uint64_t)xs_regs_used(cpu, 16, 16) << XC_AVX;
-    v |= (uint64_t)!xs_zero(cpu->k, sizeof(cpu->k)) << XC_OPMASK;
+    v |= (uint64_t)!mem_is_zero(cpu->k, sizeof(cpu->k)) << XC_OPMASK;
     v |= (uint64_t)xs_regs_used(cpu, 32, 32) << XC_ZMM_HI256;
-    v |= (uint64_t)(xs_regs(cpu) == 16 && !xs_zero(cpu->zmm[16], 1024)) << XC_HI16_ZMM;
+    v |= (uint64_t)(xs_regs(cpu) == 16 && !mem_is_zero(cpu->zmm[16], 1024)) << XC_HI16_ZMM;
     return v;
 }
 
@@ -328,10 +322,10 @@ static void xs_check_header(struct cpu *cpu, const uint8_t *h, bool supervisor)
     bool compact = xcomp & XCOMP_COMPACT;
     bool bad = bv & ~cpu->xcr0;
     if (compact)
-        bad = bad || (xcomp & ~XCOMP_COMPACT & ~cpu->xcr0) || (bv & ~xcomp) || !xs_zero(h + 16, 48) ||
+        bad = bad || (xcomp & ~XCOMP_COMPACT & ~cpu->xcr0) || (bv & ~xcomp) || !mem_is_zero(h + 16, 48) ||
               !(supervisor || cpu_has(cpu, CPU_FEAT(FEAT_D1_EAX, 1)));
     else
-        bad = bad || supervisor || !xs_zero(h + 8, 16);
+        bad = bad || supervisor || !mem_is_zero(h + 8, 16);
     if (bad)
         CPU_GP0(cpu);
 }
