@@ -86,18 +86,12 @@ static int screen_copy(const struct vga *v, struct screen_image *i)
     return i->data ? 0 : -ENOMEM;
 }
 
-static void screen_be32(uint8_t *p, uint32_t v)
-{
-    for (unsigned n = 0; n < 4; n++)
-        p[n] = (uint8_t)(v >> (24 - 8 * n));
-}
-
 /* Head and checksum around len bytes that are in place. Returns the end. */
 static uint8_t *screen_chunk(uint8_t *at, const char *type, size_t len)
 {
-    screen_be32(at, (uint32_t)len);
+    st_be32(at, (uint32_t)len);
     memcpy(at + 4, type, 4);
-    screen_be32(at + 8 + len, (uint32_t)crc32(0, at + 4, (uInt)(4 + len)));
+    st_be32(at + 8 + len, (uint32_t)crc32(0, at + 4, (uInt)(4 + len)));
     return at + 12 + len;
 }
 
@@ -106,8 +100,8 @@ static size_t screen_encode(const struct screen_image *i, uint8_t *out, uLongf r
     uint8_t *at = out + 8;
 
     memcpy(out, "\x89PNG\r\n\x1a\n", 8);
-    screen_be32(at + 8, i->width);
-    screen_be32(at + 12, i->height);
+    st_be32(at + 8, i->width);
+    st_be32(at + 12, i->height);
     memcpy(at + 16, "\x08\x02\0\0\0", 5); /* 8 bits, red green blue */
     at = screen_chunk(at, "IHDR", 13);
     if (compress2(at + 8, &room, i->data, i->len, 1) != Z_OK)

@@ -85,8 +85,8 @@ static void atapi_start_stop(struct atapi *a, const uint8_t *cdb, struct atapi_r
 
 static void atapi_capacity(struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
-    atapi_put32(out->data, a->blocks - 1);
-    atapi_put32(out->data + 4, ATAPI_BLOCK);
+    st_be32(out->data, a->blocks - 1);
+    st_be32(out->data + 4, ATAPI_BLOCK);
     out->len = 8;
 }
 
@@ -105,17 +105,17 @@ static void atapi_read(struct atapi *a, uint32_t first, uint32_t count, struct a
 
 static void atapi_read_10(struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
-    atapi_read(a, atapi_be32(cdb + 2), atapi_be16(cdb + 7), out);
+    atapi_read(a, ld_be32(cdb + 2), ld_be16(cdb + 7), out);
 }
 
 static void atapi_read_12(struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
-    atapi_read(a, atapi_be32(cdb + 2), atapi_be32(cdb + 6), out);
+    atapi_read(a, ld_be32(cdb + 2), ld_be32(cdb + 6), out);
 }
 
 static void atapi_seek(struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
-    if (atapi_be32(cdb + 2) >= a->blocks)
+    if (ld_be32(cdb + 2) >= a->blocks)
         atapi_fail(a, out, BAD_ADDRESS);
 }
 
@@ -126,7 +126,7 @@ static void atapi_nothing(struct atapi *a, const uint8_t *cdb, struct atapi_repl
 /* Slot, state, address of the head: all zero, no changer. */
 static void atapi_mechanism(struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
-    unsigned room = atapi_be16(cdb + 8);
+    unsigned room = ld_be16(cdb + 8);
 
     out->len = room < 8 ? room : 8;
 }

@@ -47,21 +47,5 @@ bool atapi_read_toc(const struct atapi *a, const uint8_t *cdb, struct atapi_repl
 bool atapi_configuration(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out);
 bool atapi_event_status(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out);
 bool atapi_disc_information(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out);
-/* Big-endian, as SCSI has it. */
-static inline uint16_t atapi_be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
-static inline uint32_t atapi_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-static inline void atapi_put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-static inline void atapi_put32(uint8_t *p, uint32_t v)
-{
-    atapi_put16(p, v >> 16);
-    atapi_put16(p + 2, v & 0xffff);
-}
 
 #endif

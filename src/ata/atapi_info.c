@@ -34,7 +34,7 @@ bool atapi_inquiry(const struct atapi *a, const uint8_t *cdb, struct atapi_reply
     d[3] = 0x21; /* ATAPI, response format 1 */
     d[4] = 31;
     memcpy(d + 8, "VITRO   VITRO CD-ROM    1.0 ", 28);
-    return atapi_give(out, 36, atapi_be16(cdb + 3));
+    return atapi_give(out, 36, ld_be16(cdb + 3));
 }
 
 bool atapi_mode_sense(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
@@ -57,9 +57,9 @@ bool atapi_mode_sense(const struct atapi *a, const uint8_t *cdb, struct atapi_re
     }
     if (len == 8)
         return false;
-    atapi_put16(out->data, len - 2);
+    st_be16(out->data, len - 2);
     out->data[2] = a->ejected ? 0x70 : 0x01;
-    return atapi_give(out, len, atapi_be16(cdb + 7));
+    return atapi_give(out, len, ld_be16(cdb + 7));
 }
 
 /* An address as a block number, or as minutes, seconds and frames (75 a second, the disc begins at 2 s). */
@@ -68,7 +68,7 @@ static void atapi_put_address(uint8_t *p, uint32_t block, bool msf)
     uint32_t frames = block + 150;
 
     if (!msf) {
-        atapi_put32(p, block);
+        st_be32(p, block);
         return;
     }
     p[0] = 0;
@@ -101,8 +101,8 @@ bool atapi_read_toc(const struct atapi *a, const uint8_t *cdb, struct atapi_repl
     if (form == TRACKS)
         p = atapi_put_track(p, LEAD_OUT, a->blocks, msf);
     out->data[2] = out->data[3] = 1;
-    atapi_put16(out->data, (unsigned)(p - out->data) - 2);
-    return atapi_give(out, (unsigned)(p - out->data), atapi_be16(cdb + 7));
+    st_be16(out->data, (unsigned)(p - out->data) - 2);
+    return atapi_give(out, (unsigned)(p - out->data), ld_be16(cdb + 7));
 }
 
 /* Features: number, version and flags (1: current, 2: always), data. */
@@ -121,7 +121,7 @@ static const struct {
 bool atapi_configuration(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
     enum { ONE_FEATURE = 2 };
-    unsigned how = cdb[1] & 3, from = atapi_be16(cdb + 2), len = 8;
+    unsigned how = cdb[1] & 3, from = ld_be16(cdb + 2), len = 8;
 
     if (how == 3)
         return false;
@@ -131,7 +131,7 @@ bool atapi_configuration(const struct atapi *a, const uint8_t *cdb, struct atapi
 
         if (how == ONE_FEATURE ? number != from : number < from)
             continue;
-        atapi_put16(p, number);
+        st_be16(p, number);
         p[2] = atapi_features[n].flags;
         p[3] = atapi_features[n].len;
         memcpy(p + 4, atapi_features[n].data, p[3]);
@@ -139,9 +139,9 @@ bool atapi_configuration(const struct atapi *a, const uint8_t *cdb, struct atapi
             p[atapi_is_dvd(a) ? 6 : 10] = 1; /* the current profile */
         len += 4U + p[3];
     }
-    atapi_put32(out->data, len - 4);
-    atapi_put16(out->data + 6, a->ejected ? 0 : atapi_is_dvd(a) ? PROFILE_DVD : PROFILE_CD);
-    return atapi_give(out, len, atapi_be16(cdb + 7));
+    st_be32(out->data, len - 4);
+    st_be16(out->data + 6, a->ejected ? 0 : atapi_is_dvd(a) ? PROFILE_DVD : PROFILE_CD);
+    return atapi_give(out, len, ld_be16(cdb + 7));
 }
 
 bool atapi_event_status(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
@@ -151,24 +151,24 @@ bool atapi_event_status(const struct atapi *a, const uint8_t *cdb, struct atapi_
 
     if (!(cdb[1] & POLLED))
         return false;
-    atapi_put16(out->data, media ? 6 : 2);
+    st_be16(out->data, media ? 6 : 2);
     out->data[2] = media ? CLASS_MEDIA : NONE;
     out->data[3] = BIT(CLASS_MEDIA);
     if (media)
         out->data[5] = a->ejected ? 1 : 2; /* the tray is open, or there is a disc */
-    return atapi_give(out, media ? 8 : 4, atapi_be16(cdb + 7));
+    return atapi_give(out, media ? 8 : 4, ld_be16(cdb + 7));
 }
 
 bool atapi_disc_information(const struct atapi *a, const uint8_t *cdb, struct atapi_reply *out)
 {
     enum { LEN = 34, COMPLETE = 0x0e };
 
-    atapi_put16(out->data, LEN - 2);
+    st_be16(out->data, LEN - 2);
     out->data[2] = COMPLETE;
     for (unsigned n = 3; n <= 6; n++)
         out->data[n] = 1; /* first track, sessions, first and last track of the last session */
     memset(out->data + 16, 0xff, 8); /* nowhere to write */
-    return atapi_give(out, LEN, atapi_be16(cdb + 7));
+    return atapi_give(out, LEN, ld_be16(cdb + 7));
 }
 
 /* Strings have the bytes of each word exchanged. */

@@ -56,4 +56,12 @@ static inline void st_le16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void st_le32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void st_le64(void *p, uint64_t v) { memcpy(p, &v, 8); }
 
+/* The same, big-endian. */
+static inline uint16_t ld_be16(const void *p) { return __builtin_bswap16(ld_le16(p)); }
+static inline uint32_t ld_be32(const void *p) { return __builtin_bswap32(ld_le32(p)); }
+static inline uint64_t ld_be64(const void *p) { return __builtin_bswap64(ld_le64(p)); }
+static inline void st_be16(void *p, uint16_t v) { st_le16(p, __builtin_bswap16(v)); }
+static inline void st_be32(void *p, uint32_t v) { st_le32(p, __builtin_bswap32(v)); }
+static inline void st_be64(void *p, uint64_t v) { st_le64(p, __builtin_bswap64(v)); }
+
 #endif

@@ -46,13 +46,6 @@
 #define QCOW2_L1_RSVD    (~(QCOW2_COPIED | QCOW2_OFFSET))
 #define QCOW2_L2_RSVD    (~(QCOW2_COPIED | QCOW2_OFFSET | QCOW2_ZERO))
 
-static inline uint16_t ld_be16(const void *p) { return __builtin_bswap16(ld_le16(p)); }
-static inline uint32_t ld_be32(const void *p) { return __builtin_bswap32(ld_le32(p)); }
-static inline uint64_t ld_be64(const void *p) { return __builtin_bswap64(ld_le64(p)); }
-static inline void st_be16(void *p, uint16_t v) { st_le16(p, __builtin_bswap16(v)); }
-static inline void st_be32(void *p, uint32_t v) { st_le32(p, __builtin_bswap32(v)); }
-static inline void st_be64(void *p, uint64_t v) { st_le64(p, __builtin_bswap64(v)); }
-
 /* A table of one cluster in memory: an L2 table or a refcount block. */
 struct qtable {
     uint64_t off; /* where it is in the file */

@@ -72,9 +72,9 @@ static void rom_descriptor(uint8_t *rom, unsigned n, unsigned key, uint64_t gpa,
 {
     uint8_t *d = rom + ROM_TABLE + n * DESC_LEN;
 
-    st_le32(d, __builtin_bswap32(key << 16 | DESC_SELECT | DESC_READ));
-    st_le32(d + 4, __builtin_bswap32((uint32_t)len));
-    st_le64(d + 8, __builtin_bswap64(gpa));
+    st_be32(d, key << 16 | DESC_SELECT | DESC_READ);
+    st_be32(d + 4, (uint32_t)len);
+    st_be64(d + 8, gpa);
 }
 
 static void rom_header(uint8_t *rom)

@@ -23,9 +23,6 @@ enum { DMA_ERROR = 1, DMA_READ = 2, DMA_SKIP = 4, DMA_SELECT = 8, DMA_WRITE = 16
 
 static const struct fw_cfg_item fw_cfg_nothing;
 
-static uint32_t fw_cfg_be32(const uint8_t *p) { return __builtin_bswap32(ld_le32(p)); }
-static void fw_cfg_put_be32(uint8_t *p, uint32_t v) { st_le32(p, __builtin_bswap32(v)); }
-
 /* ---- reading ---- */
 
 static const struct fw_cfg_item *fw_cfg_selected(const struct fw_cfg *f)
@@ -92,9 +89,9 @@ static void fw_cfg_dma(struct fw_cfg *f, uint64_t gpa)
 
     if (gpa > UINT64_MAX - FW_CFG_DMA_DESC || ram_read(f->ram, gpa, desc, sizeof(desc)) < 0)
         return; /* nowhere to report to */
-    control = fw_cfg_be32(desc);
-    len = fw_cfg_be32(desc + 4);
-    addr = (uint64_t)fw_cfg_be32(desc + 8) << 32 | fw_cfg_be32(desc + 12);
+    control = ld_be32(desc);
+    len = ld_be32(desc + 4);
+    addr = (uint64_t)ld_be32(desc + 8) << 32 | ld_be32(desc + 12);
     if (control & DMA_SELECT)
         fw_cfg_select(f, (uint16_t)(control >> 16));
     if (control & DMA_READ)
@@ -103,7 +100,7 @@ static void fw_cfg_dma(struct fw_cfg *f, uint64_t gpa)
         r = -EACCES;
     else if (control & DMA_SKIP)
         fw_cfg_advance(f, len);
-    fw_cfg_put_be32(desc, r < 0 ? DMA_ERROR : 0);
+    st_be32(desc, r < 0 ? DMA_ERROR : 0);
     ram_write(f->ram, gpa, desc, 4);
 }
 
@@ -206,12 +203,12 @@ int fw_cfg_set_file(struct fw_cfg *f, const char *name, const void *data, uint32
     if (r < 0)
         return r;
     entry = fw_cfg_entry(f, n);
-    fw_cfg_put_be32(entry, len);
-    fw_cfg_put_be32(entry + 4, (FW_CFG_FILE_FIRST + n) << 16);
+    st_be32(entry, len);
+    st_be32(entry + 4, (FW_CFG_FILE_FIRST + n) << 16);
     strcpy((char *)entry + 8, name);
     if (n == f->nfiles)
         f->nfiles++;
-    fw_cfg_put_be32(f->dir, f->nfiles);
+    st_be32(f->dir, f->nfiles);
     return fw_cfg_borrow(f, FW_CFG_DIR, f->dir, 4 + f->nfiles * 64);
 }
 

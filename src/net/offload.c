@@ -21,22 +21,6 @@ enum { TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_CWR = 0x80 };
 #define NET_EXTENSIONS 8    /* IPv6 extension headers that are looked behind */
 #define NET_SEGMENTS   2048 /* of one packet: the work that one frame may cause */
 
-static uint16_t net_get16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
-
-static void net_put16(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static uint32_t net_get32(const uint8_t *p) { return (uint32_t)net_get16(p) << 16 | net_get16(p + 2); }
-
-static void net_put32(uint8_t *p, uint32_t v)
-{
-    net_put16(p, (uint16_t)(v >> 16));
-    net_put16(p + 2, (uint16_t)v);
-}
-
 /* ---- headers ---- */
 
 static int net_parse_ip4(const uint8_t *data, size_t len, struct net_layout *l)
@@ -50,7 +34,7 @@ static int net_parse_ip4(const uint8_t *data, size_t len, struct net_layout *l)
     if (hlen < IP4_MIN || hlen > room)
         return -EINVAL;
     l->protocol = ip[9];
-    if (!(net_get16(ip + 6) & 0x1fff))
+    if (!(ld_be16(ip + 6) & 0x1fff))
         l->l4 = (uint16_t)(l->l3 + hlen);
     return 0;
 }
@@ -81,11 +65,11 @@ int net_parse(const uint8_t *data, size_t len, struct net_layout *l)
     *l = (struct net_layout){ .l3 = ETH_LEN };
     if (len < ETH_LEN || len > NET_FRAME_MAX)
         return -EINVAL;
-    l->ethertype = net_get16(data + 12);
+    l->ethertype = ld_be16(data + 12);
     for (unsigned n = 0; n < 2 && (l->ethertype == TYPE_VLAN || l->ethertype == TYPE_QINQ); n++) {
         if (l->l3 + VLAN_LEN > len)
             return -EINVAL;
-        l->ethertype = net_get16(data + l->l3 + 2);
+        l->ethertype = ld_be16(data + l->l3 + 2);
         l->l3 += VLAN_LEN;
     }
     if (l->ethertype == TYPE_IP4)
@@ -104,9 +88,9 @@ uint32_t net_flow(const uint8_t *data, size_t len)
         return 0;
     unsigned at = l.l3 + (l.v6 ? 8U : 12U), n = l.v6 ? 8 : 2; /* words of both addresses */
     for (unsigned i = 0; i < n; i++)
-        h ^= net_get32(data + at + 4 * i);
+        h ^= ld_be32(data + at + 4 * i);
     if ((l.protocol == PROTO_TCP || l.protocol == PROTO_UDP) && l.l4 + 4U <= len)
-        h ^= (uint32_t)(net_get16(data + l.l4) ^ net_get16(data + l.l4 + 2)) * 0x10001U;
+        h ^= (uint32_t)(ld_be16(data + l.l4) ^ ld_be16(data + l.l4 + 2)) * 0x10001U;
     return (h ^ h >> 15) * 0x9e3779b1U >> 16;
 }
 
@@ -186,8 +170,8 @@ static int net_cut_init(struct net_cut *c, const struct net_frame *f)
     if (c->headers < c->l.l4 + TCP_MIN || c->headers > f->len)
         return -EINVAL;
     c->pseudo = net_sum(d + c->l.l3 + (c->l.v6 ? 8 : 12), c->l.v6 ? 32 : 8, PROTO_TCP << 8);
-    c->seq = net_get32(d + c->l.l4 + 4);
-    c->id = c->l.v6 ? 0 : net_get16(d + c->l.l3 + 4);
+    c->seq = ld_be32(d + c->l.l4 + 4);
+    c->id = c->l.v6 ? 0 : ld_be16(d + c->l.l3 + 4);
     c->flags = d[c->l.l4 + 13];
     return 0;
 }
@@ -201,22 +185,22 @@ static void net_cut_headers(const struct net_cut *c, uint8_t *buf, unsigned n, u
     uint16_t sum;
 
     if (c->l.v6) {
-        net_put16(ip + 4, (uint16_t)(c->headers - c->l.l3 - IP6_LEN + payload));
+        st_be16(ip + 4, (uint16_t)(c->headers - c->l.l3 - IP6_LEN + payload));
     } else {
-        net_put16(ip + 2, (uint16_t)(c->headers - c->l.l3 + payload));
-        net_put16(ip + 4, (uint16_t)(c->id + n));
-        net_put16(ip + 10, 0);
+        st_be16(ip + 2, (uint16_t)(c->headers - c->l.l3 + payload));
+        st_be16(ip + 4, (uint16_t)(c->id + n));
+        st_be16(ip + 10, 0);
         sum = net_fold(net_sum(ip, c->l.l4 - c->l.l3, 0));
         memcpy(ip + 10, &sum, 2);
     }
-    net_put32(tcp + 4, c->seq + off);
+    st_be32(tcp + 4, c->seq + off);
     if (!last)
         flags &= (uint8_t)~(TCP_FIN | TCP_PSH);
     if (n)
         flags &= (uint8_t)~TCP_CWR; /* the first one says it (RFC 3168) */
     tcp[13] = flags;
-    net_put16(tcp + 16, 0);
-    net_put16(be, (uint16_t)l4_len);
+    st_be16(tcp + 16, 0);
+    st_be16(be, (uint16_t)l4_len);
     sum = net_fold(net_sum(tcp, l4_len, c->pseudo + ld_le16(be)));
     memcpy(tcp + 16, &sum, 2);
 }

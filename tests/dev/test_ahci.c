@@ -266,8 +266,8 @@ static void test_tell(void **state)
     attended();
     assert_int_equal(packet((const uint8_t[ATAPI_CDB]){ 0x25 }), 0x40);
     ram_read(&f.ram, DATA, d, 8);
-    assert_int_equal(atapi_be32(d), BLOCKS - 1);
-    assert_int_equal(atapi_be32(d + 4), ATAPI_BLOCK);
+    assert_int_equal(ld_be32(d), BLOCKS - 1);
+    assert_int_equal(ld_be32(d + 4), ATAPI_BLOCK);
     assert_int_equal(packet((const uint8_t[ATAPI_CDB]){ 0x43, 2, 0, 0, 0, 0, 0, 0, 40 }), 0x40);
     ram_read(&f.ram, DATA, d, 20);
     assert_memory_equal(d, "\0\22\1\1\0\24\1\0\0\0\2\0\0\24\252\0\0\0\2\100", 20); /* begins at 2 s; ends 64 frames later */

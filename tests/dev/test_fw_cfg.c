@@ -49,8 +49,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static uint32_t be32(const uint8_t *p) { return __builtin_bswap32(ld_le32(p)); }
-
 static void select_item(unsigned key) { bus_write(&f.rig.io, SELECTOR, key, 2); }
 
 /* Run one descriptor; returns what the device wrote back. */
@@ -65,8 +63,8 @@ static uint32_t dma(uint32_t control, uint32_t len, uint64_t addr)
     bus_write(&f.rig.io, SELECTOR + 4, 0, 4);
     bus_write(&f.rig.io, SELECTOR + 8, __builtin_bswap32((uint32_t)DESC), 4);
     ram_read(&f.ram, DESC, d, 16);
-    assert_int_equal(be32(d + 4), len); /* only the control word changes */
-    return be32(d);
+    assert_int_equal(ld_be32(d + 4), len); /* only the control word changes */
+    return ld_be32(d);
 }
 
 static void assert_ram(uint64_t gpa, const void *want, size_t len)
@@ -85,10 +83,10 @@ static unsigned find_file(const char *name, uint32_t *len)
     select_item(FW_CFG_DIR);
     for (unsigned n = 0; n < 4; n++)
         dir[n] = rig_inb(&f.rig, DATA);
-    for (uint32_t n = 0; n < be32(dir); n++) {
+    for (uint32_t n = 0; n < ld_be32(dir); n++) {
         for (unsigned k = 0; k < 64; k++)
             e[k] = rig_inb(&f.rig, DATA);
-        *len = be32(e);
+        *len = ld_be32(e);
         if (!strcmp((char *)e + 8, name))
             return (unsigned)e[4] << 8 | e[5];
     }
