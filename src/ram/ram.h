@@ -18,6 +18,7 @@
 #define PAGE_SIZE 4096UL
 #define PAGE_OFFSET(a) ((a)&0xfffUL)
 #define PAGE_BASE(a) ((a) & ~0xfffUL)
+#define PAGE_REST(a) (PAGE_SIZE - PAGE_OFFSET(a)) /* bytes from a to the end of its page */
 
 #define RAM_MAX_SLOTS 16
 

@@ -75,7 +75,7 @@ static void mem_set_part(struct mem_part *p, struct tlb_entry *e, uint64_t lin, 
 static void mem_translate(struct cpu *cpu, enum mmu_index idx, unsigned seg, uint64_t lin, unsigned size,
                           enum mmu_access acc, struct mem_span *s)
 {
-    unsigned first = PAGE_SIZE - PAGE_OFFSET(lin);
+    unsigned first = PAGE_REST(lin);
     if (!cpu->long_mode)
         lin = (uint32_t)lin;
     else if (unlikely(!cpu_canonical(cpu, lin) || !cpu_canonical(cpu, lin + size - 1)))

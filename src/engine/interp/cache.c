@@ -255,7 +255,7 @@ void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
 {
     uint8_t *fine;
     uint64_t *g = cache_granules(v->engine, gpa, &fine);
-    uint64_t mask = *fine ? cache_granule_mask(gpa & 0xfff, len) : ~0ULL;
+    uint64_t mask = *fine ? cache_granule_mask(PAGE_OFFSET(gpa), len) : ~0ULL;
     if ((*g & mask) == mask)
         return;
     quiesce_begin(v);
@@ -263,7 +263,7 @@ void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
     if (!(atomic_fetch_or(flags, PAGE_CODE) & PAGE_CODE))
         for (unsigned n = 0; n < v->engine->nvcpus; n++)
             mmu_protect(&v->engine->vcpu[n]->cpu, PAGE_BASE(gpa));
-    *g |= *fine ? cache_granule_mask(gpa & 0xfff, len) : ~0ULL;
+    *g |= *fine ? cache_granule_mask(PAGE_OFFSET(gpa), len) : ~0ULL;
     quiesce_end(v);
 }
 
@@ -303,7 +303,7 @@ static void cache_write_page(struct vcpu *v, uint64_t gpa, unsigned len)
 {
     uint8_t *fine;
     uint64_t *g = cache_granules(v->engine, gpa, &fine);
-    if (!g || !(*g & cache_granule_mask(gpa & 0xfff, len)))
+    if (!g || !(*g & cache_granule_mask(PAGE_OFFSET(gpa), len)))
         return;
     quiesce_begin(v);
     for (unsigned n = 0; n < v->engine->nvcpus; n++)
@@ -317,7 +317,7 @@ static void cache_write_page(struct vcpu *v, uint64_t gpa, unsigned len)
 void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len)
 {
     while (len) {
-        uint64_t n = PAGE_SIZE - (gpa & 0xfff);
+        uint64_t n = PAGE_REST(gpa);
         if (n > len)
             n = len;
         cache_write_page(cpu->vcpu, gpa, (unsigned)n);
@@ -427,7 +427,7 @@ static struct code_page *cache_page_at(struct interp *it, struct cpu *cpu, uint6
 uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin)
 {
     const struct itlb_entry *e = &it->itlb[(lin >> PAGE_SHIFT) % ITLB_SIZE];
-    return likely(e->key == cache_key(cpu, lin)) ? e->page->gpa | (lin & 0xfff) : mmu_fetch(cpu, lin);
+    return likely(e->key == cache_key(cpu, lin)) ? e->page->gpa | PAGE_OFFSET(lin) : mmu_fetch(cpu, lin);
 }
 
 struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off)
@@ -447,7 +447,7 @@ struct block *cache_lookup(struct interp *it, struct cpu *cpu)
         if (!page)
             return NULL;
     }
-    unsigned off = lin & 0xfff;
+    unsigned off = PAGE_OFFSET(lin);
     struct block *b = cache_peek(it, page, off);
     if (unlikely(!b))
         b = cache_make(it, cpu, page, off);

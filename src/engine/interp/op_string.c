@@ -86,7 +86,8 @@ static void scas_one(struct cpu *cpu, const struct insn *i)
 /* Elements, at most n, that can be done at once from off in seg: 0 when it has to go one by one (address wrap, page end). */
 static uint64_t string_run(const struct cpu *cpu, const struct insn *i, unsigned seg, uint64_t off, uint64_t n)
 {
-    unsigned in_page = (cpu->lin_base[seg] + off) & (PAGE_SIZE - 1), after = PAGE_SIZE - in_page;
+    uint64_t lin = cpu->lin_base[seg] + off;
+    unsigned in_page = PAGE_OFFSET(lin), after = PAGE_REST(lin);
     if (i->flags & INSN_LEGACY) {
         const struct seg *s = &cpu->seg[seg];
         if (s->base || s->limit != 0xffffffff || i->asz == 2)

@@ -9,7 +9,7 @@
 /* Of n bytes at lin, those in its page. */
 static unsigned vec_in_page(uint64_t lin, unsigned n)
 {
-    unsigned room = (unsigned)(PAGE_SIZE - (lin & (PAGE_SIZE - 1)));
+    unsigned room = (unsigned)PAGE_REST(lin);
     return n < room ? n : room;
 }
 

@@ -31,7 +31,7 @@ static unsigned step_room(struct cpu *cpu)
 /* Decode and bind the instruction at lin; fetches the next page only if the first does not hold all of it. */
 static enum decode_result step_decode(struct interp *it, struct cpu *cpu, uint64_t lin, struct step_entry *e, bool *full)
 {
-    unsigned room = step_room(cpu), first = PAGE_SIZE - (lin & 0xfff);
+    unsigned room = step_room(cpu), first = PAGE_REST(lin);
     unsigned n = room < first ? room : first;
     uint32_t form;
     step_fetch_part(it, cpu, lin, e->bytes, n);
@@ -51,7 +51,7 @@ static enum decode_result step_decode(struct interp *it, struct cpu *cpu, uint64
 static bool step_cached(struct interp *it, struct cpu *cpu, const struct step_entry *e, uint64_t lin)
 {
     uint8_t buf[15];
-    unsigned len = e->insn.len, first = PAGE_SIZE - (lin & 0xfff);
+    unsigned len = e->insn.len, first = PAGE_REST(lin);
     if (e->key != lin || !len || e->ctx != cpu->code_size || len > step_room(cpu))
         return false;
     step_fetch_part(it, cpu, lin, buf, len < first ? len : first);
