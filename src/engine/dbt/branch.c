@@ -79,6 +79,12 @@ void x_pending_second(struct xblock *xb, const struct pending *p)
     emit_here(e, miss);
 }
 
+void x_keep_target(struct emit *e)
+{
+    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
+    emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
+}
+
 static void branch_lookup(struct xblock *xb, const struct xinsn *x) { x_lookup(xb, x, DATA_OFF(jumps)); }
 
 /* The same where it seldom runs; returns the branch that is taken if there is none. */
@@ -310,8 +316,7 @@ static void branch_call_far(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     branch_lookup(xb, x);
-    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
-    emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
+    x_keep_target(e);
     emit_rm(e, OP_W | 0x89, T1, RSP, FRAME_RIP);
     branch_push(xb, x);
     branch_note(xb, x);

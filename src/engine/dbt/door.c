@@ -101,11 +101,9 @@ static void door_need(struct xblock *xb, uint32_t word)
 /* FRAME_TARGET = where T1 goes on behind that door. Behind it, everything is decided. */
 static void door_lookup(struct xblock *xb, const struct xinsn *x, unsigned n)
 {
-    struct emit *e = &xb->e;
     x_lookup(xb, x, DATA_OFF(door[n].jumps));
     place_island(xb, true);
-    emit_rm(e, OP_W | 0x8b, T0, T2, offsetof(struct flat_jump, host));
-    emit_rm(e, OP_W | 0x89, T0, RSP, FRAME_TARGET);
+    x_keep_target(&xb->e);
 }
 
 static void door_word(struct emit *e, uint32_t word, uint32_t value)

@@ -377,6 +377,8 @@ void x_emit_handler(struct xblock *xb, const struct xinsn *x);
 /* T1: linear target. T2 becomes its entry in the table of branch targets whose address is in struct dbt_data at that offset. If there is
  * none, x's handler does it all; x NULL: code is left. */
 void x_lookup(struct xblock *xb, const struct xinsn *x, uint32_t table);
+/* FRAME_TARGET = where the entry T2 goes on. T0 is destroyed. */
+void x_keep_target(struct emit *e);
 /* A branch target that is not in its first place; p->x: whose it is, or NULL. */
 void x_pending_second(struct xblock *xb, const struct pending *p);
 /* A return whose call was not noted: look its address up. */
