@@ -184,6 +184,8 @@ static void vm_on_signal(void *opaque, uint32_t events)
         pc_console_resize(vm);
         break;
     default:
+        if (!vm_signal_ends(info.ssi_signo))
+            break;
         vm->life.signal = (int)info.ssi_signo;
         vm_request(vm, VM_REQ_SIGNAL);
         break;

@@ -352,6 +352,8 @@ char *pc_agent_cmdline(const struct vm *vm, const char *text);
 /* vm_stuck.c: a vCPU's thread does not stop, which is an error of vitro: say so, and end the process without it by vm->stuck. The
  * machine's thread. */
 void vm_stuck(struct vm *vm);
+/* Is it one of those that end a machine? */
+bool vm_signal_ends(unsigned signo);
 /* The same if a signal or the timeout waits to end the machine; else nothing. life.lock may be held. */
 void vm_stuck_if_ending(struct vm *vm);
 

@@ -18,13 +18,15 @@ void vm_stuck(struct vm *vm)
         vm->stuck(vm);
 }
 
+bool vm_signal_ends(unsigned signo) { return signo == SIGTERM || signo == SIGINT || signo == SIGHUP || signo == SIGQUIT; }
+
 /* The next signal that ends the machine, or 0. */
 static int stuck_signal(const struct vm *vm)
 {
     struct signalfd_siginfo info;
 
     while (vm->signals.fd >= 0 && read(vm->signals.fd, &info, sizeof(info)) == sizeof(info))
-        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT || info.ssi_signo == SIGHUP || info.ssi_signo == SIGQUIT)
+        if (vm_signal_ends(info.ssi_signo))
             return (int)info.ssi_signo;
     return 0;
 }
