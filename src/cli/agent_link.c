@@ -10,23 +10,17 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/verb.h"
 
 #define LINK_PAUSE_US 100000 /* between two tries */
 
-static int64_t link_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
+static int64_t link_now_ms(void) { return (int64_t)(clock_host_ns(CLOCK_MONOTONIC) / 1000000); }
 
 /* Where the machine's socket is. 0, or -errno with a sentence. */
 static int link_place(const char *name, struct sockaddr_un *a, struct err *err)
@@ -58,7 +52,7 @@ static int link_answer(int fd, int64_t end)
 
     while (len < sizeof(line)) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
-        int64_t left = end - link_now();
+        int64_t left = end - link_now_ms();
 
         if (left <= 0 || poll(&p, 1, (int)left) <= 0 || recv(fd, line + len, 1, MSG_DONTWAIT) != 1)
             return 0;
@@ -81,7 +75,7 @@ static int link_try(struct wire *w, const char *name, int64_t end, struct err *e
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && send(fd, ask, (size_t)len, MSG_NOSIGNAL) == len && link_answer(fd, end)) {
         wire_init(w, fd);
-        r = wire_wait(w, (int)(end - link_now() > 0 ? end - link_now() : 0));
+        r = wire_wait(w, (int)(end - link_now_ms() > 0 ? end - link_now_ms() : 0));
         if (r == 1 && wire_type(w) == WIRE_HELLO && *wire_data(w, &size) == AGENT_VERSION && size == 4) {
             wire_done(w);
             return 1;
@@ -96,11 +90,11 @@ static int link_try(struct wire *w, const char *name, int64_t end, struct err *e
 
 int agent_link(struct wire *w, const char *name, unsigned seconds, struct err *err)
 {
-    int64_t end = link_now() + (int64_t)seconds * 1000;
+    int64_t end = link_now_ms() + (int64_t)seconds * 1000;
     int r;
 
     while ((r = link_try(w, name, end, err)) == 0) {
-        if (link_now() >= end)
+        if (link_now_ms() >= end)
             return err_set(err, ETIMEDOUT,
                            "no agent answers in the guest of '%s': it is not up yet, or paused, or has none (see 'vitro help exec')", name);
         usleep(LINK_PAUSE_US);
