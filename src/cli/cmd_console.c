@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "api/client.h"
 #include "api/ring.h"
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/terminal.h"
 #include "cli/verb.h"
 
 #define VIEW_ESCAPE 0x1d /* Ctrl-] */
@@ -21,31 +21,10 @@
 struct view {
     const char *name;
     int fd; /* the connection */
-    bool escaped, raw, input_over;
+    bool escaped, input_over;
     bool left; /* by Ctrl-] d */
-    struct termios saved;
+    struct terminal terminal;
 };
-
-/* -- the terminal -- */
-
-static void view_raw(struct view *v)
-{
-    struct termios raw;
-
-    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &v->saved) < 0)
-        return;
-    raw = v->saved;
-    cfmakeraw(&raw);
-    raw.c_oflag |= OPOST; /* our own lines end with a plain newline */
-    v->raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
-}
-
-static void view_give_back(struct view *v)
-{
-    if (v->raw)
-        tcsetattr(STDIN_FILENO, TCSADRAIN, &v->saved);
-    v->raw = false;
-}
 
 /* -- keys -- */
 
@@ -177,7 +156,7 @@ static bool view_input(struct view *v)
 
     if (n <= 0)
         v->input_over = true;
-    if (v->raw)
+    if (v->terminal.raw)
         len = view_filter(v, buf, len);
     return !len || view_write(v->fd, buf, len);
 }
@@ -217,7 +196,7 @@ static int view_run(struct view *v, const char *path, bool json)
         return cli_fail(json, &err);
     signal(SIGPIPE, SIG_IGN);
     view_loop(v);
-    view_give_back(v);
+    terminal_give_back(&v->terminal);
     close(v->fd);
     return CLI_OK;
 }
@@ -245,12 +224,12 @@ int cmd_console(int argc, char **argv)
     snprintf(path, sizeof(path), "/v1/console?readonly=%d%s%s", read_only, replay ? "&replay=" : "",
              replay ? replay : "");
     v.name = a.name[0];
-    view_raw(&v);
-    if (v.raw)
+    terminal_raw(&v.terminal, true);
+    if (v.terminal.raw)
         fprintf(stderr, "vitro: console of '%s': Ctrl-] d leaves, Ctrl-] ? lists keys\n", v.name);
     status = view_run(&v, path, a.json);
-    view_give_back(&v);
-    if (v.raw || !v.left)
+    terminal_give_back(&v.terminal);
+    if (!v.left)
         return status;
     fprintf(stderr, "\nvitro: left '%s', which goes on\n", v.name);
     return status;

@@ -10,13 +10,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/err.h"
 #include "cli/agent_link.h"
 #include "cli/cli.h"
+#include "cli/terminal.h"
 #include "cli/verb.h"
 
 #define EXEC_PIECE  4096 /* bytes that a pipe which poll() calls writable takes without waiting (POSIX: PIPE_BUF) */
@@ -49,7 +49,7 @@ struct exec {
     const uint8_t *show; /* of the frame in w that nobody has taken yet */
     size_t show_len;
     int show_fd, signals, breaks;
-    struct termios saved;
+    struct terminal terminal;
 };
 
 /* ---- what is wanted ---- */
@@ -116,23 +116,6 @@ static int exec_parse(struct exec *x, int argc, char **argv)
 
 /* ---- the terminal ---- */
 
-static void exec_raw(struct exec *x)
-{
-    struct termios raw;
-
-    if (!x->tty || tcgetattr(STDIN_FILENO, &x->saved) < 0)
-        return;
-    raw = x->saved;
-    cfmakeraw(&raw);
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-}
-
-static void exec_give_back(struct exec *x)
-{
-    if (x->tty)
-        tcsetattr(STDIN_FILENO, TCSADRAIN, &x->saved);
-}
-
 static void exec_resize(struct exec *x)
 {
     struct winsize s;
@@ -140,7 +123,8 @@ static void exec_resize(struct exec *x)
 
     if (!x->tty || ioctl(STDIN_FILENO, TIOCGWINSZ, &s) < 0)
         return;
-    d[0] = (uint8_t)s.ws_row, d[1] = (uint8_t)(s.ws_row >> 8), d[2] = (uint8_t)s.ws_col, d[3] = (uint8_t)(s.ws_col >> 8);
+    st_le16(d, s.ws_row);
+    st_le16(d + 2, s.ws_col);
     wire_put(x->w, WIRE_WINDOW_SIZE, d, sizeof(d));
 }
 
@@ -312,9 +296,10 @@ static int exec_run(struct exec *x, struct err *err)
     x->signals = exec_signals();
     wire_put(x->w, WIRE_EXEC, x->words, x->words_len);
     exec_resize(x);
-    exec_raw(x);
+    if (x->tty)
+        terminal_raw(&x->terminal, false);
     status = exec_loop(x, err);
-    exec_give_back(x);
+    terminal_give_back(&x->terminal);
     close(x->w->fd);
     close(x->signals);
     return status;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "api/client.h"
@@ -11,6 +10,7 @@
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/screen.h"
+#include "cli/terminal.h"
 
 #define WATCH_MS   100
 #define WATCH_LEAVE 0x1d /* Ctrl-] */
@@ -127,21 +127,15 @@ static int watch_loop(struct watch *w, struct err *err)
 
 int screen_watch(const char *name)
 {
-    struct termios saved, raw;
+    struct terminal terminal = { .raw = false };
     struct watch w = { .name = name };
     struct err err = { "" };
-    bool terminal = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &saved) == 0;
     int r;
 
-    if (terminal) {
-        raw = saved;
-        cfmakeraw(&raw);
-        tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
-    }
+    terminal_raw(&terminal, false);
     fputs("\033[2J", stdout);
     r = watch_loop(&w, &err);
-    if (terminal)
-        tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
+    terminal_give_back(&terminal);
     free(w.shown);
     puts("\033[999H");
     if (r < 0)
