@@ -65,17 +65,36 @@ static bool at_cmps(const struct isa_seq *s, uint64_t rip)
                         s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSD || s->mnemonic[n] == ZYDIS_MNEMONIC_CMPSQ);
 }
 
+/* The opcode of instruction n, behind its prefixes; in 64-bit code, or where no one-byte INC and DEC can be meant. */
+static const uint8_t *opcode_of(const struct isa_seq *s, unsigned n, bool *short_address)
+{
+    const uint8_t *p = s->code + s->start[n];
+    *short_address = false;
+    while (*p == 0x66 || *p == 0x67 || *p == 0xf2 || *p == 0xf3 || (*p & 0xe7) == 0x26 || *p == 0x64 || *p == 0x65 || *p >> 4 == 4)
+        *short_address |= *p++ == 0x67;
+    return p;
+}
+
 /* A string instruction of 64-bit code whose address registers have 32 bits. */
 static bool at_short_string(const struct isa_seq *s, uint64_t rip)
 {
     unsigned n = insn_at(s, rip);
-    const uint8_t *p = s->code + s->start[n];
-    bool short_address = false;
+    bool short_address;
     if (n == s->n || s->code32)
         return false;
-    while (*p == 0x66 || *p == 0x67 || *p == 0xf2 || *p == 0xf3 || *p == 0x2e || *p >> 4 == 4)
-        short_address |= *p++ == 0x67;
+    const uint8_t *p = opcode_of(s, n, &short_address);
     return short_address && *p >= 0xa4 && *p <= 0xaf && *p != 0xa8 && *p != 0xa9;
+}
+
+/* FSTP of 80 bits (DB /7) or FBSTP (DF /6). */
+static bool at_ten_byte_store(const struct isa_seq *s, uint64_t rip)
+{
+    unsigned n = insn_at(s, rip);
+    bool short_address;
+    if (n == s->n || (s->mnemonic[n] != ZYDIS_MNEMONIC_FSTP && s->mnemonic[n] != ZYDIS_MNEMONIC_FBSTP))
+        return false;
+    const uint8_t *p = opcode_of(s, n, &short_address);
+    return (p[0] == 0xdb && (p[1] >> 3 & 7) == 7) || (p[0] == 0xdf && (p[1] >> 3 & 7) == 6);
 }
 
 static bool memory_fault(const struct isa_state *s)
@@ -165,13 +184,12 @@ static void report(const struct isa_seq *s, uint64_t seed, uint64_t n, const str
         }
 }
 
-/* A store of ten bytes that faults in its second page may have written into its first. */
+/* A store of ten bytes that faults in its second page has written into its first on Intel's CPUs, nothing on AMD's, after which the
+ * engine goes. */
 static void mask_memory(const struct isa_seq *s, const struct isa_state *h, const uint8_t *hd, uint8_t *gd)
 {
-    unsigned at = insn_at(s, h->rip);
     uint64_t end = h->cr2 - ISA_DATA;
-    if (h->vector != 14 || end % 0x1000 || end - 1 >= ISA_DATA_SIZE || at == s->n ||
-        (s->mnemonic[at] != ZYDIS_MNEMONIC_FSTP && s->mnemonic[at] != ZYDIS_MNEMONIC_FBSTP))
+    if (!__builtin_cpu_is("intel") || h->vector != 14 || end % 0x1000 || end - 1 >= ISA_DATA_SIZE || !at_ten_byte_store(s, h->rip))
         return;
     memcpy(gd + end - 9, hd + end - 9, 9);
 }

@@ -64,7 +64,8 @@ static int settle_store(const struct cpu *ours, struct cpu *native, const struct
         native->mxcsr &= ~0x3fu | ours->mxcsr;
     else if (x87_store(m) && (native_vector == VEC_PF || native->fx.fsw & HX_FSW_ES)) {
         native->fx = ours->fx;
-        memcpy(arena_native, (void *)ARENA_BASE, ARENA_SIZE);
+        if (d->ops[0].size == 80 && native_vector == VEC_PF)
+            memcpy(arena_native, (void *)ARENA_BASE, ARENA_SIZE);
         return VEC_PF;
     }
     return native_vector;
