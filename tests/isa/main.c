@@ -97,6 +97,30 @@ static bool at_ten_byte_store(const struct isa_seq *s, uint64_t rip)
     return (p[0] == 0xdb && (p[1] >> 3 & 7) == 7) || (p[0] == 0xdf && (p[1] >> 3 & 7) == 6);
 }
 
+/* Does the memory operand of instruction n of 32-bit code reach beyond 4 GiB, registers being as in h? */
+static bool reaches_beyond(const struct isa_seq *s, unsigned n, const struct isa_state *h)
+{
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    if (n == s->n ||
+        !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, s->code + s->start[n], (ZyanUSize)(s->start[n + 1] - s->start[n]), &z, op)))
+        return false;
+    for (unsigned k = 0; k < z.operand_count_visible; k++) {
+        const ZydisDecodedOperandMem *m = &op[k].mem;
+        if (op[k].type != ZYDIS_OPERAND_TYPE_MEMORY || z.address_width != 32)
+            continue;
+        uint32_t ea = (uint32_t)m->disp.value;
+        if (m->base != ZYDIS_REGISTER_NONE)
+            ea += (uint32_t)h->r[ZydisRegisterGetId(m->base)];
+        if (m->index != ZYDIS_REGISTER_NONE)
+            ea += (uint32_t)h->r[ZydisRegisterGetId(m->index)] * m->scale;
+        return (uint64_t)ea + op[k].size / 8 > 1ULL << 32;
+    }
+    return false;
+}
+
 static bool memory_fault(const struct isa_state *s)
 {
     return s->vector == 12 || s->vector == 13 || s->vector == 14 || s->vector == 17;
@@ -111,8 +135,10 @@ static void mask_fault(const struct isa_seq *s, const struct isa_state *h, struc
     if (!host_fault || !memory_fault(g) || h->rip != g->rip)
         return;
     /* CMPS reads two operands in either order. An operand beyond a limit of 4 GiB - 1 may wrap around (SDM vol. 3, 5.3), and
-     * then fault otherwise. A conversion may note its exceptions, and even raise them, before the store's faults (table 6-2). */
-    bool wrapped = h->vector == 17 || (h->vector == 14 && (h->cr2 >= 0xffffff00 || h->cr2 < 0x100));
+     * then fault otherwise, an aligned one with #GP also in the stack's segment. A conversion may note its exceptions, and even
+     * raise them, before the store's faults (table 6-2). */
+    bool wrapped = h->vector == 17 || (h->vector == 14 && (h->cr2 >= 0xffffff00 || h->cr2 < 0x100)) ||
+                   (h->vector == 13 && s->code32 && reaches_beyond(s, at, h));
     bool wraps = s->code32 && wrapped && (g->vector == 12 || g->vector == 13);
     if (at_cmps(s, h->rip) || wraps || converts) {
         g->vector = h->vector;
