@@ -283,6 +283,25 @@ struct gen_insn {
     uint8_t raw[24];
 };
 
+static int gen_gpr(ZydisRegister reg)
+{
+    return ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR64 || ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR32
+               ? ZydisRegisterGetId(reg)
+               : -1;
+}
+
+/* AMD's CPUs (seen on family 25, model 17) read ESP or RSP as it was before the last pushes where it is the register operand of an EVEX
+ * instruction with EVEX.X, which means nothing there. So it is not set. */
+static void gen_settle_rsp(struct gen_insn *g)
+{
+    if (g->z.encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || !__builtin_cpu_is("amd"))
+        return;
+    for (unsigned n = 0; n < g->z.operand_count_visible; n++)
+        if (g->ops[n].type == ZYDIS_OPERAND_TYPE_REGISTER && g->ops[n].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+            gen_gpr(g->ops[n].reg.value) == 4)
+            g->raw[1] |= 0x40;
+}
+
 static void gen_insn(struct isa_rand *r, const ZydisDecoder *dec, struct gen_insn *g)
 {
     for (;;) {
@@ -294,6 +313,7 @@ static void gen_insn(struct isa_rand *r, const ZydisDecoder *dec, struct gen_ins
             continue;
         if (g->z.meta.category == ZYDIS_CATEGORY_NOP && pick(r, 8))
             continue;
+        gen_settle_rsp(g);
         return;
     }
 }
@@ -316,13 +336,6 @@ static bool gen_is_vsib(ZydisRegister reg)
 {
     ZydisRegisterClass c = ZydisRegisterGetClass(reg);
     return c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM;
-}
-
-static int gen_gpr(ZydisRegister reg)
-{
-    return ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR64 || ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR32
-               ? ZydisRegisterGetId(reg)
-               : -1;
 }
 
 /* Make the memory operand point at target by setting its base register or displacement. at: address of the insn. */
