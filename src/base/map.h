@@ -13,4 +13,7 @@ void *map_memory(size_t size);
 /* The same, at an address that equals `at` modulo LARGE_PAGE, so that large pages fit where they would there. */
 void *map_memory_at(size_t size, uint64_t at);
 
+/* The host takes back the whole pages of [p, p + size), private memory: they are zeros again. What lies in the other two stays as it is. */
+void map_give_back(void *p, size_t size);
+
 #endif

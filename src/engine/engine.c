@@ -67,16 +67,28 @@ void vcpu_kick(struct vcpu *v, uint32_t attention)
     pthread_mutex_unlock(&v->wait_lock);
 }
 
-void vcpu_wait(struct vcpu *v)
+static struct timespec vcpu_in(uint64_t ns)
 {
+    uint64_t t = clock_host_ns(CLOCK_MONOTONIC) + ns;
+
+    return (struct timespec){ .tv_sec = (time_t)(t / NSEC_PER_SEC), .tv_nsec = (long)(t % NSEC_PER_SEC) };
+}
+
+bool vcpu_wait(struct vcpu *v, uint64_t ns)
+{
+    struct timespec until = vcpu_in(ns);
+    int r = 0;
+
     kvmpv_idle(&v->cpu);
     quiesce_leave(v);
     pthread_mutex_lock(&v->wait_lock);
-    while (!atomic_load(&v->cpu.attention))
-        pthread_cond_wait(&v->wait_cond, &v->wait_lock);
+    while (!atomic_load(&v->cpu.attention) && r != ETIMEDOUT)
+        r = ns ? pthread_cond_clockwait(&v->wait_cond, &v->wait_lock, CLOCK_MONOTONIC, &until)
+               : pthread_cond_wait(&v->wait_cond, &v->wait_lock);
     pthread_mutex_unlock(&v->wait_lock);
     quiesce_enter(v);
     kvmpv_busy(&v->cpu);
+    return r != ETIMEDOUT;
 }
 
 uint64_t vcpu_run_ns(struct cpu *cpu) { return clock_host_ns(CLOCK_THREAD_CPUTIME_ID); }

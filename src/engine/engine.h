@@ -30,6 +30,7 @@ enum vcpu_exit {
     X(steps, "instructions run one by one: across pages, single step, shadows")                                        \
     X(invalidated, "code pages dropped because they were written to")                                                  \
     X(emptied, "times that all decoded code was dropped")                                                              \
+    X(rested, "of these, because the vCPU had been idle for long: memory went back to the host")                       \
     X(faults, "exceptions delivered")                                                                                  \
     X(interrupts, "interrupts and NMIs delivered")                                                                     \
     X(halts, "times asleep in HLT or waiting for SIPI")                                                                \
@@ -144,8 +145,8 @@ void quiesce_leave(struct vcpu *v);
 /* Stop all other vCPUs at an instruction boundary and run alone. Nests. Called inside the guest. */
 void quiesce_begin(struct vcpu *v);
 void quiesce_end(struct vcpu *v);
-/* Sleep until attention is nonzero (HLT, wait for SIPI). Counts as outside the guest. */
-void vcpu_wait(struct vcpu *v);
+/* Sleep until attention is nonzero (HLT, wait for SIPI), ns at most; 0: however long. False: nothing came. Counts as outside the guest. */
+bool vcpu_wait(struct vcpu *v, uint64_t ns);
 /* cpu_ops.run_ns: on the vCPU's own thread. */
 uint64_t vcpu_run_ns(struct cpu *cpu);
 

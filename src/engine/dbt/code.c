@@ -117,6 +117,15 @@ void dbt_code_clear(struct dbt *t)
     t->link.site = 0;
 }
 
+void dbt_code_rest(struct dbt *t)
+{
+    uint32_t from = ALIGN_UP(t->shared, 4096u);
+    madvise(t->rw + from, DBT_CODE - from, MADV_REMOVE);
+    map_give_back(t->site, DBT_SITES * sizeof(*t->site));
+    t->filled[0] = from;
+    t->filled[1] = DBT_HOT;
+}
+
 #define CODE_AHEAD (256u << 10)
 #define CODE_SMALL (4u << 20) /* of what usually runs: in small pages as long as there is no more; then this much at a time in large ones */
 

@@ -169,6 +169,8 @@ bool dbt_code_init(struct dbt *t);
 void dbt_code_fini(struct dbt *t);
 /* Every block is void: start again behind the shared pieces. */
 void dbt_code_clear(struct dbt *t);
+/* After that: its memory goes back to the host. */
+void dbt_code_rest(struct dbt *t);
 /* Is there room for another block? */
 static inline bool dbt_code_room(const struct dbt *t)
 {

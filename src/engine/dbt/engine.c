@@ -113,6 +113,14 @@ static void dbt_drop(struct interp *it)
     t->stats->code_emptied++;
 }
 
+static void dbt_rest(struct interp *it)
+{
+    struct dbt *t = it->translator_data;
+    dbt_code_rest(t);
+    flat_rest(&t->flat);
+    dbt_select(t);
+}
+
 static bool dbt_flat_segment(const struct seg *s, uint16_t mask, uint16_t want)
 {
     return !s->base && s->limit == 0xffffffff && (s->attr & mask) == want;
@@ -191,7 +199,7 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
     cpu->rflags &= ~rf;
     if (!t->data->stale && !interp_special(it, cpu) && dbt_mode(cpu)) {
         dbt_entering(t, cpu);
-        host = flat_jump_find(atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
+        host = flat_jump_find(&t->flat, atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
     }
     if (!host)
         cpu->rflags |= rf; /* an interrupt may come before the next instruction */
@@ -207,12 +215,14 @@ static void dbt_target(struct dbt *t, const struct cpu *cpu, const struct block 
     const struct flat_set *s = flat_current_code(&t->flat);
     uint64_t rip = cpu->r[R_RIP], lin = rip - b->off;
     bool global = t->it->page_global, found = false;
+    if (unlikely(flat_crowded(&t->flat, t->it->block_mask == BLOCK_HASH - 1)))
+        flat_spread(&t->flat);
     flat_jump_add(&t->flat, rip, b->len, host - BLOCK_PROLOGUE, global);
     if (!s || b->cross)
         return;
     bool again = p->known != s->jump_epoch || p->known_lin != lin;
     for (unsigned n = 0; again && n < p->ntargets; n++)
-        flat_jump_soon(s, lin + p->target[n].off);
+        flat_jump_soon(&t->flat, s, lin + p->target[n].off);
     for (unsigned n = 0; n < p->ntargets; n++) {
         if (again)
             flat_jump_add(&t->flat, lin + p->target[n].off, 1, t->rx + p->target[n].host, global);
@@ -297,6 +307,7 @@ static const struct interp_translator dbt_translator = {
     .protected = dbt_protected,
     .stale = dbt_stale,
     .drop = dbt_drop,
+    .rest = dbt_rest,
 };
 
 static void dbt_vcpu_fini(struct vcpu *v)

@@ -38,17 +38,19 @@ static void flat_returns_forget(const struct flat *f, struct flat_returns *r)
         r->host[n] = f->nowhere;
 }
 
+static struct flat_head *flat_head(uint64_t *read) { return (struct flat_head *)(void *)read - 1; }
+
 /* A read table with its head; write: its companion, or NULL: itself. */
 static uint64_t *flat_map_read(const struct flat *f, const uint64_t *write)
 {
     uint8_t *p = map_memory(FLAT_HEAD + FLAT_BYTES);
     if (!p)
         return NULL;
-    struct flat_head *h = (struct flat_head *)(void *)(p + FLAT_HEAD) - 1;
     uint64_t *read = (uint64_t *)(void *)(p + FLAT_HEAD);
+    struct flat_head *h = flat_head(read);
     h->mask_page = 0x0000fffffffff000ULL;
     h->mask_return = (uint64_t)(FLAT_RETURNS - 1) << 4; /* compilers align stack pointers to 16 at calls */
-    h->mask_jump = 2 * (FLAT_JUMPS - 1);
+    h->mask_jump = 2 * f->jump_mask;
     for (unsigned k = 0; k < ARRAY_LEN(h->mask_cross); k++)
         h->mask_cross[k] = 0xfffu & ~((1u << k) - 1);
     h->write = write ? write : read;
@@ -82,9 +84,9 @@ static struct flat_jump *flat_map_jumps(void)
     return j;
 }
 
-static void flat_jumps_empty(struct flat_jump *j)
+static void flat_jumps_empty(const struct flat *f, struct flat_jump *j)
 {
-    memset(j, 0, FLAT_JUMP_BYTES);
+    memset(j, 0, (f->jump_mask + 2) * sizeof(*j));
     flat_jumps_begin(j);
 }
 
@@ -137,6 +139,7 @@ bool flat_init(struct flat *f, struct cpu *cpu, int max_users, const struct flat
 {
     f->cpu = cpu;
     f->user = FLAT_USER0;
+    f->jump_mask = FLAT_FEW - 1;
     f->nothing_shared = first != NULL;
     f->nothing = first ? first->nothing : flat_map_read(f, NULL);
     f->no_jumps = flat_map_jumps();
@@ -207,7 +210,7 @@ static void flat_set_forget_jumps(struct flat *f, struct flat_set *s)
     s->entered = false;
     flat_set_forget_returns(f, s);
     if (s->njumps > FLAT_LOG)
-        flat_jumps_empty(s->jumps);
+        flat_jumps_empty(f, s->jumps);
     for (unsigned n = 0; n < s->njumps && s->njumps <= FLAT_LOG; n++)
         s->jumps[s->jump_log[n]].neg = flat_jump_none(s->jump_log[n]);
     s->njumps = 0;
@@ -404,6 +407,46 @@ void flat_forget_jumps(struct flat *f)
         flat_set_forget_jumps(f, &f->set[n]);
 }
 
+static void flat_set_slots(struct flat *f, unsigned slots)
+{
+    f->pushed = 0;
+    f->jump_mask = slots - 1;
+    for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
+        if (f->set[n].read)
+            flat_head(f->set[n].read)->mask_jump = 2 * f->jump_mask;
+}
+
+void flat_spread(struct flat *f)
+{
+    flat_forget_jumps(f); /* returns, which do not depend on it, too */
+    flat_set_slots(f, FLAT_JUMPS);
+}
+
+static void flat_set_rest(struct flat *f, struct flat_set *s)
+{
+    if (s->read) {
+        flat_set_empty(f, s);
+        map_give_back(s->read, FLAT_BYTES);
+        map_give_back(s->write, FLAT_BYTES);
+        map_give_back(s->node, FLAT_NOTES);
+        map_give_back(s->hash, FLAT_HASH * sizeof(*s->hash));
+        map_give_back(s->region, FLAT_REGION_BITS / 8);
+        s->nregions = 0;
+    }
+    if (!s->jumps)
+        return;
+    flat_set_forget_jumps(f, s);
+    map_give_back(s->jumps, FLAT_JUMP_BYTES);
+    flat_jumps_begin(s->jumps);
+}
+
+void flat_rest(struct flat *f)
+{
+    for (unsigned n = 0; n < ARRAY_LEN(f->set); n++)
+        flat_set_rest(f, &f->set[n]);
+    flat_set_slots(f, FLAT_FEW);
+}
+
 /* --- address spaces --- */
 
 void flat_switched(struct flat *f)
@@ -527,10 +570,12 @@ void flat_jump_add(struct flat *f, uint64_t rip, unsigned len, const uint8_t *ho
     struct flat_set *s = flat_current_code(f);
     if (!s)
         return;
-    unsigned slot = flat_jump_slot(rip);
+    unsigned slot = flat_jump_slot(f, rip);
     struct flat_jump old = s->jumps[slot];
-    if (old.neg + rip && old.neg != flat_jump_none(slot) && flat_jump_slot(0 - old.neg) == slot)
+    if (old.neg + rip && old.neg != flat_jump_none(slot) && flat_jump_slot(f, 0 - old.neg) == slot) {
+        f->pushed += s->jumps[slot + 1].neg != flat_jump_none(slot + 1);
         flat_jump_put(s, slot + 1, old);
+    }
     flat_jump_put(s, slot, (struct flat_jump){ 0 - rip, host });
     flat_jump_page(s, rip);
     flat_jump_page(s, rip + len - 1);

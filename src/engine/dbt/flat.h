@@ -30,7 +30,9 @@
 #define FLAT_LOCALS 512u       /* entries of pages that are not global, to be emptied one by one */
 #define FLAT_DEAD   4096u      /* notes of such that went, before all are written anew */
 #define FLAT_REGIONS 8192u     /* of 2 MiB (one page of a table) touched a set */
-#define FLAT_JUMPS  262144u     /* branch targets a set, by the low bits of their address */
+#define FLAT_JUMPS  262144u     /* branch targets a set, by the low bits of their address; */
+#define FLAT_FEW    8192u       /* as long as there is little code, which would lie scattered in a large table */
+#define FLAT_PUSHED 65536u     /* some milliseconds of finding them anew */
 #define FLAT_LOG    16384u
 #define FLAT_USERS  8u         /* user sets at most */
 #define FLAT_BLOOM  512u
@@ -100,6 +102,8 @@ struct flat {
     const uint64_t *nothing; /* a table without entries */
     bool nothing_shared;     /* it belongs to another vCPU's */
     struct flat_jump *no_jumps; /* nothing is found in it */
+    unsigned jump_mask;         /* slots of tables of branch targets in use, less one; code has it from the heads of its read tables */
+    unsigned pushed;            /* targets that others took the place of, while there were few slots */
     struct flat_returns no_returns; /* nor in this */
     /* Set before flat_init(): host code that leaves translated code; and the linear page of what runs, if any does. */
     const uint8_t *nowhere;
@@ -147,17 +151,26 @@ void flat_switched(struct flat *f);
 void flat_protect(struct flat *f, uint64_t gpa);
 /* Branch targets only: code went. */
 void flat_forget_jumps(struct flat *f);
+/* All slots of branch targets are in use from now on. */
+void flat_spread(struct flat *f);
+/* Are there too few? much: there is much code. */
+static inline bool flat_crowded(const struct flat *f, bool much) { return f->jump_mask < FLAT_JUMPS - 1 && (much || f->pushed > FLAT_PUSHED); }
+/* Everything goes, and its memory back to the host. */
+void flat_rest(struct flat *f);
 
 /* Slot of rip in a table of branch targets: generated code computes the same. */
-static inline unsigned flat_jump_slot(uint64_t rip) { return (unsigned)rip & (FLAT_JUMPS - 1); }
+static inline unsigned flat_jump_slot(const struct flat *f, uint64_t rip) { return (unsigned)rip & f->jump_mask; }
 
 /* rip is about to be added: the host's caches miss its slot most often. */
-static inline void flat_jump_soon(const struct flat_set *s, uint64_t rip) { __builtin_prefetch(&s->jumps[flat_jump_slot(rip)], 1); }
+static inline void flat_jump_soon(const struct flat *f, const struct flat_set *s, uint64_t rip)
+{
+    __builtin_prefetch(&s->jumps[flat_jump_slot(f, rip)], 1);
+}
 
 /* Where rip continues by a table of branch targets, or NULL. */
-static inline const uint8_t *flat_jump_find(const struct flat_jump *jumps, uint64_t rip)
+static inline const uint8_t *flat_jump_find(const struct flat *f, const struct flat_jump *jumps, uint64_t rip)
 {
-    const struct flat_jump *j = &jumps[flat_jump_slot(rip)];
+    const struct flat_jump *j = &jumps[flat_jump_slot(f, rip)];
     j += j->neg + rip != 0;
     return j->neg + rip == 0 ? j->host : NULL;
 }

@@ -48,6 +48,7 @@ int cache_init(struct interp *it)
     if (!it->forms)
         return -1;
     it->arena_used = ARENA_UNIT; /* 0 means "none" */
+    it->block_mask = BLOCK_FEW - 1;
     cache_empty_itlb(it);
     return 0;
 }
@@ -116,7 +117,7 @@ void cache_drop_all(struct interp *it)
     it->current = NULL;
     cache_forget_linear(it);
     memset(it->hash, 0, sizeof(it->hash));
-    memset(it->blocks, 0, sizeof(it->blocks));
+    memset(it->blocks, 0, (it->block_mask + 1) * sizeof(it->blocks[0]));
     memset(it->step, 0, sizeof(it->step));
     memset(it->cross_bloom, 0, sizeof(it->cross_bloom));
     /* Keep what was touched lately mapped; the tail goes back to the host. */
@@ -128,6 +129,22 @@ void cache_drop_all(struct interp *it)
     if (it->translator)
         it->translator->drop(it);
     it->vcpu->stats.emptied++;
+}
+
+void cache_rest(struct interp *it)
+{
+    cache_drop_all(it);
+    map_give_back(it->arena, INTERP_ARENA);
+    map_give_back(it->blocks, sizeof(it->blocks));
+    map_give_back(it->step, sizeof(it->step));
+    map_give_back(it->hash, sizeof(it->hash));
+    it->block_mask = BLOCK_FEW - 1;
+    it->large = false;
+    forms_rest(it->forms);
+    hostexec_rest(it->hx);
+    if (it->translator && it->translator->rest)
+        it->translator->rest(it);
+    it->vcpu->stats.rested++;
 }
 
 #ifndef MADV_COLLAPSE
@@ -142,8 +159,34 @@ static void cache_enlarge(struct interp *it)
     madvise(it, INTERP_BYTES, MADV_COLLAPSE);
 }
 
+static struct block *cache_block(const struct interp *it, uint32_t unit)
+{
+    return (struct block *)(void *)(it->arena + (size_t)unit * ARENA_UNIT);
+}
+
+static void cache_link(struct interp *it, uint32_t unit)
+{
+    struct block *b = cache_block(it, unit);
+    uint32_t *slot = &it->blocks[block_slot(it, b->page, b->off)];
+    b->next = *slot;
+    *slot = unit;
+}
+
+/* All of the table of blocks is in use from now on. */
+static void cache_spread(struct interp *it)
+{
+    memset(it->blocks, 0, BLOCK_FEW * sizeof(it->blocks[0]));
+    it->block_mask = BLOCK_HASH - 1;
+    for (unsigned n = 0; n < PAGE_HASH; n++)
+        for (const struct code_page *p = it->hash[n]; p; p = p->chain)
+            for (uint32_t at = p->blocks; at; at = cache_block(it, at)->next_in_page)
+                cache_link(it, at);
+}
+
 static void *cache_alloc(struct interp *it, size_t size)
 {
+    if (unlikely(it->block_mask < BLOCK_HASH - 1 && it->arena_used > BLOCK_SMALL))
+        cache_spread(it);
     if (unlikely(!it->large && it->arena_used > INTERP_SMALL))
         cache_enlarge(it);
     size = ALIGN_UP(size, ARENA_UNIT);
@@ -267,14 +310,9 @@ void cache_mark(struct vcpu *v, uint64_t gpa, unsigned len)
     quiesce_end(v);
 }
 
-static struct block *cache_block(const struct interp *it, uint32_t unit)
-{
-    return (struct block *)(void *)(it->arena + (size_t)unit * ARENA_UNIT);
-}
-
 static void cache_unlink(struct interp *it, const struct block *b)
 {
-    uint32_t *from = &it->blocks[block_slot(b->page, b->off)];
+    uint32_t *from = &it->blocks[block_slot(it, b->page, b->off)];
     while (cache_block(it, *from) != b)
         from = &cache_block(it, *from)->next;
     *from = b->next;
@@ -388,12 +426,11 @@ static struct block *cache_make(struct interp *it, struct cpu *cpu, struct code_
     }
     if (b->epoch != it->forms->epoch) /* forgotten in the middle: none of the numbers is good */
         b->epoch = it->forms->epoch - 1;
-    uint32_t *slot = &it->blocks[block_slot(page, off)];
     b->page = page;
     b->off = (uint16_t)off;
-    b->next = *slot;
     b->next_in_page = page->blocks;
-    *slot = page->blocks = unit;
+    page->blocks = unit;
+    cache_link(it, unit);
     return cache_alloc(it, size);
 }
 
@@ -432,7 +469,7 @@ uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin)
 
 struct block *cache_peek(const struct interp *it, const struct code_page *page, unsigned off)
 {
-    uint32_t at = it->blocks[block_slot(page, off)];
+    uint32_t at = it->blocks[block_slot(it, page, off)];
     while (at && (cache_block(it, at)->page != page || cache_block(it, at)->off != off))
         at = cache_block(it, at)->next;
     return at ? cache_block(it, at) : NULL;

@@ -54,6 +54,13 @@ void forms_clear(struct forms *f)
     f->epoch++;
 }
 
+void forms_rest(struct forms *f)
+{
+    map_give_back(f->form, FORM_MAX * sizeof(struct form));
+    map_give_back(f->note, (size_t)FORM_MAX * FORM_NOTE);
+    map_give_back(f->hash, sizeof(f->hash));
+}
+
 /* --- keys and values --- */
 
 static void form_key(const union form_bytes *p, const struct insn_parts *s, uint64_t key[2])

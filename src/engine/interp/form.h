@@ -38,6 +38,8 @@ struct forms *forms_create(void);
 void forms_destroy(struct forms *f);
 /* Everything is void, as its stubs are. */
 void forms_clear(struct forms *f);
+/* After that: their memory goes back to the host. */
+void forms_rest(struct forms *f);
 
 /* Decode and bind up to n bytes at code in the current mode. DECODE_OK: *form is its form's number, or 0 if it has none.
  * *full is set if stub memory is full: the caller drops everything decoded and tries again. */

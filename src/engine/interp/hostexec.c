@@ -167,6 +167,11 @@ void hostexec_clear(struct hostexec *hx)
     hx->used = 64; /* offset 0 means "none" */
 }
 
+void hostexec_rest(struct hostexec *hx)
+{
+    madvise(hx->rw, HX_BYTES, MADV_REMOVE);
+}
+
 static uint32_t hx_hash(const struct hx_code *c)
 {
     uint32_t h = 2166136261u ^ c->rename;

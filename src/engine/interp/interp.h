@@ -52,9 +52,8 @@ struct code_page {
 };
 
 #define BLOCK_HASH (1u << 18)
-
-/* Neighbours in a page are neighbours in the table, so that a cache line of it serves 64 bytes of code. */
-static inline unsigned block_slot(const struct code_page *p, unsigned off) { return (p->seed + off / 4) % BLOCK_HASH; }
+#define BLOCK_FEW  (1u << 14) /* of them are in use as long as the arena holds no more than BLOCK_SMALL, which an idle guest needs */
+#define BLOCK_SMALL (3UL << 20)
 
 #define ITLB_SIZE  512
 #define ITLB_LOCAL 64
@@ -88,6 +87,7 @@ struct interp_translator {
     void (*protected)(struct interp *it, uint64_t gpa); /* may be NULL */
     void (*stale)(struct interp *it);  /* blocks of some page are void */
     void (*drop)(struct interp *it);   /* all blocks are void, and their memory is used again */
+    void (*rest)(struct interp *it);   /* after drop(): it may be long until that; give it back. May be NULL */
 };
 
 /* A vCPU's part. */
@@ -107,12 +107,20 @@ struct interp {
     unsigned nlocal;            /* more than there is room for: all may be */
     struct code_page *hash[PAGE_HASH];
     uint32_t blocks[BLOCK_HASH]; /* arena units; 0: empty */
+    uint32_t block_mask;         /* how many of these are in use, less one */
     struct step_entry step[STEP_CACHE];
     uint64_t cross_bloom[CROSS_BLOOM]; /* hashed pages that hold the end of a crossing instruction */
     uint32_t cross_epoch;              /* those of another one are void */
     uint8_t *arena; /* code pages and blocks; emptied as a whole */
     size_t arena_used;
     bool large; /* this struct is on a large page, since its tables are looked up at random */
+    struct {
+        uint64_t idle;         /* since when, */
+        uint64_t looked, used; /* as seen when that was last looked at; and the thread's CPU time then */
+        uint64_t last;         /* when memory was given back */
+        bool settles;          /* since then nothing but idleness has used any: */
+        size_t needs;          /* bytes of arena, once that has been seen */
+    } rest;                    /* rest.c; ns of the host's */
     struct forms *forms;
     struct hostexec *hx;
     const struct interp_translator *translator; /* NULL: none */
@@ -120,6 +128,9 @@ struct interp {
     sigjmp_buf unwind;
     struct cpu_ops ops; /* the machine's, with ours filled in */
 };
+
+/* Neighbours in a page are neighbours in the table, so that a cache line of it serves 64 bytes of code. */
+static inline unsigned block_slot(const struct interp *it, const struct code_page *p, unsigned off) { return (p->seed + off / 4) & it->block_mask; }
 
 /* The engine's shared part: which bytes of guest RAM somebody has decoded. */
 struct interp_shared {
@@ -148,6 +159,8 @@ uint64_t cache_fetch(struct interp *it, struct cpu *cpu, uint64_t lin);
 void cache_flushed(struct interp *it, const struct tlb_flush *f); /* cpu_ops.tlb_flushed */
 void cache_switched(struct interp *it);                            /* cpu_ops.context_switched */
 void cache_drop_all(struct interp *it);
+/* The same, and all memory that was for it goes back to the host: an idle vCPU's. */
+void cache_rest(struct interp *it);
 void cache_code_write(struct cpu *cpu, uint64_t gpa, uint64_t len); /* cpu_ops.code_write */
 /* ram.code_write: from a thread that is not a vCPU. */
 void cache_code_write_async(void *engine, uint64_t gpa, uint64_t len);
@@ -194,6 +207,9 @@ static inline bool interp_special(const struct interp *it, const struct cpu *cpu
 
 /* loop.c: code of the running block was overwritten: leave it after this instruction. */
 void interp_stale_current(struct interp *it);
+
+/* rest.c: nothing to do: sleep until somebody wants attention. Who has been idle for long gives memory back. */
+void rest_sleep(struct interp *it);
 
 /* step.c */
 void interp_step(struct interp *it, struct cpu *cpu);

@@ -178,10 +178,8 @@ static bool interp_boundary(struct interp *it, struct vcpu *v)
             interp_step(it, cpu);
         return false;
     }
-    if (!atomic_load(&cpu->attention) && !(it->irq_hold && (cpu->rflags & FL_IF))) {
-        v->stats.halts++;
-        vcpu_wait(v);
-    }
+    if (!atomic_load(&cpu->attention) && !(it->irq_hold && (cpu->rflags & FL_IF)))
+        rest_sleep(it);
     return false;
 }
 

@@ -37,5 +37,7 @@ void hostexec_destroy(struct hostexec *hx);
  * hostexec_clear() and tries again. */
 bool hostexec_bind(struct hostexec *hx, struct cpu *cpu, struct insn *i, const struct decoded *d, bool *full);
 void hostexec_clear(struct hostexec *hx);
+/* After that: its memory goes back to the host. */
+void hostexec_rest(struct hostexec *hx);
 
 #endif
