@@ -34,6 +34,12 @@ int fc_start(struct firecracker *f, struct save_file *file, struct err *err);
 void fc_balloon(struct fc_call *k);
 void fc_balloon_stats(struct fc_call *k);
 void fc_balloon_begin(struct firecracker *f);
+/* fc_devices.c */
+void fc_drive(struct fc_call *k);
+void fc_net(struct fc_call *k);
+/* A device's limiter as words of an option, ",BYTES=..,OPS=.."; "" if it limits nothing. */
+void fc_limiter_text(const json_t *device, const char *key, const char *bytes, const char *ops, char *out, size_t size);
+#define FC_LIMITER_TEXT 200
 /* fc_snapshot.c */
 void fc_snapshot_create(struct fc_call *k);
 void fc_snapshot_load(struct fc_call *k);

@@ -50,14 +50,15 @@ static int fc_boot(struct firecracker *f, struct err *err)
     return r < 0 ? r : config_set(&f->cfg, "cmdline", line, err);
 }
 
-static int fc_drive(struct firecracker *f, const json_t *d, struct err *err)
+static int fc_one_drive(struct firecracker *f, const json_t *d, struct err *err)
 {
     const char *path = fc_text(d, "path_on_host");
-    char text[PATH_MAX + 32];
+    char limit[FC_LIMITER_TEXT], text[PATH_MAX + 32 + FC_LIMITER_TEXT];
     int r = fc_path(path, "path_on_host", err);
 
-    snprintf(text, sizeof(text), "%s,format=raw%s", path ? path : "",
-             json_is_true(json_object_get(d, "is_read_only")) ? ",ro" : "");
+    fc_limiter_text(d, "rate_limiter", "bps", "iops", limit, sizeof(limit));
+    snprintf(text, sizeof(text), "%s,format=raw%s%s", path ? path : "",
+             json_is_true(json_object_get(d, "is_read_only")) ? ",ro" : "", limit);
     return r < 0 ? r : config_set(&f->cfg, "disk", text, err);
 }
 
@@ -71,16 +72,16 @@ static int fc_drives(struct firecracker *f, bool root, struct err *err)
     json_array_foreach(fc_said(f, "drives"), i, d)
     {
         if (r == 0 && json_is_true(json_object_get(d, "is_root_device")) == root)
-            r = fc_drive(f, d, err);
+            r = fc_one_drive(f, d, err);
     }
     return r;
 }
 
 /* A tap interface if there is one of that name, else user networking. */
-static int fc_net(struct firecracker *f, const json_t *n, struct err *err)
+static int fc_one_net(struct firecracker *f, const json_t *n, struct err *err)
 {
     const char *dev = fc_text(n, "host_dev_name"), *mac = fc_text(n, "guest_mac");
-    char path[PATH_MAX], text[128];
+    char path[PATH_MAX], text[128], rx[FC_LIMITER_TEXT], tx[FC_LIMITER_TEXT], all[sizeof(text) + sizeof(rx) + sizeof(tx)];
     int r = fc_path(dev, "host_dev_name", err);
 
     if (r < 0)
@@ -92,7 +93,10 @@ static int fc_net(struct firecracker *f, const json_t *n, struct err *err)
         snprintf(text, sizeof(text), "tap,ifname=%s%s%.20s", dev, mac ? ",mac=" : "", mac ? mac : "");
     else
         snprintf(text, sizeof(text), "user%s%.20s", mac ? ",mac=" : "", mac ? mac : "");
-    return config_set(&f->cfg, "net", text, err);
+    fc_limiter_text(n, "rx_rate_limiter", "rx-bps", "rx-pps", rx, sizeof(rx));
+    fc_limiter_text(n, "tx_rate_limiter", "tx-bps", "tx-pps", tx, sizeof(tx));
+    snprintf(all, sizeof(all), "%s%s%s", text, rx, tx);
+    return config_set(&f->cfg, "net", all, err);
 }
 
 static int fc_vsock_device(struct firecracker *f, const json_t *v, struct err *err)
@@ -130,7 +134,7 @@ int fc_configure(struct firecracker *f, struct err *err)
     json_array_foreach(fc_said(f, "network-interfaces"), i, n)
     {
         if (r == 0)
-            r = fc_net(f, n, err);
+            r = fc_one_net(f, n, err);
     }
     if (r == 0 && vsock)
         r = fc_vsock_device(f, vsock, err);

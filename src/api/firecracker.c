@@ -116,31 +116,6 @@ static void fc_boot_source(struct fc_call *k)
         fc_keep(k, "boot-source");
 }
 
-/* Put an object with its id into a list, in the place of an older one. */
-static void fc_put(struct fc_call *k, json_t *list, const char *key, size_t most)
-{
-    const char *id = json_string_value(json_object_get(k->body, key));
-    json_t *old;
-    size_t i;
-
-    if (!id || strcmp(id, k->id)) {
-        api_reply_error(k->r, 400, FC_KEY, "%s is missing, or is not the one of the path", key);
-        return;
-    }
-    json_array_foreach(list, i, old)
-    {
-        if (!strcmp(json_string_value(json_object_get(old, key)), id)) {
-            json_array_set(list, i, k->body);
-            fc_done(k);
-            return;
-        }
-    }
-    if (json_array_size(list) >= most || json_array_append(list, k->body) < 0)
-        fc_fault(k, "there are too many devices");
-    else
-        fc_done(k);
-}
-
 /* A bucket of no size, or that is never filled, limits nothing, nor does one that is not there. */
 static bool fc_limits(const struct fc_call *k, const char *key)
 {
@@ -153,28 +128,6 @@ static bool fc_limits(const struct fc_call *k, const char *key)
             return true;
     }
     return false;
-}
-
-static void fc_drive_put(struct fc_call *k)
-{
-    if (!fc_early(k))
-        return;
-    if (fc_limits(k, "rate_limiter"))
-        fc_fault(k, "rate_limiter is not supported");
-    else if (!json_is_string(json_object_get(k->body, "path_on_host")))
-        fc_fault(k, "a drive needs path_on_host");
-    else
-        fc_put(k, fc_said(k->f, "drives"), "drive_id", FC_DRIVES);
-}
-
-static void fc_net_put(struct fc_call *k)
-{
-    if (!fc_early(k))
-        return;
-    if (fc_limits(k, "rx_rate_limiter") || fc_limits(k, "tx_rate_limiter"))
-        fc_fault(k, "rate limiters are not supported");
-    else
-        fc_put(k, fc_said(k->f, "network-interfaces"), "iface_id", FC_NETS);
 }
 
 /* For what is written later: once the machine runs, its sandbox lets nothing be opened. A FIFO that nobody reads keeps nobody waiting. The answer
@@ -366,10 +319,8 @@ static const struct fc_route {
     { "/vm/config", " GET ", fc_vm_config, NULL },
     { "/machine-config", " GET PUT PATCH ", fc_machine_config, NULL },
     { "/boot-source", " PUT ", fc_boot_source, NULL },
-    { "/drives/", " PUT ", fc_drive_put, NULL },
-    { "/drives/", " PATCH ", NULL, "a drive's file and rate limiter cannot be changed" },
-    { "/network-interfaces/", " PUT ", fc_net_put, NULL },
-    { "/network-interfaces/", " PATCH ", NULL, "rate limiters are not supported" },
+    { "/drives/", " PUT PATCH ", fc_drive, NULL },
+    { "/network-interfaces/", " PUT PATCH ", fc_net, NULL },
     { "/logger", " PUT ", fc_logger, NULL },
     { "/metrics", " PUT ", fc_metrics, NULL },
     { "/entropy", " PUT ", fc_entropy, NULL },

@@ -15,6 +15,7 @@
 #include "machine/sandbox.h"
 #include "net/net.h"
 #include "share/share.h"
+#include "virtio/limit.h"
 
 struct err;
 struct json_t; /* jansson.h */
@@ -67,6 +68,7 @@ struct config_disk {
     char serial[CONFIG_SERIAL_MAX + 1]; /* "": the default */
     unsigned queues;                    /* 0: the default */
     enum block_aio aio;
+    struct limit_rates limit;
     unsigned boot; /* firmware tries the lowest number first; 0: after those, in the order given */
     uint64_t later; /* no option: not 0: it has so many bytes and comes later, see pc_set_disk() */
 };
@@ -81,6 +83,7 @@ struct config_console {
 struct config_net {
     struct net_config port;
     unsigned queues; /* pairs */
+    struct limit_rates rx, tx;
     bool has_mac;
     uint8_t mac[6];
 };
@@ -198,6 +201,10 @@ int config_check(const struct machine_config *c, struct err *err);
 /* config_share.c: the same for --share. */
 int config_set_share(struct machine_config *c, const char *value, struct err *err);
 void config_free_shares(struct machine_config *c);
+
+/* config_limit.c: a rate as options have it, SIZE[:MS[:BURST]]. 0 or -EINVAL. And such a text of a rate that limits something. */
+int config_parse_rate(const char *text, struct limit_rate *out);
+void config_rate_text(const struct limit_rate *r, char *out, size_t size);
 
 /* config_disk.c: --disk and --cdrom for the table, and what config_fini() does about it. */
 int config_set_disk(struct machine_config *c, const char *value, struct err *err);

@@ -112,6 +112,24 @@ static int config_disk_boot(struct config_disk *d, const char *value, struct err
     return config_boot_number(&d->boot, "disk", d->path, value, err);
 }
 
+static int config_disk_rate(struct limit_rate *r, const struct config_disk *d, const char *what, const char *value, struct err *err)
+{
+    if (config_parse_rate(value, r) == 0)
+        return 0;
+    return err_set(err, EINVAL, "disk '%s': %s '%.64s' is not a rate: write it like %s, or %s:100 for 100 milliseconds", d->path, what,
+                   value, *what == 'b' ? "10M" : "500", *what == 'b' ? "1M" : "50");
+}
+
+static int config_disk_bps(struct config_disk *d, const char *value, struct err *err)
+{
+    return config_disk_rate(&d->limit.bytes, d, "bps", value, err);
+}
+
+static int config_disk_iops(struct config_disk *d, const char *value, struct err *err)
+{
+    return config_disk_rate(&d->limit.ops, d, "iops", value, err);
+}
+
 static const struct {
     const char *name; /* with '=' when a value follows */
     int (*set)(struct config_disk *d, const char *value, struct err *err);
@@ -120,6 +138,7 @@ static const struct {
     { "ephemeral", config_disk_ephemeral }, { "backing=", config_disk_backing },
     { "serial=", config_disk_serial },      { "queues=", config_disk_queues },
     { "aio=", config_disk_aio },            { "boot=", config_disk_boot },
+    { "bps=", config_disk_bps },            { "iops=", config_disk_iops },
 };
 
 static int config_disk_word(struct config_disk *d, const char *word, struct err *err)
@@ -132,7 +151,7 @@ static int config_disk_word(struct config_disk *d, const char *word, struct err 
             return config_disk_words[i].set(d, word + len, err);
     }
     return err_set(err, EINVAL,
-                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial=, queues=, aio= or boot=",
+                   "disk '%s': '%.64s' is unknown: use format=, ro, ephemeral, backing=, serial=, queues=, aio=, boot=, bps= or iops=",
                    d->path, word);
 }
 

@@ -1,4 +1,4 @@
-/* --net none|user[,forward=..]|tap,ifname=IF|switch=NAME[,mac=..][,queues=N]: from text to struct config_net.
+/* --net none|user[,forward=..]|tap,ifname=IF|switch=NAME[,mac=..][,queues=N][,rx-bps=..]: from text to struct config_net.
  *
  * Thread: whoever builds the machine; no locks.
  */
@@ -96,6 +96,29 @@ static int config_net_queues(struct config_net *n, const struct net_word *w, str
     return 0;
 }
 
+/* If the word is one of the rates: 1, or -EINVAL with a sentence; else 0. */
+static int config_net_rate(struct config_net *n, const struct net_word *w, struct err *err)
+{
+    const struct {
+        const char *key, *like;
+        struct limit_rate *rate;
+    } rates[] = { { "rx-bps", "10M", &n->rx.bytes }, { "rx-pps", "5000", &n->rx.ops },
+                  { "tx-bps", "10M", &n->tx.bytes }, { "tx-pps", "5000", &n->tx.ops } };
+    struct net_word value;
+    char text[65];
+
+    for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
+        if (!net_word_value(w, rates[i].key, &value))
+            continue;
+        snprintf(text, sizeof(text), "%.*s", net_word_shown(&value), value.at);
+        if (value.len < sizeof(text) && config_parse_rate(text, rates[i].rate) == 0)
+            return 1;
+        return err_set(err, EINVAL, "net: %s '%s' is not a rate: write it like %s, or SIZE:MILLISECONDS", rates[i].key, text,
+                       rates[i].like);
+    }
+    return 0;
+}
+
 /* The name of an interface or of a switch. */
 static int config_net_name(struct config_net *n, const struct net_word *w, const char *what, size_t max,
                            struct err *err)
@@ -135,7 +158,10 @@ static int config_net_kind(struct config_net *n, const struct net_word *w, struc
 static int config_net_word(struct config_net *n, const struct net_word *w, struct err *err)
 {
     struct net_word value;
+    int r = config_net_rate(n, w, err);
 
+    if (r)
+        return r < 0 ? r : 0;
     if (net_word_value(w, "forward", &value))
         return config_net_forward(n, &value, err);
     if (net_word_value(w, "mac", &value))
@@ -144,7 +170,7 @@ static int config_net_word(struct config_net *n, const struct net_word *w, struc
         return config_net_queues(n, &value, err);
     if (n->port.kind == NET_TAP && net_word_value(w, "ifname", &value))
         return config_net_name(n, &value, "ifname", 15, err);
-    return err_set(err, EINVAL, "net: '%.*s' is unknown: use forward=, mac= or queues=, and ifname= for tap",
+    return err_set(err, EINVAL, "net: '%.*s' is unknown: use forward=, mac=, queues=, rx-bps=, rx-pps=, tx-bps= or tx-pps=, and ifname= for tap",
                    net_word_shown(w), w->at);
 }
 

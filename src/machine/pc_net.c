@@ -58,6 +58,8 @@ static int pc_wire_net(struct vm *vm, struct vm_net *d, const struct config_net 
         .deliver_opaque = vm,
         .name = d->name,
         .queues = cfg->queues,
+        .rx = cfg->rx,
+        .tx = cfg->tx,
     };
     int r = pc_net_mac(vm, cfg, n, setup.mac);
 
@@ -141,3 +143,13 @@ void pc_fini_net(struct vm *vm)
 }
 
 const struct virtio_net *pc_net(const struct vm *vm, unsigned n) { return &vm->net[n]->card; }
+
+int vm_limit_net(struct vm *vm, unsigned n, bool rx, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    if (n >= vm->nnets)
+        return -ENOENT;
+    loop_lock(&vm->loop);
+    virtio_net_limit(&vm->net[n]->card, rx, bytes, ops);
+    loop_unlock(&vm->loop);
+    return 0;
+}

@@ -66,6 +66,7 @@ static int pc_wire_disk(struct vm *vm, struct vm_disk *d, const struct config_di
         .serial = cfg->serial[0] ? cfg->serial : d->name,
         .queues = cfg->queues ? cfg->queues : queues,
         .aio = cfg->aio,
+        .limit = cfg->limit,
     };
     int r = virtio_blk_init(&d->blk, &setup);
 
@@ -299,3 +300,13 @@ void pc_fini_virtio(struct vm *vm)
 struct block *pc_disk_block(const struct vm *vm, unsigned n) { return vm->disk[n]->block; }
 
 const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n) { return &vm->disk[n]->blk; }
+
+int vm_limit_disk(struct vm *vm, unsigned n, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    if (n >= vm->ndisks)
+        return -ENOENT;
+    loop_lock(&vm->loop);
+    virtio_blk_limit(&vm->disk[n]->blk, bytes, ops);
+    loop_unlock(&vm->loop);
+    return 0;
+}

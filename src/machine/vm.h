@@ -247,6 +247,11 @@ int vm_change_generation(struct vm *vm);
  * if and when the guest wants. Any thread, no lock held. 0, or -ERANGE. */
 int vm_set_memory(struct vm *vm, uint64_t bytes);
 
+/* Other limits for disk n or network card n (what it receives, or sends) from now on; a rate that is NULL stays as it is. Any thread,
+ * no lock held. 0, or -ENOENT. */
+int vm_limit_disk(struct vm *vm, unsigned n, const struct limit_rate *bytes, const struct limit_rate *ops);
+int vm_limit_net(struct vm *vm, unsigned n, bool rx, const struct limit_rate *bytes, const struct limit_rate *ops);
+
 /* The exit status of `vitro run` for how the machine ended (128+n stands for signal n). */
 int vm_status(const struct vm *vm);
 /* "powered off", ... */

@@ -318,10 +318,12 @@ static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_cha
     }
     uint32_t type = ld_le32(header);
     if (type == BLK_GET_ID) {
+        limit_take(&b->limit, 0);
         blk_get_id(b, queue, c);
         return true;
     }
     status = blk_parse(b, c, type, ld_le64(header + 8), &req);
+    limit_take(&b->limit, status == BLK_S_OK && req.op != BLOCK_DISCARD ? req.len : 0);
     req.fua = blk_is_write_through(b);
     if (status == BLK_S_OK && !req.len && req.op != BLOCK_FLUSH) {
         blk_push(b, queue, c, 0, BLK_S_OK); /* nothing to do */
@@ -336,6 +338,20 @@ static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_cha
     return true;
 }
 
+/* The disk did all that it may for now: the rest waits in the queues. */
+static bool blk_is_over_limit(struct virtio_blk *b)
+{
+    uint64_t now, wait;
+
+    if (!limit_is_on(&b->limit))
+        return false;
+    now = timer_now(&b->again);
+    wait = limit_wait(&b->limit, now);
+    if (wait)
+        timer_arm(&b->again, now + wait);
+    return wait;
+}
+
 /* Take requests from a queue. The budget is for drivers that make new ones as
  * fast as we answer: the rest is done from the loop. */
 static void blk_run(struct virtio_blk *b, unsigned queue)
@@ -347,11 +363,9 @@ static void blk_run(struct virtio_blk *b, unsigned queue)
     b->at_once = BLK_AT_ONCE;
     if (b->stale || !virtio_is_live(&b->vp))
         return;
-    while (budget-- && vq_pop(q, &c) > 0) {
-        if (!blk_handle(b, queue, &c))
-            break;
-    }
-    if (budget == UINT32_MAX && virtio_is_live(&b->vp))
+    while (budget && !blk_is_over_limit(b) && vq_pop(q, &c) > 0 && blk_handle(b, queue, &c))
+        budget--;
+    if (!budget && virtio_is_live(&b->vp))
         timer_arm(&b->again, timer_now(&b->again));
     blk_tell(b);
 }
@@ -453,6 +467,7 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
     b->queues = (uint16_t)setup->queues;
     memcpy(b->serial, setup->serial, strnlen(setup->serial, sizeof(b->serial)));
     timer_init(&b->again, setup->loop, blk_run_all, b);
+    limit_set(&b->limit, &setup->limit.bytes, &setup->limit.ops, timer_now(&b->again));
     blk_fill_config(b);
     struct virtio_setup transport = {
         .name = setup->name,
@@ -471,6 +486,14 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup)
     };
     r = virtio_pci_init(&b->vp, &transport);
     return r ? r : block_io_create(&b->io, b->block, setup->aio, setup->loop, blk_batch_end, b);
+}
+
+/* A machine that stands looks at its queues when it goes on. */
+void virtio_blk_limit(struct virtio_blk *b, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    limit_set(&b->limit, bytes, ops, timer_now(&b->again));
+    if (virtio_is_live(&b->vp) && !clock_stopped(b->again.loop->clock))
+        timer_arm(&b->again, timer_now(&b->again));
 }
 
 void virtio_blk_switch(struct virtio_blk *b, struct block *block)
@@ -518,10 +541,11 @@ static void blk_destroy(void *dev)
 static const struct state_field blk_fields[] = {
     STATE_FSTRUCT(struct virtio_blk, vp, struct virtio_pci, virtio_pci_state),
     { "write_through", STATE_BOOL, offsetof(struct virtio_blk, write_through), 1, 0, NULL, .since = 2 },
+    { "limit", STATE_STRUCT, offsetof(struct virtio_blk, limit), 1, sizeof(struct limit), &limit_state, .since = 3 },
     STATE_END,
 };
 static const struct state_desc blk_state = {
-    .name = "virtio-blk", .version = 2, .size = sizeof(struct virtio_blk), .fields = blk_fields
+    .name = "virtio-blk", .version = 3, .size = sizeof(struct virtio_blk), .fields = blk_fields
 };
 
 const struct device_ops virtio_blk_ops = {

@@ -7,6 +7,7 @@
 
 #include "block/block.h"
 #include "bus/device.h"
+#include "virtio/limit.h"
 #include "virtio/pci.h"
 
 #define VIRTIO_BLK_QUEUES     16
@@ -25,7 +26,8 @@ struct virtio_blk {
     struct virtio_pci vp;
     struct block *block; /* borrowed */
     struct block_io *io; /* apart, since its threads live while the state is loaded over all of this */
-    struct timer again; /* continues what a queue's budget cut short */
+    struct timer again; /* continues what a queue's budget or a limit cut short */
+    struct limit limit;
     uint8_t config[VIRTIO_BLK_CONFIG_LEN];
     char serial[VIRTIO_BLK_SERIAL];
     uint16_t queues;
@@ -52,6 +54,7 @@ struct virtio_blk_setup {
     const char *serial; /* at most 20 bytes count; what the guest sees as the disk's serial number */
     unsigned queues;    /* 1 to VIRTIO_BLK_QUEUES */
     enum block_aio aio;
+    struct limit_rates limit;
 };
 
 /* Not plugged yet: pci_dev_plug(&b->vp.pci, ...) follows. 0 or -errno. virtio_blk_ops.destroy undoes it: it
@@ -60,5 +63,8 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup);
 
 /* The disk is another one from now on, with the same size and contents. Device lock held, the device is paused. */
 void virtio_blk_switch(struct virtio_blk *b, struct block *block);
+
+/* Other limits from now on, see limit_set(). Device lock held. */
+void virtio_blk_limit(struct virtio_blk *b, const struct limit_rate *bytes, const struct limit_rate *ops);
 
 #endif

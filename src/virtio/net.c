@@ -126,6 +126,19 @@ static uint64_t vnet_features(const struct virtio_net *v)
 
 static void vnet_on_again(void *opaque) { vnet_ctrl_run(opaque); }
 
+static void vnet_on_wake(void *opaque)
+{
+    struct virtio_net *v = opaque;
+    v->peer->kick(v->peer);
+}
+
+/* The port looks again in any case, and is told to wait if there is a limit still. */
+void virtio_net_limit(struct virtio_net *v, bool rx, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    limit_set(rx ? &v->rx : &v->tx, bytes, ops, timer_now(&v->wake));
+    v->peer->kick(v->peer);
+}
+
 int virtio_net_init(struct virtio_net *v, const struct virtio_net_setup *setup)
 {
     if (!setup->queues || setup->queues > VIRTIO_NET_PAIRS)
@@ -137,6 +150,9 @@ int virtio_net_init(struct virtio_net *v, const struct virtio_net_setup *setup)
     v->max_pairs = (uint16_t)setup->queues;
     memcpy(v->first_mac, setup->mac, sizeof(v->first_mac));
     timer_init(&v->again, setup->loop, vnet_on_again, v);
+    timer_init(&v->wake, setup->loop, vnet_on_wake, v);
+    limit_set(&v->rx, &setup->rx.bytes, &setup->rx.ops, timer_now(&v->wake));
+    limit_set(&v->tx, &setup->tx.bytes, &setup->tx.ops, timer_now(&v->wake));
     v->scratch = malloc(NET_FRAME_MAX);
     if (!v->scratch)
         return -ENOMEM;
@@ -169,6 +185,7 @@ static void vnet_pause(void *dev)
 
     v->paused = true; /* under the lock: the port's thread is not inside a queue */
     timer_cancel(&v->again);
+    timer_cancel(&v->wake);
     for (unsigned n = 0; v->pushed; n++) { /* not in the state: the driver hears of it now */
         if (v->pushed & 1U << n)
             virtio_notify(&v->vp, n);
@@ -197,6 +214,7 @@ static void vnet_destroy(void *dev)
     struct virtio_net *v = dev;
 
     timer_cancel(&v->again);
+    timer_cancel(&v->wake);
     free(v->scratch);
     v->scratch = NULL;
     pci_dev_unplug(&v->vp.pci);
@@ -249,10 +267,12 @@ static const struct state_field vnet_fields[] = {
     STATE_FSTRUCT(struct virtio_net, filter, struct virtio_net_filter, vnet_filter_state),
     STATE_FBOOL(struct virtio_net, link),
     STATE_FBOOL(struct virtio_net, announce),
+    { "rx", STATE_STRUCT, offsetof(struct virtio_net, rx), 1, sizeof(struct limit), &limit_state, .since = 2 },
+    { "tx", STATE_STRUCT, offsetof(struct virtio_net, tx), 1, sizeof(struct limit), &limit_state, .since = 2 },
     STATE_END,
 };
 static const struct state_desc vnet_state = { .name = "virtio-net",
-                                              .version = 1,
+                                              .version = 2,
                                               .size = sizeof(struct virtio_net),
                                               .fields = vnet_fields,
                                               .check = vnet_check };

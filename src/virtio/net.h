@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "bus/device.h"
 #include "net/net.h"
+#include "virtio/limit.h"
 #include "virtio/pci.h"
 
 #define VIRTIO_NET_PAIRS      8
@@ -36,6 +37,8 @@ struct virtio_net {
     struct virtio_net_filter filter;
     bool link;     /* wanted: false is a pulled cable */
     bool announce; /* the driver shall tell the network where it is */
+    struct limit rx, tx; /* what it receives, and sends: frames, with their headers */
+    struct timer wake;   /* when a limit lets more pass */
     /* Not state. */
     bool paused;
     uint32_t pushed;                /* queues with chains to tell the driver about */
@@ -59,6 +62,7 @@ struct virtio_net_setup {
     const char *name; /* borrowed, for logs */
     uint8_t mac[6];
     unsigned queues; /* pairs: 1 to VIRTIO_NET_PAIRS */
+    struct limit_rates rx, tx;
 };
 
 /* Not plugged yet: pci_dev_plug(&v->vp.pci, ...) follows. 0 or -errno. Before virtio_net_ops.destroy the port's
@@ -70,6 +74,9 @@ const uint8_t *virtio_net_mac(const struct virtio_net *v);
 /* The card gets another address: a driver that uses the card goes on with the one that it knows, until it sets another or resets the card.
  * Device lock held. */
 void virtio_net_readdress(struct virtio_net *v, const uint8_t mac[6]);
+
+/* Other limits for what it receives (rx) or sends from now on, see limit_set(). Device lock held. */
+void virtio_net_limit(struct virtio_net *v, bool rx, const struct limit_rate *bytes, const struct limit_rate *ops);
 
 /* Pull the cable, or plug it in again. Device lock held. */
 void virtio_net_set_link(struct virtio_net *v, bool up);

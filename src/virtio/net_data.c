@@ -77,6 +77,20 @@ static int vnet_take(struct virtio_net *v, const struct vq_chain *c, unsigned pa
     return 1;
 }
 
+/* Nothing more may pass for now: the port is woken when something may. */
+static bool vnet_is_over_limit(struct virtio_net *v, struct limit *l)
+{
+    uint64_t now, wait;
+
+    if (!limit_is_on(l))
+        return false;
+    now = timer_now(&v->wake);
+    wait = limit_wait(l, now);
+    if (wait && (!timer_armed(&v->wake) || v->wake.deadline > now + wait))
+        timer_arm(&v->wake, now + wait);
+    return wait;
+}
+
 /* False: the batch is full, there may be more. */
 static bool vnet_fetch_pair(struct virtio_net *v, unsigned pair, struct net_batch *b)
 {
@@ -84,13 +98,15 @@ static bool vnet_fetch_pair(struct virtio_net *v, unsigned pair, struct net_batc
     unsigned budget = VQ_MAX_SIZE; /* also for frames that are dropped */
     int r = 1;
 
-    while (budget && r > 0 && vq_pop(q, &v->chain) > 0) {
+    while (budget && r > 0 && !vnet_is_over_limit(v, &v->tx) && vq_pop(q, &v->chain) > 0) {
         budget--;
         r = vnet_take(v, &v->chain, pair, b);
-        if (r == 0)
+        if (r == 0) {
             vq_unpop(q, &v->chain);
-        else
+        } else {
+            limit_take(&v->tx, v->chain.read_len - HEADER);
             vq_push(q, &v->chain, 0);
+        }
     }
     virtio_notify(&v->vp, vnet_tx(pair));
     return r && budget;
@@ -232,7 +248,7 @@ static int vnet_deliver_locked(struct virtio_net *v, struct net_frame *f)
 
     if (!virtio_is_live(&v->vp) || !vnet_wants(v, f->data, f->len))
         return 0;
-    if (v->paused)
+    if (v->paused || vnet_is_over_limit(v, &v->rx))
         return -ENOBUFS;
     pair = vnet_pair_of(v, f);
     if (f->meta.gso_type && !vnet_takes_gso(v, f->meta.gso_type)) {
@@ -254,6 +270,8 @@ static int vnet_deliver(void *opaque, struct net_frame *f)
 
     loop_lock(v->loop);
     r = vnet_deliver_locked(v, f);
+    if (r == 0)
+        limit_take(&v->rx, f->len);
     loop_unlock(v->loop);
     return r;
 }

@@ -660,6 +660,49 @@ static void test_open(void **state)
     assert_int_equal(block_raw_open(&b, "/tmp", true, &err), -EINVAL);
 }
 
+static unsigned answered(unsigned n)
+{
+    unsigned got = 0;
+
+    for (unsigned i = 0; i < 50; i++) /* what the I/O threads have */
+        loop_step(&f.rig.loop, i < 5 ? 1 : 0);
+    while (n-- > 0)
+        got += status_of(n) == OK;
+    return got;
+}
+
+/* 4 KiB a second and once 8 KiB: requests wait in the ring, whatever the driver does, and through a save. */
+static void test_limit(void **state)
+{
+    const struct limit_rate rate = { .size = 4096, .ms = 1000, .burst = 4096 }, none = { .size = 0 };
+
+    virtio_blk_limit(&f.blk, &rate, NULL);
+    for (unsigned n = 0; n < 10; n++)
+        submit(n, n % 2 ? IN : OUT, 8 * n, DATA, 4096);
+    vd_kick(&f.rig, 0);
+    assert_int_equal(answered(10), 2);
+    vd_kick(&f.rig, 0);
+    rig_run(&f.rig, 900 * MS);
+    assert_int_equal(answered(10), 3); /* as soon as it may, it owes the rest */
+    rig_run(&f.rig, SEC);
+    assert_int_equal(answered(10), 4);
+    start(false, 0); /* the driver begins anew: it gains nothing */
+    for (unsigned n = 0; n < 10; n++)
+        submit(n, OUT, 8 * n, DATA, 4096);
+    vd_kick(&f.rig, 0);
+    assert_int_equal(answered(10), 0);
+    loop_lock(&f.rig.loop);
+    virtio_blk_ops.pause(&f.blk);
+    loop_unlock(&f.rig.loop);
+    blk_setup(&f.other, f.block, 1);
+    rig_round_trip(&virtio_blk_ops, &f.blk, &f.other);
+    assert_int_equal(f.other.limit.bytes.left, f.blk.limit.bytes.left);
+    virtio_blk_ops.destroy(&f.other);
+    virtio_blk_ops.resume(&f.blk);
+    virtio_blk_limit(&f.blk, &none, NULL);
+    assert_int_equal(answered(10), 10);
+}
+
 static void test_fuzz(void **state)
 {
     start(false, VIRTIO_F_INDIRECT_DESC);
@@ -684,7 +727,7 @@ int main(void)
         RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_overlay),
-        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight),
+        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight), RAW(test_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -514,6 +514,47 @@ static void test_state(void **state)
     virtio_net_ops.destroy(&f.other);
 }
 
+/* Two packets a second out, 1000 bytes in: the rest waits in the ring, and with the port, which is woken in time. */
+static void test_limit(void **state)
+{
+    const struct limit_rate ops = { .size = 2, .ms = 1000 }, bytes = { .size = LEN, .ms = 1000 }, none = { .size = 0 };
+    struct vring_part part = { DATA, HEADER + 100, false };
+    struct net_frame t = tcp_frame(LEN, 0);
+    unsigned before;
+
+    start(false, MRG);
+    offer(RX, 4, 1500);
+    virtio_net_limit(&f.net, false, NULL, &ops);
+    virtio_net_limit(&f.net, true, &bytes, NULL);
+    for (unsigned n = 0; n < 5; n++)
+        vring_add(&f.ring[TX], &part, 1);
+    fetch();
+    assert_int_equal(f.batch.count, 2);
+    fetch();
+    assert_int_equal(f.batch.count, 0);
+    before = f.kicks;
+    rig_run(&f.rig, 499 * MS);
+    assert_int_equal(f.kicks, before);
+    rig_run(&f.rig, MS);
+    assert_int_equal(f.kicks, before + 1);
+    fetch();
+    assert_int_equal(f.batch.count, 1);
+    assert_int_equal(virtio_net_client.deliver(&f.net, &t), 0);
+    before = f.kicks;
+    assert_int_equal(virtio_net_client.deliver(&f.net, &t), -ENOBUFS);
+    rig_run(&f.rig, MS);
+    assert_true(f.kicks > before);
+    assert_int_equal(virtio_net_client.deliver(&f.net, &t), 0);
+    assert_int_equal(virtio_net_client.deliver(&f.net, &t), -ENOBUFS);
+    virtio_net_limit(&f.net, true, &none, NULL);
+    assert_int_equal(virtio_net_client.deliver(&f.net, &t), 0);
+    virtio_net_ops.pause(&f.net);
+    make(&f.other);
+    rig_round_trip(&virtio_net_ops, &f.net, &f.other);
+    assert_int_equal(f.other.tx.ops.rate.size, 2);
+    virtio_net_ops.destroy(&f.other);
+}
+
 static void test_storm(void **state)
 {
     start(false, CTRL_ALL | MRG | CSUM);
@@ -541,6 +582,7 @@ int main(void)
         TEST(test_tiny_buffers),
         TEST(test_pause),
         TEST(test_state),
+        TEST(test_limit),
         TEST(test_storm),
     };
 

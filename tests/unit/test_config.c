@@ -121,6 +121,33 @@ static void test_set(void **state)
     config_fini(&c);
 }
 
+/* Rates of disks and cards: with and without a time and a burst. */
+static void test_rates(void **state)
+{
+    static const char *const bad[] = { "user,rx-bps=", "user,tx-pps=x", "user,rx-pps=1:1:1:1", "user,tx-bps=0", "user,rx-bps=1:99999999999" };
+    struct machine_config c;
+    struct limit_rate r;
+    struct err err;
+    char text[64];
+
+    assert_int_equal(config_init(&c), 0);
+    assert_int_equal(config_set(&c, "disk", "a.img,bps=10M,iops=50:100:7", &err), 0);
+    assert_int_equal(config_set(&c, "net", "user,rx-bps=1M:10,mac=52:54:00:01:02:03,tx-pps=9,tx-bps=2K:3:4,rx-pps=8", &err), 0);
+    assert_true(c.disk[0].limit.bytes.size == 10 << 20 && c.disk[0].limit.bytes.ms == 1000 && !c.disk[0].limit.bytes.burst);
+    assert_true(c.disk[0].limit.ops.size == 50 && c.disk[0].limit.ops.ms == 100 && c.disk[0].limit.ops.burst == 7);
+    assert_true(c.net[0]->rx.bytes.size == 1 << 20 && c.net[0]->rx.bytes.ms == 10 && c.net[0]->rx.ops.size == 8);
+    assert_true(c.net[0]->tx.bytes.size == 2048 && c.net[0]->tx.bytes.burst == 4 && c.net[0]->tx.ops.size == 9 && c.net[0]->has_mac);
+    config_rate_text(&c.net[0]->tx.bytes, text, sizeof(text));
+    assert_int_equal(config_parse_rate(text, &r), 0);
+    assert_memory_equal(&r, &c.net[0]->tx.bytes, sizeof(r));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        err.text[0] = 0;
+        assert_int_equal(config_set(&c, "net", bad[i], &err), -EINVAL);
+        assert_non_null(strstr(err.text, "is not a rate"));
+    }
+    config_fini(&c);
+}
+
 /* Every key of the table is usable by name, and has what the help needs. */
 static void test_table(void **state)
 {
@@ -192,7 +219,8 @@ static void test_disks(void **state)
 {
     static const char *const bad[] = { "",       ",ro",          "a.img,",        "a.img,rw",         "a",
                                        "a.img,", "a.img,ro,ro,", "a.img,format=", "a.img,format=vdi", "a.img,ro,ephemeral", "a.qcow2,backing=", "a.img,backing=allow",
-                                       "a.img,serial=", "a.img,serial=123456789012345678901", "a.img,queues=0", "a.img,aio=", "a.img,aio=native" };
+                                       "a.img,serial=", "a.img,serial=123456789012345678901", "a.img,queues=0", "a.img,aio=", "a.img,aio=native",
+                                       "a.img,bps=", "a.img,bps=0", "a.img,bps=1M:0", "a.img,iops=1:2:3:4", "a.img,bps=2000T", "a.img,iops=-1" };
     struct machine_config c;
     struct err err = { "" };
 
@@ -289,7 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_consoles), cmocka_unit_test(test_sizes),       cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_set),      cmocka_unit_test(test_disks),       cmocka_unit_test(test_table),
+        cmocka_unit_test(test_set),      cmocka_unit_test(test_disks),       cmocka_unit_test(test_table), cmocka_unit_test(test_rates),
         cmocka_unit_test(test_json),     cmocka_unit_test(test_json_damage), cmocka_unit_test(test_shares),
         cmocka_unit_test(test_dump),
     };
