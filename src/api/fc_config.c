@@ -11,11 +11,22 @@
 static const char *fc_text(const json_t *o, const char *key) { return json_string_value(json_object_get(o, key)); }
 
 /* A path becomes a part of an option, where a comma would begin another. */
-static int fc_path(const char *path, const char *what, struct err *err)
+int fc_path(const char *path, const char *what, struct err *err)
 {
     if (!path || !*path)
         return err_set(err, EINVAL, "%s is missing", what);
     return strchr(path, ',') ? err_set(err, EINVAL, "%s '%.200s' holds a comma", what, path) : 0;
+}
+
+int fc_absolute(const char *path, char out[PATH_MAX], struct err *err)
+{
+    char cwd[PATH_MAX] = "";
+
+    if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
+        return err_set(err, errno, "there is no current folder");
+    if ((size_t)snprintf(out, PATH_MAX, "%s%s%s", cwd, *cwd ? "/" : "", path) < PATH_MAX)
+        return 0;
+    return err_set(err, ENAMETOOLONG, "'%.100s...' is too long", path);
 }
 
 static int fc_number(struct machine_config *c, const char *key, const json_t *v, const char *suffix, struct err *err)

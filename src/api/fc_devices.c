@@ -4,6 +4,7 @@
  * size, or that is never filled, limits nothing; one that a PATCH does not name stays as it is. Thread: the machine's, no lock held.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -190,6 +191,34 @@ static void drive_put(struct fc_call *k)
         device_put(k, fc_said(k->f, "drives"), "drive_id", FC_DRIVES);
 }
 
+/* Another file for the drive, if one is named. False: the answer says why not. */
+static bool drive_change(struct fc_call *k, json_t *d, unsigned n)
+{
+    json_t *path = json_object_get(k->body, "path_on_host");
+    bool ro = json_is_true(json_object_get(d, "is_read_only"));
+    const char *name = json_string_value(path);
+    struct err err = { "" };
+    struct block *block;
+    char real[PATH_MAX];
+    uint64_t size;
+    int r, fd;
+
+    if (!path || json_is_null(path))
+        return true;
+    r = name ? fc_path(name, "path_on_host", &err) : err_set(&err, EINVAL, "path_on_host is not a text");
+    if (r == 0)
+        r = fc_absolute(name, real, &err);
+    fd = r < 0 ? r : maker_open(&k->f->maker, real, ro, &size, &err);
+    r = fd < 0 ? fd : block_raw_adopt(&block, fd, size, real, ro, &err);
+    if (r == 0)
+        r = vm_change_disk(k->f->vm, n, block, real, &err);
+    if (r == 0 && json_object_set(d, "path_on_host", path) < 0)
+        r = err_set(&err, ENOMEM, "out of memory");
+    if (r < 0)
+        fc_fault(k, err.text);
+    return r == 0;
+}
+
 static void drive_patch(struct fc_call *k)
 {
     const struct limit_rate *rate[2];
@@ -199,9 +228,9 @@ static void drive_patch(struct fc_call *k)
 
     if (!d || !limiter_parse(k, "rate_limiter", &r, rate))
         return;
-    if (json_object_get(k->body, "path_on_host"))
-        fc_fault(k, "a drive's file cannot be changed");
-    else if (vm_limit_disk(k->f->vm, drive_number(k->f, at), rate[0], rate[1]) < 0)
+    if (!drive_change(k, d, drive_number(k->f, at)))
+        return;
+    if (vm_limit_disk(k->f->vm, drive_number(k->f, at), rate[0], rate[1]) < 0)
         fc_fault(k, "the machine has no such disk");
     else if (!limiter_note(k, d, "rate_limiter"))
         fc_fault(k, "out of memory");

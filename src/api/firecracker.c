@@ -219,6 +219,18 @@ static int fc_make(struct firecracker *f, struct save_file *file, const struct e
     return r;
 }
 
+/* What a drive's file may be changed to, from now on: what is in the folders of drives. */
+static void fc_allow_images(struct firecracker *f)
+{
+    struct err err = { "" };
+
+    for (unsigned n = 0; n < f->cfg.disks; n++) {
+        if (maker_allow(&f->maker, f->cfg.disk[n].path, &err) < 0)
+            log_msg(LOG_WARN, "%s", err.text);
+    }
+    maker_seal(&f->maker);
+}
+
 int fc_start(struct firecracker *f, struct save_file *file, struct err *err)
 {
     const struct engine_ops *ops;
@@ -235,6 +247,7 @@ int fc_start(struct firecracker *f, struct save_file *file, struct err *err)
         sandbox_fini();
         return r;
     }
+    fc_allow_images(f);
     r = api_move(&f->control.server, &f->vm->loop);
     return r < 0 ? err_set(err, -r, "cannot serve the API: %s", strerror(-r)) : 0;
 }

@@ -157,6 +157,19 @@ int block_freeze(struct block *b)
 
 int block_take(struct block *b) { return b->ops->lock ? b->ops->lock(b, true) : 0; }
 
+int block_trade(struct block *from, struct block *to)
+{
+    int r = block_take(to);
+
+    if (r != -EAGAIN || !from->ops->lock)
+        return r;
+    from->ops->lock(from, false); /* it may be ours */
+    r = block_take(to);
+    if (r < 0)
+        block_take(from);
+    return r;
+}
+
 void block_give(struct block *b)
 {
     atomic_store(&b->failed, true);

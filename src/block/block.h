@@ -117,6 +117,9 @@ int block_freeze(struct block *b);
  * it); give it up, after a flush and for good: nothing can be written any more. */
 int block_take(struct block *b);
 void block_give(struct block *b);
+/* One disk takes the place of another, maybe of the same file: take its lock and give up that one's. 0, -EAGAIN (somebody else has it) or
+ * -errno: the locks are as they were. */
+int block_trade(struct block *from, struct block *to);
 /* For whoever copies a disk that is written meanwhile: note which parts are written, all of them to begin with. One thread at a time,
  * while requests go on. 0 or -ENOMEM. */
 #define BLOCK_LOG_PART (64ULL << 10)
@@ -139,6 +142,8 @@ void block_close(struct block *b);
 int block_raw_open(struct block **out, const char *path, bool ro, struct err *err);
 /* The same, also without the lock: then nothing may be written before block_take(). */
 int block_raw_open_how(struct block **out, const char *path, bool ro, bool lock, struct err *err);
+/* The same from a descriptor of the file, of size bytes, that is taken over, also on failure; without the lock. */
+int block_raw_adopt(struct block **out, int fd, uint64_t size, const char *path, bool ro, struct err *err);
 
 /* A layer that keeps all writes in an unlinked temporary file, lost when it is closed. Takes over base (also
  * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */

@@ -97,12 +97,17 @@ int block_raw_open(struct block **out, const char *path, bool ro, struct err *er
 int block_raw_open_how(struct block **out, const char *path, bool ro, bool lock, struct err *err)
 {
     uint64_t size = 0;
-    struct raw *r;
     int fd = block_file_open_how(path, ro, lock, &size, err);
 
     *out = NULL;
-    if (fd < 0)
-        return fd;
+    return fd < 0 ? fd : block_raw_adopt(out, fd, size, path, ro, err);
+}
+
+int block_raw_adopt(struct block **out, int fd, uint64_t size, const char *path, bool ro, struct err *err)
+{
+    struct raw *r;
+
+    *out = NULL;
     if (!size || size % BLOCK_SECTOR) {
         close(fd);
         return err_set(err, EINVAL, "raw image '%s' has %llu bytes: a disk has a multiple of %u, and not 0",

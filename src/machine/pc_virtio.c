@@ -301,6 +301,52 @@ struct block *pc_disk_block(const struct vm *vm, unsigned n) { return vm->disk[n
 
 const struct virtio_blk *pc_disk(const struct vm *vm, unsigned n) { return &vm->disk[n]->blk; }
 
+/* The machine stands. */
+static int pc_change_disk(struct vm *vm, unsigned n, struct block *block, const char *path, struct err *err)
+{
+    struct block *old = vm->disk[n]->block;
+    int r = old->ro ? 0 : block_flush(old);
+
+    if (r < 0)
+        return err_set(err, -r, "the disk cannot be written: %s", strerror(-r));
+    r = block_trade(old, block);
+    if (r == -EAGAIN)
+        return err_set(err, EBUSY, "image '%s' is in use by another machine or tool", path);
+    if (r < 0)
+        return err_set(err, -r, "cannot lock image '%s': %s", path, strerror(-r));
+    r = config_move_disk(vm->cfg, n, path, err);
+    if (r < 0) {
+        block_trade(block, old);
+        return r;
+    }
+    loop_lock(&vm->loop);
+    vm->disk[n]->block = block;
+    virtio_blk_change(&vm->disk[n]->blk, block);
+    loop_unlock(&vm->loop);
+    block_close(old);
+    return 0;
+}
+
+int vm_change_disk(struct vm *vm, unsigned n, struct block *block, const char *path, struct err *err)
+{
+    bool stood = vm->life.paused;
+    int r;
+
+    if (n >= vm->cfg->disks || vm->cfg->disk[n].format != IMAGE_RAW || vm->cfg->disk[n].ephemeral || vm->cfg->disk[n].ro != block->ro) {
+        r = err_set(err, EINVAL, "the disk is not a raw image");
+    } else if (block_log_is_on(vm->disk[n]->block) || vm->life.handing) {
+        r = err_set(err, EBUSY, "the disk is being copied to another host");
+    } else {
+        vm_set_paused(vm, true);
+        r = pc_change_disk(vm, n, block, path, err);
+        if (!stood)
+            vm_set_paused(vm, false);
+    }
+    if (r < 0)
+        block_close(block);
+    return r;
+}
+
 int vm_limit_disk(struct vm *vm, unsigned n, const struct limit_rate *bytes, const struct limit_rate *ops)
 {
     if (n >= vm->ndisks)

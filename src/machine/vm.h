@@ -239,6 +239,11 @@ void vm_set_paused(struct vm *vm, bool paused);
  * The machine's thread, no lock held, the machine paused. 0; or -errno with a sentence, and the disk is as it was. */
 int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct err *err);
 
+/* Disk n, raw and not ephemeral, is block from now on (taken over, also on failure), the open file path without its lock: another medium. What was
+ * written to the old one is durable, and its file is closed. The machine's thread, no lock held. 0; or -errno with a sentence, and the disk is
+ * as it was. */
+int vm_change_disk(struct vm *vm, unsigned n, struct block *block, const char *path, struct err *err);
+
 /* The machine was forked, or set back to an older state: give it a new generation ID and tell the guest. Any
  * thread, no lock held. 0 or -errno. */
 int vm_change_generation(struct vm *vm);

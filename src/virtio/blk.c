@@ -502,6 +502,13 @@ void virtio_blk_switch(struct virtio_blk *b, struct block *block)
     block_io_switch(b->io, block);
 }
 
+void virtio_blk_change(struct virtio_blk *b, struct block *block)
+{
+    virtio_blk_switch(b, block);
+    st_le64(b->config + CFG_CAPACITY, block->size / BLOCK_SECTOR);
+    virtio_config_changed(&b->vp);
+}
+
 static void blk_reset(void *dev)
 {
     struct virtio_blk *b = dev;

@@ -64,6 +64,9 @@ int virtio_blk_init(struct virtio_blk *b, const struct virtio_blk_setup *setup);
 /* The disk is another one from now on, with the same size and contents. Device lock held, the device is paused. */
 void virtio_blk_switch(struct virtio_blk *b, struct block *block);
 
+/* Another disk from now on, of another size perhaps, which the driver is told. The same. */
+void virtio_blk_change(struct virtio_blk *b, struct block *block);
+
 /* Other limits from now on, see limit_set(). Device lock held. */
 void virtio_blk_limit(struct virtio_blk *b, const struct limit_rate *bytes, const struct limit_rate *ops);
 

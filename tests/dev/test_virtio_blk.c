@@ -703,6 +703,35 @@ static void test_limit(void **state)
     assert_int_equal(answered(10), 10);
 }
 
+/* Another medium: a larger one, of which the driver hears; its file may be the same, and is locked. */
+static void test_change(void **state)
+{
+    struct block *b, *third;
+    struct err err = { "" };
+    unsigned generation = vd_get(&f.rig, VD_GENERATION, 1), msgs;
+
+    vd_put(&f.rig, VD_CONFIG_VECTOR, 0, 2);
+    assert_int_equal(request(OUT, 0, DATA, 512), OK);
+    assert_int_equal(truncate(f.path, 2 * DISK), 0);
+    assert_int_equal(block_raw_open_how(&b, f.path, false, false, &err), 0);
+    loop_lock(&f.rig.loop);
+    virtio_blk_ops.pause(&f.blk);
+    assert_int_equal(block_trade(f.block, b), 0);
+    msgs = f.rig.msgs;
+    virtio_blk_change(&f.blk, b);
+    block_close(f.block);
+    f.block = b;
+    virtio_blk_ops.resume(&f.blk);
+    loop_unlock(&f.rig.loop);
+    assert_int_equal(vd_get(&f.rig, VD_CONFIG, 4), 2 * DISK / 512);
+    assert_true(vd_get(&f.rig, VD_GENERATION, 1) != generation);
+    assert_true(f.rig.msgs > msgs);
+    assert_int_equal(request(IN, 2 * DISK / 512 - 1, DATA, 512), OK);
+    assert_int_equal(block_raw_open(&third, f.path, false, &err), -EBUSY);
+    assert_int_equal(block_raw_open_how(&third, f.path, false, false, &err), 0);
+    block_close(third);
+}
+
 static void test_fuzz(void **state)
 {
     start(false, VIRTIO_F_INDIRECT_DESC);
@@ -727,7 +756,7 @@ int main(void)
         RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_overlay),
-        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight), RAW(test_limit),
+        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight), RAW(test_limit), RAW(test_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,6 +168,36 @@ static void test_slot(void **state)
     assert_non_null(strstr(p->err.text, "has ended"));
 }
 
+/* Images of folders that were named before, after that was all; by no way out of them, and nothing that is no image. */
+static void test_images(void **state)
+{
+    struct place *p = *state;
+    char up[160];
+    uint64_t size = 0;
+    int fd;
+
+    place_write(p, "a", "image");
+    assert_true(maker_open(&p->m, place_path(p, "a"), true, &size, &p->err) < 0);
+    assert_true(maker_allow(&p->m, "none/there", &p->err) < 0);
+    assert_int_equal(maker_allow(&p->m, place_path(p, "b"), &p->err), 0);
+    assert_true(maker_open(&p->m, place_path(p, "a"), true, &size, &p->err) < 0);
+    maker_seal(&p->m);
+    assert_true(maker_allow(&p->m, "/etc/passwd", &p->err) < 0);
+    assert_true(maker_open(&p->m, "/etc/passwd", true, &size, &p->err) < 0);
+    assert_non_null(strstr(p->err.text, "no folder that had a drive"));
+    snprintf(up, sizeof(up), "%s/../%s", p->dir, "meson.build");
+    assert_true(maker_open(&p->m, up, true, &size, &p->err) < 0);
+    assert_non_null(strstr(p->err.text, "no folder that had a drive"));
+    assert_true(maker_open(&p->m, place_path(p, "b"), false, &size, &p->err) < 0);
+    assert_non_null(strstr(p->err.text, "cannot open image"));
+    fd = maker_open(&p->m, place_path(p, "a"), false, &size, &p->err);
+    assert_true(fd >= 0 && size == 5 && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR);
+    close(fd);
+    fd = maker_open(&p->m, place_path(p, "a"), true, &size, &p->err);
+    assert_true(fd >= 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY);
+    close(fd);
+}
+
 /* The path that the user named, whatever is there; no other. */
 static void test_only(void **state)
 {
@@ -189,6 +219,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_made), CASE(test_replaced), CASE(test_refused), CASE(test_meanwhile), CASE(test_gone), CASE(test_slot), CASE(test_only),
+        CASE(test_images),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
