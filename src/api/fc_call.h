@@ -48,5 +48,6 @@ void fc_limiter_text(const json_t *device, const char *key, const char *bytes, c
 /* fc_snapshot.c */
 void fc_snapshot_create(struct fc_call *k);
 void fc_snapshot_load(struct fc_call *k);
+void fc_base_drop(struct fc_base *b);
 
 #endif

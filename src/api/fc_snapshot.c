@@ -1,6 +1,7 @@
 /* The Firecracker API's snapshots, in two files. See fc_call.h; docs/design/life.md says why the files are as they are.
  *
- *   mem_file_path   the saved machine, all of it, plain (save/format.h): 'vitro restore' takes it as well
+ *   mem_file_path   the saved machine, plain (save/format.h): 'vitro restore' takes it as well. Full: all of it; Diff: over the memory file of the last
+ *                   snapshot of this machine, or of the one that it was loaded from, if that is in the same folder (else: all of it, too)
  *   snapshot_path   JSON: { "format": "vitro snapshot", "version": 1, "memory": SUM, "said": what GET /vm/config tells }
  *
  * SUM is the sum in the saved machine's header, over which hang the sums of everything in it: files of two snapshots are not mixed.
@@ -45,18 +46,76 @@ static int snapshot_sum(int fd, char sum[SNAPSHOT_SUM])
 
 /* ---- creating ---- */
 
-/* The saved machine, into a file that is given back open. */
-static int snapshot_memory(struct firecracker *f, const char *path, char sum[SNAPSHOT_SUM], struct err *err)
+void fc_base_drop(struct fc_base *b)
+{
+    while (b->count)
+        close(b->fd[--b->count]);
+}
+
+/* The memory file of a snapshot, and those that it stands on: the next one may stand on them. Descriptors are duplicated; without all of them there is
+ * no base. */
+static void base_set(struct fc_base *b, const char *path, const int *fd, unsigned count)
+{
+    struct fc_base next = { .count = 0 };
+    struct err err;
+    bool good = count <= SAVE_LAYERS && fc_absolute(path, next.path, &err) == 0;
+
+    for (unsigned n = 0; good && n < count; n++) {
+        next.fd[n] = fcntl(fd[n], F_DUPFD_CLOEXEC, 3);
+        good = next.fd[n] >= 0;
+        next.count += good;
+    }
+    if (!good)
+        fc_base_drop(&next);
+    fc_base_drop(b);
+    *b = next;
+}
+
+/* Can a memory file at that path stand on the last one? Both have to be in one folder, and that one is not to be replaced. */
+static bool base_fits(const struct fc_base *b, const char *path)
+{
+    char real[PATH_MAX];
+    struct err err;
+    size_t len;
+
+    if (!b->count || b->count >= SAVE_LAYERS || fc_absolute(path, real, &err) < 0)
+        return false;
+    len = (size_t)(strrchr(real, '/') - real);
+    return !strncmp(real, b->path, len + 1) && !strchr(b->path + len + 1, '/') && strcmp(real, b->path);
+}
+
+/* Its descriptors, for who takes them over: how many. */
+static unsigned base_lend(const struct fc_base *b, int fd[SAVE_LAYERS])
+{
+    for (unsigned n = 0; n < b->count; n++) {
+        fd[n] = fcntl(b->fd[n], F_DUPFD_CLOEXEC, 3);
+        if (fd[n] >= 0)
+            continue;
+        while (n > 0)
+            close(fd[--n]);
+        return 0;
+    }
+    return b->count;
+}
+
+/* The saved machine, into a file that is given back open, over the last one if it may be. *over: it stands on that. */
+static int snapshot_memory(struct firecracker *f, const char *path, bool diff, char sum[SNAPSHOT_SUM], bool *over, struct err *err)
 {
     struct save_options o = { .plain = true, .given = true };
-    int r, fd = maker_begin(&f->maker, SNAPSHOT_MEMORY, path, err);
+    int base[SAVE_LAYERS], r, fd = maker_begin(&f->maker, SNAPSHOT_MEMORY, path, err);
 
     if (fd < 0)
         return fd;
     o.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    o.base = base;
+    o.bases = diff && base_fits(&f->base, path) ? base_lend(&f->base, base) : 0;
+    o.base_name = strrchr(f->base.path, '/') ? strrchr(f->base.path, '/') + 1 : NULL;
+    *over = o.bases;
     r = o.fd < 0 ? err_set(err, errno, "cannot save: %s", strerror(errno)) : save_machine(f->vm, path, &o, err);
     if (r == 0 && snapshot_sum(fd, sum) < 0)
         r = err_set(err, EIO, "'%.300s' cannot be read", path);
+    if (r == 0)
+        return fd;
     close(fd);
     return r;
 }
@@ -77,20 +136,35 @@ static int snapshot_said(struct firecracker *f, int fd, const char *sum, struct 
     return r < 0 ? err_set(err, -r, "the snapshot cannot be written: %s", strerror(-r)) : 0;
 }
 
+/* What the next Diff may stand on: this file, and if it stands on others, those. */
+static void snapshot_note(struct firecracker *f, const char *path, int fd, bool over)
+{
+    int all[SAVE_LAYERS + 1] = { fd };
+    unsigned count = over ? f->base.count : 0;
+
+    memcpy(all + 1, f->base.fd, count * sizeof(*all));
+    base_set(&f->base, path, all, 1 + count);
+}
+
 /* Neither file has its name before both are whole. */
-static int snapshot_create(struct firecracker *f, const char *path, const char *memory, struct err *err)
+static int snapshot_create(struct firecracker *f, const char *path, const char *memory, bool diff, struct err *err)
 {
     char sum[SNAPSHOT_SUM];
-    int r, fd = maker_begin(&f->maker, SNAPSHOT_SAID, path, err);
+    bool over = false;
+    int r, fd = maker_begin(&f->maker, SNAPSHOT_SAID, path, err), made;
 
     if (fd < 0)
         return fd;
-    r = snapshot_memory(f, memory, sum, err);
-    if (r == 0)
+    r = made = snapshot_memory(f, memory, diff, sum, &over, err);
+    if (r >= 0)
         r = snapshot_said(f, fd, sum, err);
     close(fd);
     if (r == 0)
         r = maker_commit(&f->maker, SNAPSHOT_MEMORY, err);
+    if (r == 0)
+        snapshot_note(f, memory, made, over);
+    if (made >= 0)
+        close(made);
     if (r == 0)
         return maker_commit(&f->maker, SNAPSHOT_SAID, err);
     maker_abort(&f->maker, SNAPSHOT_MEMORY);
@@ -108,11 +182,11 @@ void fc_snapshot_create(struct fc_call *k)
         return;
     if (!path || !memory || !strcmp(path, memory))
         fc_fault(k, "a snapshot needs snapshot_path and mem_file_path, two files");
-    else if (json_object_get(k->body, "snapshot_type") && (!type || strcmp(type, "Full")))
-        fc_fault(k, "this snapshot_type is not supported: use Full");
+    else if (json_object_get(k->body, "snapshot_type") && (!type || (strcmp(type, "Full") && strcmp(type, "Diff"))))
+        fc_fault(k, "snapshot_type is neither Full nor Diff");
     else if (!k->f->vm->life.paused)
         fc_fault(k, "the microVM runs: PATCH /vm with state Paused first");
-    else if (snapshot_create(k->f, path, memory, &err) < 0)
+    else if (snapshot_create(k->f, path, memory, type && !strcmp(type, "Diff"), &err) < 0)
         fc_fault(k, err.text);
     else
         fc_done(k);
@@ -179,6 +253,17 @@ static int snapshot_match(const json_t *root, const char *memory, struct err *er
     return r < 0 || strcmp(sum, want) ? err_set(err, EINVAL, "'%.300s' is not the memory of this snapshot", memory) : 0;
 }
 
+/* A Diff of the machine may stand on what it was loaded from. */
+static void snapshot_loaded(struct firecracker *f, const struct save_file *file, const char *memory)
+{
+    int fd[SAVE_LAYERS + 1];
+    unsigned count = 1 + save_stands_on(file);
+
+    for (unsigned n = 0; n < count && n < ARRAY_LEN(fd); n++)
+        fd[n] = save_borrow_fd(file, n);
+    base_set(&f->base, memory, fd, count);
+}
+
 static int snapshot_start(struct firecracker *f, const json_t *root, const char *memory, struct err *err)
 {
     struct save_file *file;
@@ -192,6 +277,8 @@ static int snapshot_start(struct firecracker *f, const json_t *root, const char 
         r = config_check(&f->cfg, err);
     if (r == 0)
         r = fc_start(f, file, err);
+    if (r == 0)
+        snapshot_loaded(f, file, memory);
     save_close(file);
     if (r == 0) {
         json_decref(f->said);

@@ -466,5 +466,6 @@ void fc_fini(struct firecracker *f)
     json_decref(f->said);
     if (f->metrics_fd >= 0)
         close(f->metrics_fd);
+    fc_base_drop(&f->base);
     maker_fini(&f->maker);
 }

@@ -8,11 +8,13 @@
 #define VITRO_API_FIRECRACKER_H
 
 #include <jansson.h>
+#include <limits.h>
 
 #include "api/control.h"
 #include "base/clock.h"
 #include "base/loop.h"
 #include "machine/config.h"
+#include "save/format.h"
 #include "save/maker.h"
 
 struct err;
@@ -21,6 +23,13 @@ struct err;
 #define FC_DRIVES  8
 #define FC_NETS    4
 
+/* The memory file of the last snapshot, which a Diff may stand on, with those below it. */
+struct fc_base {
+    char path[PATH_MAX]; /* absolute */
+    int fd[SAVE_LAYERS];
+    unsigned count; /* 0: none */
+};
+
 struct firecracker {
     struct control control;
     struct clock clock;
@@ -28,6 +37,7 @@ struct firecracker {
     const char *id;   /* borrowed */
     int metrics_fd; /* -1: none */
     struct maker maker;
+    struct fc_base base;
     json_t *said; /* what clients said: the object that GET /vm/config tells; drives and interfaces in the order of their first PUT */
     struct machine_config cfg;
     struct vm *vm; /* NULL: not started */
