@@ -11,6 +11,7 @@
 
 struct thread_birth {
     enum guard_kind kind, parent;
+    void (*before)(void *opaque);
     void *(*fn)(void *opaque);
     void *opaque;
     int result;
@@ -26,6 +27,8 @@ static void *thread_main(void *arg)
 
     prctl(PR_SET_NAME, guard_names[b->kind]);
     guard_inherit(b->parent);
+    if (b->before)
+        b->before(opaque);
     r = guard_enter(b->kind);
     b->result = r;
     sem_post(&b->entered); /* b is gone from here on */
@@ -49,7 +52,12 @@ static int thread_create(pthread_t *t, struct thread_birth *b)
 
 int thread_start(pthread_t *t, enum guard_kind kind, void *(*fn)(void *opaque), void *opaque)
 {
-    struct thread_birth b = { .kind = kind, .parent = guard_inside(), .fn = fn, .opaque = opaque };
+    return thread_start_before(t, kind, NULL, fn, opaque);
+}
+
+int thread_start_before(pthread_t *t, enum guard_kind kind, void (*before)(void *opaque), void *(*fn)(void *opaque), void *opaque)
+{
+    struct thread_birth b = { .kind = kind, .parent = guard_inside(), .before = before, .fn = fn, .opaque = opaque };
     int r;
 
     sem_init(&b.entered, 0, 0);

@@ -91,4 +91,8 @@ bool vcpu_wait(struct vcpu *v, uint64_t ns)
     return r != ETIMEDOUT;
 }
 
-uint64_t vcpu_run_ns(struct cpu *cpu) { return clock_host_ns(CLOCK_THREAD_CPUTIME_ID); }
+uint64_t vcpu_run_ns(struct cpu *cpu)
+{
+    const struct vcpu *v = cpu->vcpu;
+    return clock_host_ns(CLOCK_THREAD_CPUTIME_ID) + v->elsewhere_ns;
+}

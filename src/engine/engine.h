@@ -62,7 +62,10 @@ enum vcpu_exit {
     X(flat_emptied, "times that a set of flat tables was emptied")                                                     \
     X(flat_protected, "pages that lost their write permission there")                                                  \
     X(flat_spaces, "times that another PCID took a set over")                                                          \
-    X(code_emptied, "times that all translated code was dropped")
+    X(code_emptied, "times that all translated code was dropped")                                                      \
+    X(direct_runs, "times that user code began to run by itself")                                                      \
+    X(direct_stops, "times that it stopped")                                                                           \
+    X(direct_maps, "of these, because a page was not mapped yet")
 
 struct engine_stats {
 #define X(field, what) uint64_t field;
@@ -91,6 +94,7 @@ struct vcpu {
     struct engine_profile *profile; /* NULL: none */
     pthread_mutex_t wait_lock; /* leaf: taken with any other lock held */
     pthread_cond_t wait_cond;  /* a halted or quiescent vCPU sleeps here */
+    uint64_t elsewhere_ns;     /* that its guest ran outside of its thread */
     bool in_guest;             /* under engine->quiesce.lock */
     unsigned exclusive_depth;
 };
@@ -103,6 +107,8 @@ struct engine_ops {
     void (*fini)(struct engine *e);
     int (*vcpu_init)(struct vcpu *v, struct err *err);
     void (*vcpu_fini)(struct vcpu *v);
+    /* On the vCPU's thread, before its sandbox closes. NULL: nothing to do. */
+    void (*vcpu_begin)(struct vcpu *v);
     enum vcpu_exit (*run)(struct vcpu *v);
     /* All cached knowledge about [gpa, gpa+len) is void (ROM mapped, restore, dirty log switched). vCPUs are stopped. */
     void (*invalidate)(struct engine *e, uint64_t gpa, uint64_t len);

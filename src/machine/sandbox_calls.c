@@ -5,7 +5,7 @@
  * Nobody may take that handler away: changing it ends the process inside the kernel, which is also how the handler ends it.
  * Calls by another ABI (32-bit, x32) end the process at once.
  *
- * No thread may run another program, load a kernel's module, trace, mount, make memory executable (translated code has
+ * No thread may run another program, load a kernel's module, begin to trace, mount, make memory executable (translated code has
  * its two mappings before a vCPU starts), or change who it is. Only shares and user networking open files.
  */
 #include <asm/prctl.h>
@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -92,6 +93,18 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(clock_nanosleep, ALL) },
     { CALL(getrandom, ALL) },
     { CALL_IS(arch_prctl, VCPU, 0, ARCH_SET_GS) }, /* the translator's pointer to its CPU */
+    /* processes that run user code (engine/direct), which it traces already */
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_CONT) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_KILL) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_GETREGS) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_SETREGS) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_GETREGSET) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_SETREGSET) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_INTERRUPT) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_GETSIGINFO) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_PEEKSIGINFO) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_GETEVENTMSG) },
+    { CALL(sched_setaffinity, VCPU) },
     /* descriptors that are open */
     { CALL(read, ALL) },
     { CALL(write, ALL) },
@@ -131,7 +144,7 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL_IF(clone, MAIN | BLOCK | SHARE, 0, CLONE_KINDS, CLONE_THREAD) },
     /* the process that writes a saved machine, which is inside the same fence: fork(2) as glibc calls it */
     { CALL_IS(clone, MAIN, 0, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD) },
-    { CALL(wait4, MAIN) },
+    { CALL(wait4, MAIN | VCPU) },
     { CALL(pipe2, MAIN) },
     { CALL(close_range, MAIN) },
     { CALL(getppid, MAIN) },

@@ -220,11 +220,19 @@ static void *vcpu_thread_main(void *arg)
     return NULL;
 }
 
+static void vcpu_thread_begin(void *arg)
+{
+    struct vm_vcpu *v = arg;
+
+    if (v->vm->engine.ops->vcpu_begin)
+        v->vm->engine.ops->vcpu_begin(&v->vcpu);
+}
+
 int vcpu_threads_start(struct vm *vm, struct err *err)
 {
     for (unsigned n = 0; n < vm->nvcpus; n++) {
         struct vm_vcpu *v = vm->vcpu[n];
-        int r = thread_start(&v->thread, GUARD_VCPU, vcpu_thread_main, v);
+        int r = thread_start_before(&v->thread, GUARD_VCPU, vcpu_thread_begin, vcpu_thread_main, v);
 
         v->has_thread = r == 0;
         if (r < 0) {

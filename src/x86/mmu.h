@@ -23,6 +23,14 @@ uint32_t mmu_walk(struct cpu *cpu, uint64_t lin, enum mmu_access acc, enum mmu_i
 /* The same without side effects and privilege checks, for debuggers: 0 or -EFAULT. */
 int mmu_peek(struct cpu *cpu, uint64_t lin, uint64_t *gpa);
 
+/* What a TLB may hold for user-level accesses to the page of lin (canonical, in 64-bit mode): gpa and page_size of the page itself; readable: it is there,
+ * and its accessed bit is set; writable: its dirty bit is, too. No side effects. */
+struct mmu_look {
+    uint64_t gpa, page_size; /* page_size: 4096 if there is none */
+    bool readable, writable, executable;
+};
+struct mmu_look mmu_look(struct cpu *cpu, uint64_t lin);
+
 /* Translate an instruction fetch at the current privilege; raises #PF/#GP. Returns the gpa. */
 uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin);
 

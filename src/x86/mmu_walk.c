@@ -333,6 +333,20 @@ int mmu_peek(struct cpu *cpu, uint64_t lin, uint64_t *gpa)
     return 0;
 }
 
+struct mmu_look mmu_look(struct cpu *cpu, uint64_t lin)
+{
+    struct walk w = { .cpu = cpu, .lin = lin };
+    struct mmu_look look = { .page_size = PAGE_SIZE };
+    if (walk_find(&w) != WALK_OK)
+        return look;
+    look.gpa = w.base;
+    look.page_size = w.size;
+    look.readable = (w.leaf.value & PTE_A) && walk_allowed(&w, ACC_READ, MMU_USER);
+    look.writable = look.readable && (w.leaf.value & PTE_D) && walk_allowed(&w, ACC_WRITE, MMU_USER);
+    look.executable = look.readable && walk_allowed(&w, ACC_EXEC, MMU_USER);
+    return look;
+}
+
 void mmu_load_pdptes(struct cpu *cpu, uint64_t cr3)
 {
     struct walk w = { .cpu = cpu };

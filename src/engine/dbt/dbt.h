@@ -12,6 +12,7 @@
 #define VITRO_DBT_DBT_H
 
 #include "engine/dbt/flat.h"
+#include "engine/direct/direct.h"
 #include "engine/interp/interp.h"
 
 #define DBT_CODE      (128u << 20) /* bytes of host code a vCPU: */
@@ -64,6 +65,7 @@ struct dbt_data {
     /* 1: SYSCALL and SYSRET between 64-bit code need only door[]: to level 0, to level 3; and at level 3 now. Then: what the former makes of
      * RIP, and leaves of RFLAGS. */
     uint64_t doors, door_user, door_rip;
+    uint64_t syscalls; /* that code has made by door[0] */
     uint32_t door_keep;
     struct dbt_door door[2];
     uint64_t mask_if, mask_odd; /* of PEXT: RFLAGS.IF, and what SYSRET's handler must look at */
@@ -154,6 +156,7 @@ struct dbt {
         unsigned budget; /* of far ones, before may_link becomes 0 */
     } link;
     struct door_seen seen;
+    struct direct *direct; /* owned: the tier above, or NULL */
     bool doors_made;
     bool ending; /* a handler that ends its block runs, or has raised an exception: what follows selects anew */
     unsigned trace; /* ENGINE_TRACE_*, decided before the shared pieces are made */

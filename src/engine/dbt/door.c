@@ -86,7 +86,7 @@ void dbt_doors(struct dbt *t, struct cpu *cpu, bool tables)
     bool wide = cpu->code_size == 8 && tables;
     d->kernel = wide && cpu->cpl == 0;
     d->smap = d->kernel && d->smap_ready;
-    d->doors = wide && t->doors_made;
+    d->doors = wide && t->doors_made && !(t->direct && direct_hot(t->direct, cpu));
     d->door_user = d->doors && cpu->cpl == 3;
 }
 
@@ -179,6 +179,7 @@ void x_syscall(struct xblock *xb, const struct xinsn *x)
     door_lookup(xb, x, 0);
     EMIT(e, 0x9c, 0x59, 0x81, 0xe1); /* pushfq; pop rcx; and ecx: what follows may change flags, which all become 0 */
     emit_u32(e, FL_ARITH);
+    emit_data(e, OP_W | 0xff, 0, DATA_OFF(syscalls), 0); /* inc */
     emit_cpu(e, 0x8b, T2, CPU_OFF(rflags));
     emit_rr(e, 0x09, T2, T0);
     emit_guest(e, OP_W | 0x89, T0, R11);

@@ -35,6 +35,8 @@ static void dbt_notice(struct cpu *cpu)
     atomic_store(&t->data->returns, &t->flat.no_returns);
     atomic_store(&t->data->good, 0);
     atomic_store(&t->data->calm, 0);
+    if (t->direct)
+        direct_notice(t->direct);
 }
 
 /* Links anew: each costs a way through the loop. Where address spaces that share code take turns, they would go on for ever. */
@@ -80,6 +82,8 @@ static void dbt_flushed(struct interp *it, const struct tlb_flush *f)
 {
     struct dbt *t = it->translator_data;
     flat_flushed(&t->flat, f);
+    if (t->direct)
+        direct_flushed(t->direct, f);
     t->link.site = 0;
     dbt_select(t);
 }
@@ -96,6 +100,8 @@ static void dbt_protected(struct interp *it, uint64_t gpa)
 {
     struct dbt *t = it->translator_data;
     flat_protect(&t->flat, gpa);
+    if (t->direct)
+        direct_protected(t->direct, gpa);
 }
 
 static void dbt_stale(struct interp *it)
@@ -170,6 +176,12 @@ static const uint8_t *dbt_host_code(struct dbt *t, struct cpu *cpu, struct block
     return b->host;
 }
 
+/* Should user code that is about to run be left to the tier above? */
+static bool dbt_direct(struct dbt *t, struct cpu *cpu)
+{
+    return t->direct && cpu->cpl == 3 && cpu->code_size == 8 && direct_wants(t->direct, cpu, t->data->syscalls);
+}
+
 /* What translated code assumes of the CPU from here on. No vector registers are in the host's. */
 static void dbt_entering(struct dbt *t, struct cpu *cpu)
 {
@@ -197,7 +209,7 @@ const uint8_t *dbt_handler_end(struct cpu *cpu, const struct insn *i)
     uint32_t rf = cpu->step ? 0 : cpu->rflags & FL_RF; /* behind the IRET of a fault's handler; see interp_boundary() */
     const uint8_t *host = NULL;
     cpu->rflags &= ~rf;
-    if (!t->data->stale && !interp_special(it, cpu) && dbt_mode(cpu)) {
+    if (!t->data->stale && !interp_special(it, cpu) && dbt_mode(cpu) && !dbt_direct(t, cpu)) {
         dbt_entering(t, cpu);
         host = flat_jump_find(&t->flat, atomic_load_explicit(&t->data->jumps, memory_order_relaxed), cpu->r[R_RIP]);
     }
@@ -266,6 +278,8 @@ static bool dbt_run_block(struct interp *it, struct cpu *cpu, struct block *b)
     uint64_t rip = cpu->r[R_RIP];
     if (!dbt_mode(cpu))
         return false;
+    if (dbt_direct(t, cpu) && direct_run(t->direct, it, cpu))
+        return true;
     bool dropped, linked = t->link.site && t->link.rip == rip, plain = linked && t->link.plain;
     const uint8_t *host = dbt_host_code(t, cpu, b, plain, &dropped);
     if (!host)
@@ -320,6 +334,7 @@ static void dbt_vcpu_fini(struct vcpu *v)
     v->cpu.notice = NULL;
     it->translator_data = NULL;
     if (t) {
+        direct_destroy(t->direct);
         dbt_code_fini(t);
         flat_fini(&t->flat);
         free(t->work);
@@ -385,6 +400,14 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     return 0;
 }
 
+static void dbt_vcpu_begin(struct vcpu *v)
+{
+    const struct interp *it = v->cpu.engine;
+    struct dbt *t = it->translator_data;
+    if (!t->direct)
+        t->direct = direct_create(v);
+}
+
 static enum vcpu_exit dbt_run(struct vcpu *v)
 {
     const struct interp *it = v->cpu.engine;
@@ -404,6 +427,7 @@ const struct engine_ops engine_dbt = {
     .fini = dbt_fini,
     .vcpu_init = dbt_vcpu_init,
     .vcpu_fini = dbt_vcpu_fini,
+    .vcpu_begin = dbt_vcpu_begin,
     .run = dbt_run,
     .invalidate = dbt_invalidate,
 };

@@ -1,0 +1,513 @@
+/* Processes that run guest code. See runner.h, docs/design/direct.md.
+ *
+ * The stub, one page of code and the list behind it:
+ *   serve: makes the calls at RBX one after the other; R12 and R13 are put over the fourth and fifth argument, whose upper halves mmap(2) and munmap(2) ignore;
+ *          stops by INT3 behind the last (nr 0) or at the first that fails
+ *   leave: empties the address space around the stub, of the template
+ */
+#include "engine/direct/runner.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+
+#define STUB_CODE  4096UL
+#define STUB_LIST  (sizeof(struct runner_call) * (RUNNER_LIST + 4))
+#define STUB_BYTES (STUB_CODE + STUB_LIST)
+#define LIST_AT    (RUNNER_STUB + STUB_CODE)
+#define FILE_FIRST 512 /* descriptors in a runner: this and the slot; anything else is closed */
+#define STUB_SERVE 0
+#define STUB_CALL  43 /* behind serve's SYSCALL */
+#define FLAGS_PLAIN 0x202
+
+#ifndef ARCH_SET_CPUID
+#define ARCH_SET_CPUID 0x1012
+#endif
+
+/* The list's end has the filter while a runner is made, and the template's first word from the monitor. */
+#define LIST_SPARE (RUNNER_LIST + 1)
+
+static const uint8_t stub_code[] = {
+    0x48, 0x8b, 0x03,             /* serve: mov (%rbx),%rax */
+    0x48, 0x85, 0xc0,             /* test %rax,%rax */
+    0x74, 0x2d,                   /* je done */
+    0x48, 0x8b, 0x7b, 0x08,       /* mov 8(%rbx),%rdi */
+    0x48, 0x8b, 0x73, 0x10,       /* mov 16(%rbx),%rsi */
+    0x48, 0x8b, 0x53, 0x18,       /* mov 24(%rbx),%rdx */
+    0x4c, 0x8b, 0x53, 0x20,       /* mov 32(%rbx),%r10 */
+    0x4c, 0x8b, 0x43, 0x28,       /* mov 40(%rbx),%r8 */
+    0x4c, 0x8b, 0x4b, 0x30,       /* mov 48(%rbx),%r9 */
+    0x4d, 0x09, 0xe2,             /* or %r12,%r10 */
+    0x4d, 0x09, 0xe8,             /* or %r13,%r8 */
+    0x90, 0x90, 0x90,
+    0x0f, 0x05,                   /* syscall */
+    0x48, 0x83, 0xc3, 0x40,       /* STUB_CALL: add $64,%rbx */
+    0x48, 0x85, 0xc0,             /* test %rax,%rax */
+    0x79, 0xcc,                   /* jns serve */
+    0x90,
+    0xcc,                         /* done: int3 */
+};
+_Static_assert(sizeof(struct runner_call) == 64, "as the stub steps");
+
+/* -- what a tracer does -- */
+
+static int runner_ptrace(int request, pid_t pid, uintptr_t addr, void *data)
+{
+    return syscall(SYS_ptrace, request, pid, addr, data) < 0 ? -errno : 0;
+}
+
+/* The status of its next stop; -ESRCH: it is gone. */
+static int runner_wait(pid_t pid)
+{
+    int status;
+    pid_t r;
+
+    do
+        r = (pid_t)syscall(SYS_wait4, pid, &status, __WALL, NULL);
+    while (r < 0 && errno == EINTR);
+    return r < 0 || !WIFSTOPPED(status) ? -ESRCH : status;
+}
+
+/* Go on until a trap in the stub; whatever else comes (a poke, a signal from outside) is not its matter. */
+static int runner_until_trap(pid_t pid)
+{
+    for (;;) {
+        int r = runner_ptrace(PTRACE_CONT, pid, 0, NULL), status = r < 0 ? r : runner_wait(pid);
+
+        if (status < 0)
+            return status;
+        if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
+            return 0;
+        if (status >> 16 == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGSYS || WSTOPSIG(status) == SIGBUS))
+            return -EFAULT;
+    }
+}
+
+/* Run the stub's list. The last call's result, or -errno. */
+static int64_t runner_stub(pid_t pid, const uint64_t secret[2])
+{
+    struct user_regs_struct regs = { .rip = RUNNER_STUB + STUB_SERVE, .rbx = LIST_AT, .r12 = secret[0], .r13 = secret[1], .cs = 0x33, .ss = 0x2b,
+                                     .eflags = FLAGS_PLAIN, .orig_rax = ~0ULL };
+    int r = runner_ptrace(PTRACE_SETREGS, pid, 0, &regs);
+
+    if (r == 0)
+        r = runner_until_trap(pid);
+    if (r == 0)
+        r = runner_ptrace(PTRACE_GETREGS, pid, 0, &regs);
+    return r < 0 ? r : (int64_t)regs.rax;
+}
+
+/* -- the template -- */
+
+/* In the child: no descriptor but RAM's, at known numbers. */
+static void template_files(const int files[RUNNER_FILES])
+{
+    for (unsigned n = 0; n < RUNNER_FILES; n++)
+        if (files[n] >= 0)
+            syscall(SYS_dup3, files[n], FILE_FIRST + n, 0);
+    syscall(SYS_close_range, 0, FILE_FIRST - 1, 0);
+    for (unsigned n = 0; n < RUNNER_FILES; n++)
+        if (files[n] < 0)
+            syscall(SYS_close, FILE_FIRST + n);
+    syscall(SYS_close_range, FILE_FIRST + RUNNER_FILES, ~0U, 0);
+}
+
+static void template_habits(struct runner_call *list)
+{
+    const struct rlimit none = { 0, 0 };
+    uint64_t no_signals = 0;
+
+    syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG); /* or the kernel writes there for ever */
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, 8);
+    syscall(SYS_setsid);
+    syscall(SYS_setrlimit, RLIMIT_CORE, &none);
+    syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    syscall(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0);
+    list[LIST_SPARE].arg[0] = syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) == 0;
+}
+
+/* Whoever traces the template could have it do anything that it may: so it may do nothing but what runners are made of. They inherit this. */
+static void template_fence(void)
+{
+#define ALLOW(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+    struct sock_filter all[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        ALLOW(SYS_mmap), ALLOW(SYS_munmap), ALLOW(SYS_clone), ALLOW(SYS_seccomp), ALLOW(SYS_sched_yield),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    };
+#undef ALLOW
+    const struct sock_fprog prog = { ARRAY_LEN(all), all };
+
+    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog);
+}
+
+/* In the child, a copy of the monitor: it becomes the stub and nothing else. */
+static _Noreturn void template_main(struct runner_call *list, const int files[RUNNER_FILES])
+{
+    volatile uint64_t *traced = &list[LIST_SPARE].spare;
+    uint8_t *code = (uint8_t *)RUNNER_STUB;
+
+    template_habits(list);
+    template_files(files);
+    syscall(SYS_mmap, code, STUB_CODE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    memcpy(code, stub_code, sizeof(stub_code));
+    syscall(SYS_mprotect, code, STUB_CODE, PROT_READ | PROT_EXEC);
+    syscall(SYS_mremap, list, STUB_LIST, STUB_LIST, MREMAP_MAYMOVE | MREMAP_FIXED, LIST_AT);
+    syscall(SYS_mprotect, LIST_AT, STUB_LIST, PROT_READ);
+    template_fence();
+    traced = (volatile uint64_t *)(LIST_AT + ((uintptr_t)traced - (uintptr_t)list));
+    while (!*traced)
+        syscall(SYS_sched_yield);
+    __asm__ volatile("xor %%r12d, %%r12d\n\txor %%r13d, %%r13d\n\tjmp *%0" : : "r"(RUNNER_STUB + STUB_SERVE), "b"(LIST_AT) : "memory");
+    __builtin_unreachable();
+}
+
+static void runner_call_put(struct runner_call *c, uint64_t nr, uint64_t a, uint64_t b, uint64_t d)
+{
+    *c = (struct runner_call){ .nr = nr, .arg = { a, b, d } };
+}
+
+static int template_trace(struct runners *all)
+{
+    long options = PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK;
+    int r = runner_ptrace(PTRACE_SEIZE, all->template, 0, (void *)options);
+
+    runner_call_put(&all->list[0], SYS_munmap, 0, RUNNER_STUB, 0);
+    runner_call_put(&all->list[1], SYS_munmap, RUNNER_STUB + STUB_BYTES, RUNNER_TOP - RUNNER_STUB - STUB_BYTES, 0);
+    all->list[2].nr = 0;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (r < 0)
+        return r;
+    __atomic_store_n(&all->list[LIST_SPARE].spare, 1, __ATOMIC_RELEASE);
+    for (;;) {
+        int status = runner_wait(all->template);
+
+        if (status < 0)
+            return status;
+        if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
+            return 0;
+        if (status >> 16 == 0 && WSTOPSIG(status) == SIGSEGV)
+            return -EFAULT;
+        runner_ptrace(PTRACE_CONT, all->template, 0, NULL);
+    }
+}
+
+int runners_init(struct runners *all, const int files[RUNNER_FILES])
+{
+    *all = (struct runners){ .thread = (pid_t)syscall(SYS_gettid) };
+    all->list = mmap(NULL, STUB_LIST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (all->list == MAP_FAILED) {
+        all->list = NULL;
+        return -ENOMEM;
+    }
+    pid_t pid = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0); /* fork(2) without a signal at its end */
+    if (pid == 0)
+        template_main(all->list, files);
+    all->template = pid > 0 ? pid : 0;
+    int r = pid < 0 ? -errno : template_trace(all);
+    if (r < 0)
+        runners_fini(all);
+    else
+        all->cpuid_faults = all->list[LIST_SPARE].arg[0];
+    return r;
+}
+
+/* Elsewhere than on its tracer's thread, that one has ended, and what it traced with it. */
+static void runner_kill(const struct runners *all, pid_t pid)
+{
+    bool tracer = all->thread == (pid_t)syscall(SYS_gettid);
+
+    if (tracer)
+        runner_ptrace(PTRACE_KILL, pid, 0, NULL);
+    while (runner_wait(pid) >= 0 && tracer)
+        runner_ptrace(PTRACE_CONT, pid, 0, (void *)SIGKILL);
+}
+
+void runners_fini(struct runners *all)
+{
+    if (all->template)
+        runner_kill(all, all->template);
+    if (all->list)
+        munmap(all->list, STUB_LIST);
+    all->template = 0;
+    all->list = NULL;
+}
+
+/* -- a runner -- */
+
+/* Only mmap(2) and munmap(2), by the stub, with the secrets; the rest is trapped. */
+static unsigned runner_filter(const uint64_t secret[2], struct sock_filter *f)
+{
+#define LOAD(field, high) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + 4 * (high))
+#define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), 0, skip)
+    const struct sock_filter all[] = {
+        LOAD(arch, 0), UNLESS(AUDIT_ARCH_X86_64, 12),
+        LOAD(instruction_pointer, 1), UNLESS((RUNNER_STUB + STUB_CALL) >> 32, 10),
+        LOAD(instruction_pointer, 0), UNLESS(RUNNER_STUB + STUB_CALL, 8),
+        LOAD(args[3], 1), UNLESS(secret[0] >> 32, 6),
+        LOAD(args[4], 1), UNLESS(secret[1] >> 32, 4),
+        LOAD(nr, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 1, 0), UNLESS(SYS_munmap, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    };
+#undef LOAD
+#undef UNLESS
+    memcpy(f, all, sizeof(all));
+    return ARRAY_LEN(all);
+}
+
+/* Have the template make a copy of itself, which stops before it has done anything. */
+static int runner_copy(struct runners *all, pid_t *pid)
+{
+    const uint64_t none[2] = { 0, 0 };
+    unsigned long message = 0;
+    struct user_regs_struct regs = { .rip = RUNNER_STUB + STUB_SERVE, .rbx = LIST_AT, .r12 = none[0], .r13 = none[1], .cs = 0x33, .ss = 0x2b,
+                                     .eflags = FLAGS_PLAIN, .orig_rax = ~0ULL };
+    int r = runner_ptrace(PTRACE_SETREGS, all->template, 0, &regs);
+
+    runner_call_put(&all->list[0], SYS_clone, CLONE_PARENT, 0, 0);
+    all->list[1].nr = 0;
+    while (r == 0 && !message) {
+        r = runner_ptrace(PTRACE_CONT, all->template, 0, NULL);
+        int status = r < 0 ? r : runner_wait(all->template);
+
+        if (status < 0)
+            return status;
+        if (status >> 16 == PTRACE_EVENT_CLONE || status >> 16 == PTRACE_EVENT_FORK)
+            r = runner_ptrace(PTRACE_GETEVENTMSG, all->template, 0, &message);
+        else if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
+            return -EAGAIN; /* the host makes no more processes */
+    }
+    *pid = (pid_t)message;
+    if (r == 0)
+        r = runner_until_trap(all->template);
+    return r;
+}
+
+int runner_start(struct runner *r, struct runners *all)
+{
+    struct sock_filter *f = (struct sock_filter *)&all->list[4];
+    struct sock_fprog *prog = (struct sock_fprog *)&all->list[3];
+    int e;
+
+    *r = (struct runner){ .all = all, .cpu = -1 };
+    r->call = malloc(RUNNER_LIST * sizeof(*r->call));
+    if (!r->call)
+        return -ENOMEM;
+    if (getrandom(r->secret, sizeof(r->secret), 0) != (ssize_t)sizeof(r->secret)) {
+        runner_end(r);
+        return -EAGAIN;
+    }
+    r->secret[0] &= ~0xffffffffULL;
+    r->secret[1] &= ~0xffffffffULL;
+    e = runner_copy(all, &r->pid);
+    if (e == 0 && runner_wait(r->pid) < 0)
+        e = -ESRCH;
+    if (e == 0) {
+        prog->len = (unsigned short)runner_filter(r->secret, f);
+        prog->filter = (struct sock_filter *)(LIST_AT + ((uintptr_t)f - (uintptr_t)all->list));
+        runner_call_put(&all->list[0], SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, LIST_AT + ((uintptr_t)prog - (uintptr_t)all->list));
+        all->list[1].nr = 0;
+        e = (int)runner_stub(r->pid, (uint64_t[2]){ 0, 0 });
+        memset(&all->list[3], 0, 8 * sizeof(*all->list)); /* the secrets */
+    }
+    if (e < 0)
+        runner_end(r);
+    return e;
+}
+
+void runner_end(struct runner *r)
+{
+    if (r->pid)
+        runner_kill(r->all, r->pid);
+    free(r->call);
+    r->call = NULL;
+    r->pid = 0;
+    r->calls = 0;
+}
+
+static bool runner_room(const struct runner *r, unsigned n) { return r->calls + n <= RUNNER_LIST; }
+
+bool runner_map(struct runner *r, uint64_t lin, uint64_t len, int prot, unsigned file, uint64_t off)
+{
+    struct runner_call *c = &r->call[r->calls];
+
+    if (!runner_room(r, 1))
+        return false;
+    r->calls++;
+    runner_call_put(c, prot < 0 ? SYS_munmap : SYS_mmap, lin, len, prot < 0 ? 0 : (uint64_t)prot);
+    if (prot >= 0) {
+        c->arg[3] = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
+        c->arg[4] = FILE_FIRST + file;
+        c->arg[5] = off;
+    }
+    return true;
+}
+
+bool runner_unmap_all(struct runner *r)
+{
+    r->calls = 0;
+    runner_map(r, 0, RUNNER_STUB, -1, 0, 0);
+    return runner_map(r, RUNNER_STUB + STUB_BYTES, RUNNER_TOP - RUNNER_STUB - STUB_BYTES, -1, 0, 0);
+}
+
+int runner_serve(struct runner *r)
+{
+    if (!r->calls)
+        return 0;
+    memcpy(r->all->list, r->call, r->calls * sizeof(*r->call));
+    r->all->list[r->calls].nr = 0;
+    r->calls = 0;
+    int64_t e = runner_stub(r->pid, r->secret);
+    return e < 0 ? (int)e : 0;
+}
+
+/* On the CPU of its tracer: each waits for the other, and waking somebody on another CPU takes twice as long. */
+static void runner_follow(struct runner *r)
+{
+    unsigned cpu = 0;
+    cpu_set_t set;
+
+    if (getcpu(&cpu, NULL) < 0 || (int)cpu == r->cpu || cpu >= CPU_SETSIZE)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(r->pid, sizeof(set), &set);
+    r->cpu = (int)cpu;
+}
+
+/* A stop because it was poked hides a signal that came at the same time: one of a system call, say, whose registers are not those of an instruction's end. */
+static bool runner_hides(pid_t pid)
+{
+    struct __ptrace_peeksiginfo_args which = { .nr = 1 };
+    siginfo_t info;
+
+    return syscall(SYS_ptrace, PTRACE_PEEKSIGINFO, pid, &which, &info) > 0;
+}
+
+/* What stopped it: true, and *stop; or what is nobody's matter: it goes on. */
+static bool runner_stopped(pid_t pid, int status, struct runner_stop *stop)
+{
+    stop->signal = 0;
+    if (status >> 16 == PTRACE_EVENT_STOP)
+        return WSTOPSIG(status) == SIGTRAP && !runner_hides(pid);
+    stop->signal = WSTOPSIG(status);
+    switch (stop->signal) {
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+    case SIGSYS:
+        return status >> 16 == 0 && runner_ptrace(PTRACE_GETSIGINFO, pid, 0, &stop->info) == 0 && stop->info.si_code > 0;
+    default:
+        return false;
+    }
+}
+
+int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_stop *stop)
+{
+    int e, status;
+
+    runner_follow(r);
+    regs->orig_rax = ~0ULL;
+    e = runner_ptrace(PTRACE_SETREGS, r->pid, 0, regs);
+    do {
+        if (e < 0)
+            return e;
+        e = runner_ptrace(PTRACE_CONT, r->pid, 0, NULL);
+        status = e < 0 ? e : runner_wait(r->pid);
+        if (status < 0) {
+            r->pid = 0;
+            return status;
+        }
+    } while (!runner_stopped(r->pid, status, stop));
+    return runner_ptrace(PTRACE_GETREGS, r->pid, 0, regs);
+}
+
+uint64_t runner_ns(const struct runner *r)
+{
+    struct timespec t = { 0 };
+
+    if (r->pid)
+        clock_gettime((clockid_t)(~(unsigned)r->pid << 3 | 2), &t); /* clock_getcpuclockid(3) */
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+#define NT_X86_XSTATE 0x202
+
+int runner_put_xstate(struct runner *r, void *area, size_t size)
+{
+    struct iovec v = { area, size };
+
+    return runner_ptrace(PTRACE_SETREGSET, r->pid, NT_X86_XSTATE, &v);
+}
+
+int runner_get_xstate(struct runner *r, void *area, size_t size)
+{
+    struct iovec v = { area, size };
+
+    return runner_ptrace(PTRACE_GETREGSET, r->pid, NT_X86_XSTATE, &v);
+}
+
+/* -- pokes: a thread's runner is stopped by that thread only -- */
+
+static _Thread_local struct runners *runner_mine;
+
+static void runner_on_signal(int signal)
+{
+    int saved = errno;
+    pid_t pid = runner_mine ? atomic_load(&runner_mine->running) : 0;
+
+    if (pid)
+        runner_ptrace(PTRACE_INTERRUPT, pid, 0, NULL);
+    errno = saved;
+}
+
+int runner_init_signal(void)
+{
+    struct sigaction a = { .sa_handler = runner_on_signal, .sa_flags = SA_RESTART };
+
+    return sigaction(RUNNER_SIGNAL, &a, NULL) < 0 ? -errno : 0;
+}
+
+void runner_thread(struct runners *all)
+{
+    sigset_t set;
+
+    runner_mine = all;
+    all->thread = (pid_t)syscall(SYS_gettid);
+    sigemptyset(&set);
+    sigaddset(&set, RUNNER_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void runner_poke(const struct runners *all)
+{
+    if (atomic_load(&all->running))
+        syscall(SYS_tgkill, getpid(), all->thread, RUNNER_SIGNAL);
+}

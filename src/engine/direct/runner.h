@@ -1,0 +1,85 @@
+/* Runners: processes that run a guest's user code as it is, on the host's CPU and its MMU.
+ *
+ * A runner's address space is empty but for RUNNER_STUB; guest pages are mapped there by its tracer, the vCPU's thread, out of the files that hold guest RAM. It is
+ * only ever running or verifiably stopped, and its registers are what the kernel says of them. It can make no system call but those that the stub makes for the
+ * tracer: a filter traps all others, and asks for secrets that are in registers only while the stub runs.
+ *
+ * A template, forked from the monitor before the sandbox closes, runs no guest code; runners are its copies.
+ *
+ * Thread: the vCPU's, which makes the template, too (ptrace(2) is a thread's matter). runner_poke(): any.
+ */
+#ifndef VITRO_DIRECT_RUNNER_H
+#define VITRO_DIRECT_RUNNER_H
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "engine/direct/regs.h"
+
+#define RUNNER_STUB   0x1f0000000000ULL /* where Linux guests have nothing */
+#define RUNNER_SLOT   0x8000000000ULL   /* what an entry of the topmost table (PML4) covers */
+#define RUNNER_TOP    0x7ffffffff000ULL /* of a process's address space */
+#define RUNNER_FILES  16
+#define RUNNER_LIST   252               /* requests at a time */
+#define RUNNER_SIGNAL SIGURG            /* to the vCPU's thread: its runner is to stop; ignored where nobody handles it */
+
+/* A system call for the stub to make. */
+struct runner_call {
+    uint64_t nr, arg[6], spare;
+};
+
+struct runner_stop {
+    int signal;      /* 0: it was poked */
+    siginfo_t info;  /* of the signal */
+};
+
+struct runners {
+    pid_t template;
+    bool cpuid_faults;             /* CPUID stops a runner */
+    struct runner_call *list;      /* what the stub reads; runners may not write it */
+    pid_t thread;                  /* the tracer's */
+    _Atomic pid_t running;         /* the runner that runs; 0: none */
+};
+
+struct runner {
+    struct runners *all;
+    pid_t pid;        /* 0: none */
+    uint64_t secret[2];
+    int cpu;          /* that it is bound to */
+    struct runner_call *call; /* owned: RUNNER_LIST, `calls` of them are to be made */
+    unsigned calls;
+};
+
+/* Make the template; files: descriptors of guest RAM, by slot, -1: none. 0 or -errno: the host allows none. */
+int runners_init(struct runners *all, const int files[RUNNER_FILES]);
+void runners_fini(struct runners *all);
+
+/* A new one with an empty address space. 0 or -errno. */
+int runner_start(struct runner *r, struct runners *all);
+void runner_end(struct runner *r);
+
+/* Put a mapping of pages of a file (by slot), or nothing (prot < 0), at lin. False: the list is full, runner_serve() first. */
+bool runner_map(struct runner *r, uint64_t lin, uint64_t len, int prot, unsigned file, uint64_t off);
+/* Take away everything. */
+bool runner_unmap_all(struct runner *r);
+/* Have it done what the list says. 0 or -errno: then its address space is not what it should be. */
+int runner_serve(struct runner *r);
+
+/* Run from regs on until something stops it; regs are then what it has. xstate: as NT_X86_XSTATE, both ways; put: it has changed. 0, or -errno: the runner is
+ * gone, and with it the registers. */
+int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_stop *stop);
+/* CPU time that it has had, in ns: what it waited for its turn is not in it. */
+uint64_t runner_ns(const struct runner *r);
+int runner_put_xstate(struct runner *r, void *area, size_t size);
+int runner_get_xstate(struct runner *r, void *area, size_t size);
+
+/* Stop the one that runs, if one does, or is about to. Any thread. */
+void runner_poke(const struct runners *all);
+/* Once a process: the handler of RUNNER_SIGNAL. And on the vCPU's thread: it is let in. */
+int runner_init_signal(void);
+void runner_thread(struct runners *all);
+
+#endif

@@ -1,0 +1,318 @@
+/* Guest pages in a runner. See space.h. */
+#include "engine/direct/space.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+#include "base/map.h"
+#include "engine/direct/odd.h"
+#include "ram/share.h"
+#include "ram/still.h"
+#include "x86/mmu.h"
+
+#define SPACE_NEAR   32u  /* pages that are mapped together */
+#define SPACE_LARGE  512u /* the same in the guest's large pages */
+#define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
+
+/* What is to be mapped at a page. prot 0: nothing. */
+struct space_view {
+    uint64_t gfn;
+    int prot;
+    bool odd;
+};
+
+static uint64_t *space_reserve(size_t bytes) { return map_memory_at(bytes, 0); }
+
+int space_init(struct space *s, struct runners *all, const struct ram *ram)
+{
+    memset(s, 0, sizeof(*s));
+    s->cr3 = ~0ULL;
+    for (unsigned n = 0; n < ram->nslots; n++)
+        s->limit = (ram->slot[n].gpa + ram->slot[n].size) >> PAGE_SHIFT;
+    s->page = (struct space_page *)space_reserve((size_t)SPACE_PAGES * sizeof(*s->page));
+    s->hash = (uint32_t *)space_reserve(SPACE_HASH * sizeof(*s->hash));
+    s->writable = space_reserve(s->limit / 8 + 8);
+    if (!s->page || !s->hash || !s->writable) {
+        space_fini(s);
+        return -ENOMEM;
+    }
+    s->pages = 1;
+    int r = runner_start(&s->runner, all);
+    if (r < 0)
+        space_fini(s);
+    return r;
+}
+
+void space_fini(struct space *s)
+{
+    runner_end(&s->runner);
+    if (s->page)
+        munmap(s->page, (size_t)SPACE_PAGES * sizeof(*s->page));
+    if (s->hash)
+        munmap(s->hash, SPACE_HASH * sizeof(*s->hash));
+    if (s->writable)
+        munmap(s->writable, s->limit / 8 + 8);
+    memset(s, 0, sizeof(*s));
+    s->cr3 = ~0ULL;
+}
+
+/* -- which pages are there -- */
+
+static uint32_t *space_chain(struct space *s, uint64_t page) { return &s->hash[(page ^ page >> 14) % SPACE_HASH]; }
+
+/* Where the number of the page's note is; it is 0 if there is none. */
+static uint32_t *space_find(struct space *s, uint64_t page)
+{
+    uint32_t *at = space_chain(s, page);
+
+    while (*at && s->page[*at].lin != page)
+        at = &s->page[*at].next;
+    return at;
+}
+
+static void space_note(struct space *s, uint64_t page, const struct space_view *v)
+{
+    uint32_t *at = space_find(s, page);
+
+    if (!*at) {
+        s->page[s->pages] = (struct space_page){ .lin = page };
+        *at = s->pages++;
+    }
+    struct space_page *p = &s->page[*at];
+    p->gfn = (uint32_t)v->gfn;
+    p->prot = (unsigned)v->prot & 7;
+    p->odd = v->odd;
+    if (v->prot & PROT_WRITE)
+        s->writable[v->gfn / 64] |= 1ULL << v->gfn % 64;
+}
+
+/* Forget note n: the last one takes its place. */
+static void space_forget(struct space *s, uint32_t n)
+{
+    uint32_t *at = space_find(s, s->page[n].lin), last = s->pages - 1;
+
+    *at = s->page[n].next;
+    if (n != last) {
+        *space_find(s, s->page[last].lin) = n;
+        s->page[n] = s->page[last];
+    }
+    s->pages--;
+}
+
+static void space_forget_all(struct space *s)
+{
+    for (uint32_t n = 1; n < s->pages; n++) {
+        *space_chain(s, s->page[n].lin) = 0;
+        s->writable[s->page[n].gfn / 64] = 0;
+    }
+    s->pages = 1;
+    s->areas = 0;
+    s->check = false;
+    s->lost = true;
+}
+
+static void space_ask(struct space *s, uint64_t page, uint64_t pages, int prot, unsigned file, uint64_t off)
+{
+    if (!s->lost && !runner_map(&s->runner, page << PAGE_SHIFT, pages << PAGE_SHIFT, prot, file, off))
+        space_forget_all(s);
+    s->areas++;
+}
+
+/* -- what may be there -- */
+
+static unsigned space_slot(const struct ram *ram, const struct ram_slot *s) { return (unsigned)(s - ram->slot); }
+
+static bool space_may_store(struct ram *ram, uint64_t gpa)
+{
+    uint8_t f = atomic_load_explicit(ram_page_flags(ram, gpa), memory_order_relaxed);
+
+    return !(f & PAGE_CODE) && !ram_must_keep(ram, gpa) && (f & PAGE_DIRTY || !atomic_load_explicit(&ram->dirty_log, memory_order_relaxed));
+}
+
+/* look: of this page, or of the large one around it. */
+static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t gpa)
+{
+    struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
+    const struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
+    uint64_t off;
+
+    if (!look->readable || !s || ram_shared_fd(s, &off) < 0 || PAGE_BASE(cpu->apic_base) == gpa)
+        return v;
+    v.prot = PROT_READ;
+    if (look->writable && !s->readonly && space_may_store(cpu->ram, gpa))
+        v.prot |= PROT_WRITE;
+    if (look->executable) {
+        v.odd = odd_page(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0);
+        v.prot |= v.odd ? 0 : PROT_EXEC;
+    }
+    return v;
+}
+
+static bool space_same(const struct space_page *p, const struct space_view *v)
+{
+    return p->gfn == v->gfn && p->prot == (unsigned)v->prot && p->odd == v->odd;
+}
+
+/* Pages [page, page + n) are views of one after the other in a file: one mapping. */
+static void space_put(struct space *s, struct ram *ram, uint64_t page, unsigned n, const struct space_view *v)
+{
+    uint64_t gpa = v->gfn << PAGE_SHIFT, base;
+    const struct ram_slot *slot = ram_slot_of(ram, gpa);
+
+    if (ram_shared_fd(slot, &base) < 0)
+        return;
+    space_ask(s, page, n, v->prot, space_slot(ram, slot), base + (gpa - slot->gpa));
+    for (unsigned k = 0; k < n && !s->lost; k++) {
+        struct space_view one = { v->gfn + k, v->prot, v->odd };
+        space_note(s, page + k, &one);
+    }
+}
+
+/* Map what may be mapped of n pages from `page` on. */
+static void space_map(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page, unsigned n)
+{
+    struct mmu_look look = { 0 };
+    struct space_view run = { 0 };
+    unsigned length = 0;
+
+    for (unsigned k = 0; k <= n; k++) {
+        uint64_t at = page + k, lin = at << PAGE_SHIFT;
+        struct space_view v = { 0 };
+
+        if (k < n) {
+            if (!look.page_size || (lin & (look.page_size - 1)) == 0)
+                look = mmu_look(cpu, lin);
+            if (look.readable)
+                v = space_view(cpu, rules, &look, look.gpa + (lin & (look.page_size - 1)));
+            uint32_t note = *space_find(s, at);
+            if (note && space_same(&s->page[note], &v))
+                v.prot = 0; /* it is there already */
+        }
+        if (length && v.prot == run.prot && v.odd == run.odd && v.gfn == run.gfn + length && ram_slot_of(cpu->ram, v.gfn << PAGE_SHIFT) == ram_slot_of(cpu->ram, run.gfn << PAGE_SHIFT)) {
+            length++;
+            continue;
+        }
+        if (length)
+            space_put(s, cpu->ram, at - length, length, &run);
+        run = v;
+        length = v.prot != 0;
+    }
+}
+
+/* -- before it runs -- */
+
+/* Take away what the page tables do not say any more. */
+static void space_compare(struct space *s, struct cpu *cpu)
+{
+    struct mmu_look look = { 0 };
+    uint64_t base = 1;
+
+    s->check = false;
+    for (uint32_t n = 1; n < s->pages && !s->lost;) {
+        const struct space_page *p = &s->page[n];
+        uint64_t lin = (uint64_t)p->lin << PAGE_SHIFT;
+
+        if (base != (lin & ~(look.page_size - 1))) {
+            look = mmu_look(cpu, lin);
+            base = look.page_size ? lin & ~(look.page_size - 1) : 1;
+        }
+        uint64_t gfn = (look.gpa + (lin & (look.page_size - 1))) >> PAGE_SHIFT;
+        bool good = look.readable && gfn == p->gfn && (look.writable || !(p->prot & PROT_WRITE)) && (look.executable || !(p->prot & PROT_EXEC));
+        if (good) {
+            n++;
+            continue;
+        }
+        space_ask(s, lin >> PAGE_SHIFT, 1, -1, 0, 0);
+        if (!s->lost)
+            space_forget(s, n);
+        base = 1;
+    }
+}
+
+int space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules)
+{
+    if (s->check && s->pages > SPACE_CHECKS)
+        space_forget_all(s);
+    if (s->check)
+        space_compare(s, cpu);
+    if (s->areas > SPACE_AREAS || s->pages + SPACE_LARGE >= SPACE_PAGES)
+        space_forget_all(s);
+    if (s->lost)
+        runner_unmap_all(&s->runner);
+    s->lost = false;
+    return runner_serve(&s->runner);
+}
+
+enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip)
+{
+    uint64_t page = lin >> PAGE_SHIFT;
+
+    if (lin >= RUNNER_TOP || lin / RUNNER_SLOT == RUNNER_STUB / RUNNER_SLOT)
+        return SPACE_REAL;
+    struct mmu_look look = mmu_look(cpu, lin);
+    if (!look.readable)
+        return SPACE_REAL;
+    struct space_view v = space_view(cpu, rules, &look, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))));
+    uint32_t note = *space_find(s, page);
+    if (v.prot && !(note && space_same(&s->page[note], &v))) {
+        unsigned n = look.page_size > PAGE_SIZE && !(v.prot & PROT_EXEC) ? SPACE_LARGE : SPACE_NEAR;
+        space_map(s, cpu, rules, page & ~(uint64_t)(n - 1), n);
+        return SPACE_MAPPED;
+    }
+    return v.odd && rip >> PAGE_SHIFT == page ? SPACE_ODD : SPACE_REAL;
+}
+
+/* -- the choke point -- */
+
+static void space_flush_pages(struct space *s, uint64_t lin, uint64_t size)
+{
+    if (size > PAGE_SIZE * SPACE_LARGE) {
+        s->check = true;
+        return;
+    }
+    for (uint64_t page = lin >> PAGE_SHIFT; page < (lin + size) >> PAGE_SHIFT && !s->lost; page++) {
+        uint32_t note = *space_find(s, page);
+        if (!note)
+            continue;
+        space_ask(s, page, 1, -1, 0, 0);
+        if (!s->lost)
+            space_forget(s, note);
+    }
+}
+
+void space_flush(struct space *s, const struct tlb_flush *f)
+{
+    bool page = f->kind == TLB_FLUSH_PAGE || f->kind == TLB_FLUSH_PAGE_PCID;
+
+    if (f->kind != TLB_FLUSH_ALL && f->kind != TLB_FLUSH_NONGLOBAL && (s->cr3 & 0xfff) != f->pcid)
+        return;
+    if (page && f->lin >> 47)
+        return;
+    if (page)
+        space_flush_pages(s, f->lin, f->size);
+    else
+        s->check = true;
+}
+
+void space_protect(struct space *s, uint64_t gpa)
+{
+    uint64_t gfn = gpa >> PAGE_SHIFT;
+
+    if (gpa == ~0ULL) {
+        if (s->pages > 1)
+            space_forget_all(s);
+        return;
+    }
+    if (gfn >= s->limit || !(s->writable[gfn / 64] >> gfn % 64 & 1))
+        return;
+    s->writable[gfn / 64] &= ~(1ULL << gfn % 64);
+    for (uint32_t n = s->pages; --n > 0 && !s->lost;) {
+        if (s->page[n].gfn != gfn)
+            continue;
+        space_ask(s, s->page[n].lin, 1, -1, 0, 0);
+        if (!s->lost)
+            space_forget(s, n);
+    }
+}

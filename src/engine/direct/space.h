@@ -1,0 +1,65 @@
+/* A guest's address space as a runner has it: which pages are mapped there, and why they may be.
+ *
+ * What may be mapped is what a TLB may hold: pages whose accessed bit is set, for stores also the dirty bit; of those, what may be touched without telling anybody (no
+ * stores to decoded code, to clean pages under the dirty log, to ROM). It goes when the guest invalidates it, at the MMU's choke point: single pages at once, all of a
+ * PCID are compared with the page tables before the space runs again.
+ *
+ * Bounds: SPACE_PAGES pages and SPACE_AREAS mappings; beyond that all of them go, and come back as they are used.
+ *
+ * Thread: the vCPU's, or another one while that stands still.
+ */
+#ifndef VITRO_DIRECT_SPACE_H
+#define VITRO_DIRECT_SPACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/direct/runner.h"
+#include "x86/cpu.h"
+
+#define SPACE_PAGES (1u << 18)
+#define SPACE_HASH  (1u << 14)
+#define SPACE_AREAS 40000u /* a process has 65530 at most */
+
+struct space_page {
+    uint64_t lin : 48, prot : 3, odd : 1; /* lin: page number; prot: PROT_*; odd: it holds instructions that must not run there */
+    uint32_t gfn, next;                   /* next: with the same hash; 0: last */
+};
+
+struct space {
+    uint64_t cr3; /* with the PCID; ~0: nobody's */
+    struct runner runner;
+    struct space_page *page; /* from 1 on, pages of them */
+    uint32_t *hash;
+    uint64_t *writable;      /* a bit for each guest page up to limit: it is mapped for stores */
+    uint64_t limit;
+    unsigned pages, areas;
+    bool check;              /* page tables may have changed, compare */
+    bool lost;               /* all mappings are void */
+};
+
+/* What about a host and a guest makes instructions odd. */
+struct space_rules {
+    bool cpuid, xcr0; /* CPUID, XGETBV and XSAVE would show the host's */
+};
+
+/* 0 or -errno. */
+int space_init(struct space *s, struct runners *all, const struct ram *ram);
+void space_fini(struct space *s);
+
+/* The CPU is at level 3 in this space. Have its runner's mappings be valid. 0 or -errno: then it must not run. */
+int space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules);
+
+enum space_fault {
+    SPACE_MAPPED, /* go on */
+    SPACE_REAL,   /* the guest's page tables say so, or it must be seen: interpret this one instruction */
+    SPACE_ODD     /* it would execute what it must not */
+};
+/* It faulted at lin, its next instruction being at rip. */
+enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip);
+
+/* The choke point. */
+void space_flush(struct space *s, const struct tlb_flush *f);
+void space_protect(struct space *s, uint64_t gpa); /* ~0: every page */
+
+#endif

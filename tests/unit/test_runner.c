@@ -1,0 +1,393 @@
+/* Processes that run guest code (engine/direct/runner.h): what stops them, what they cannot do, and that their registers go both ways. The oracle is the host's CPU
+ * and kernel. And pages of code that must not run there (odd.h). */
+#include "test.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "engine/direct/odd.h"
+#include "engine/direct/runner.h"
+#include "engine/direct/state.h"
+
+#define CODE 0x400000ULL
+#define DATA 0x500000ULL
+#define STUB_CALLS (RUNNER_STUB + 41) /* its SYSCALL */
+
+static struct {
+    struct runners all;
+    struct runner r;
+    uint8_t *ram; /* two pages of the file: code, data */
+    int fd;
+} f;
+
+static int setup(void **state)
+{
+    int files[RUNNER_FILES];
+
+    memset(files, 0xff, sizeof(files));
+    f.fd = memfd_create("ram", MFD_CLOEXEC);
+    assert_true(f.fd >= 0 && ftruncate(f.fd, 8192) == 0);
+    f.ram = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
+    assert_true(f.ram != MAP_FAILED);
+    files[3] = f.fd;
+    int r = runners_init(&f.all, files);
+    if (r == -EPERM || r == -ENOSYS) {
+        print_message("this host lets nobody be traced\n");
+        skip();
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(runner_init_signal(), 0);
+    runner_thread(&f.all);
+    assert_int_equal(runner_start(&f.r, &f.all), 0);
+    assert_true(runner_map(&f.r, CODE, 4096, PROT_READ | PROT_EXEC, 3, 0));
+    assert_true(runner_map(&f.r, DATA, 4096, PROT_READ | PROT_WRITE, 3, 4096));
+    assert_int_equal(runner_serve(&f.r), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    runner_end(&f.r);
+    runners_fini(&f.all);
+    munmap(f.ram, 8192);
+    close(f.fd);
+    assert_int_equal(waitpid(-1, NULL, __WALL | WNOHANG), -1); /* none is left */
+    return 0;
+}
+
+static struct user_regs_struct at(uint64_t rip)
+{
+    return (struct user_regs_struct){ .rip = rip, .rsp = DATA + 4096, .cs = 0x33, .ss = 0x2b, .eflags = 0x202 };
+}
+
+/* Run the bytes from CODE on. */
+#define RUN(stop, regs, ...)                                       \
+    do {                                                           \
+        static const uint8_t code[] = { __VA_ARGS__ };             \
+        memcpy(f.ram, code, sizeof(code));                         \
+        assert_int_equal(runner_run(&f.r, &(regs), &(stop)), 0);   \
+    } while (0)
+
+static void test_computes(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    regs.rdi = 40;
+    RUN(stop, regs, 0x48, 0x8d, 0x47, 0x02, 0x48, 0x89, 0x04, 0x25, 0x08, 0x00, 0x50, 0x00, 0xcc); /* lea 2(%rdi),%rax; mov %rax,DATA+8; int3 */
+    assert_int_equal(stop.signal, SIGTRAP);
+    assert_int_equal(regs.rax, 42);
+    assert_int_equal(regs.rip, CODE + 13);
+    assert_int_equal(f.ram[4096 + 8], 42);
+}
+
+static void test_system_calls_stop(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    regs.rax = SYS_exit_group;
+    RUN(stop, regs, 0x0f, 0x05);
+    assert_int_equal(stop.signal, SIGSYS);
+    assert_int_equal(regs.rip, CODE + 2);
+    assert_int_equal(regs.rax, SYS_exit_group);
+    regs = at(CODE);
+    regs.rax = 1;
+    RUN(stop, regs, 0xcd, 0x80); /* int $0x80: exit of the 32-bit table */
+    assert_int_equal(stop.signal, SIGSYS);
+    assert_int_equal(regs.rip, CODE + 2);
+}
+
+static void test_the_stub_serves_its_tracer_only(void **state)
+{
+    static const int calls[] = { SYS_mmap, SYS_munmap, SYS_mprotect, SYS_write, SYS_fork, SYS_exit_group };
+    struct runner_stop stop;
+
+    for (unsigned n = 0; n < ARRAY_LEN(calls); n++) {
+        struct user_regs_struct regs = at(STUB_CALLS);
+        regs.rax = (uint64_t)calls[n];
+        regs.rdi = DATA;
+        regs.rsi = 4096;
+        regs.rdx = PROT_READ | PROT_WRITE | PROT_EXEC;
+        regs.r10 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+        assert_int_equal(stop.signal, SIGSYS);
+    }
+    /* With one of the secrets, or both for another call, or both from elsewhere, it is no better. */
+    for (unsigned n = 0; n < 4; n++) {
+        struct user_regs_struct regs = at(n < 3 ? STUB_CALLS : CODE);
+        f.ram[0] = 0x0f;
+        f.ram[1] = 0x05;
+        regs.rax = n == 2 ? SYS_mprotect : SYS_mmap;
+        regs.rdi = DATA;
+        regs.rsi = 4096;
+        regs.r10 = (n != 0 ? f.r.secret[0] : 0) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        regs.r8 = n != 1 ? f.r.secret[1] : 0;
+        assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+        assert_int_equal(stop.signal, SIGSYS);
+    }
+}
+
+/* Its tracer, taken over, cannot have the template do more than that either. */
+static void test_the_template_may_do_little(void **state)
+{
+    static const int calls[] = { SYS_openat, SYS_execve, SYS_socket, SYS_mprotect, SYS_kill, SYS_ptrace };
+
+    for (unsigned n = 0; n < ARRAY_LEN(calls); n++) {
+        struct user_regs_struct regs = at(STUB_CALLS);
+        int status;
+        regs.rax = (uint64_t)calls[n];
+        regs.orig_rax = ~0ULL;
+        assert_int_equal(ptrace(PTRACE_SETREGS, f.all.template, 0, &regs), 0);
+        assert_int_equal(ptrace(PTRACE_CONT, f.all.template, 0, 0), 0);
+        assert_int_equal(waitpid(f.all.template, &status, __WALL), f.all.template);
+        assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSYS);
+    }
+}
+
+static void test_faults_tell_where(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    RUN(stop, regs, 0x8a, 0x04, 0x25, 0x00, 0x00, 0x60, 0x00); /* mov 0x600000,%al */
+    assert_int_equal(stop.signal, SIGSEGV);
+    assert_int_equal(stop.info.si_code, SEGV_MAPERR);
+    assert_ptr_equal(stop.info.si_addr, (void *)0x600000);
+    assert_int_equal(regs.rip, CODE);
+    RUN(stop, regs, 0x88, 0x04, 0x25, 0x00, 0x00, 0x40, 0x00); /* mov %al,CODE */
+    assert_int_equal(stop.info.si_code, SEGV_ACCERR);
+    assert_ptr_equal(stop.info.si_addr, (void *)CODE);
+    RUN(stop, regs, 0x0f, 0x31); /* rdtsc */
+    assert_int_equal(stop.signal, SIGSEGV);
+    assert_int_equal(stop.info.si_code, SI_KERNEL);
+    assert_int_equal(regs.rip, CODE);
+    regs = at(DATA);
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_ptr_equal(stop.info.si_addr, (void *)DATA);
+}
+
+static void test_unmapped_is_gone(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    assert_true(runner_map(&f.r, DATA, 4096, -1, 0, 0));
+    assert_int_equal(runner_serve(&f.r), 0);
+    RUN(stop, regs, 0x8a, 0x04, 0x25, 0x00, 0x00, 0x50, 0x00); /* mov DATA,%al */
+    assert_ptr_equal(stop.info.si_addr, (void *)DATA);
+    assert_true(runner_unmap_all(&f.r));
+    assert_int_equal(runner_serve(&f.r), 0);
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_ptr_equal(stop.info.si_addr, (void *)CODE);
+}
+
+static void test_the_list_has_an_end(void **state)
+{
+    for (unsigned n = 0; n < RUNNER_LIST; n++)
+        assert_true(runner_map(&f.r, DATA, 4096, PROT_READ, 3, 4096));
+    assert_false(runner_map(&f.r, DATA, 4096, PROT_READ, 3, 4096));
+    assert_int_equal(runner_serve(&f.r), 0);
+}
+
+static void *poke_later(void *arg)
+{
+    while (!atomic_load(&f.all.running))
+        sched_yield();
+    usleep(20000);
+    runner_poke(&f.all);
+    return NULL;
+}
+
+static void test_a_poke_stops_it(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    pthread_t t;
+
+    assert_int_equal(pthread_create(&t, NULL, poke_later, NULL), 0);
+    atomic_store(&f.all.running, f.r.pid);
+    RUN(stop, regs, 0xeb, 0xfe); /* jmp . */
+    atomic_store(&f.all.running, 0);
+    assert_int_equal(stop.signal, 0);
+    assert_int_equal(regs.rip, CODE);
+    pthread_join(t, NULL);
+}
+
+/* A poke at the same time as a system call must not hide it: RAX counts calls down, and each must be seen. */
+static void *poke_often(void *arg)
+{
+    while (!atomic_load((_Atomic bool *)arg)) {
+        runner_poke(&f.all);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void test_pokes_hide_no_system_call(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    _Atomic bool end = false;
+    unsigned calls = 0, pokes = 0;
+    pthread_t t;
+
+    assert_int_equal(pthread_create(&t, NULL, poke_often, &end), 0);
+    while (calls < 3000) {
+        atomic_store(&f.all.running, f.r.pid);
+        RUN(stop, regs, 0x48, 0xff, 0xc3, 0x0f, 0x05, 0xeb, 0xf9); /* inc %rbx; syscall; jmp CODE */
+        atomic_store(&f.all.running, 0);
+        if (stop.signal == SIGSYS) {
+            assert_int_equal(regs.rip, CODE + 5);
+            assert_int_equal(regs.rbx, ++calls);
+        } else {
+            assert_int_equal(stop.signal, 0);
+            assert_true(regs.rip == CODE || regs.rip == CODE + 3 || (regs.rip == CODE + 5 && regs.rbx == calls));
+            pokes++;
+        }
+    }
+    atomic_store(&end, true);
+    pthread_join(t, NULL);
+    assert_true(pokes > 0);
+}
+
+static void test_vectors_go_both_ways(void **state)
+{
+    static struct cpu cpu, back; /* not on the stack */
+    struct user_regs_struct regs = at(CODE);
+    struct state_layout l;
+    struct runner_stop stop;
+    static uint8_t area[16384] __attribute__((aligned(64)));
+
+    state_layout(&l);
+    assert_true(l.size && l.size <= sizeof(area));
+    for (unsigned n = 0; n < 32; n++)
+        for (unsigned k = 0; k < 64; k++)
+            cpu.zmm[n][k] = (uint8_t)(n * 64 + k * 3 + 1);
+    for (unsigned n = 0; n < 8; n++)
+        cpu.k[n] = n * 0x0101010101010101ULL + 5;
+    cpu.mxcsr = 0x1f80;
+    cpu.fx.fcw = 0x37f;
+    unsigned wide = l.have & XCR0_AVX512 ? 64 : l.have & XCR0_AVX ? 32 : 16, many = wide == 64 ? 32 : 16;
+    state_put_vectors(&cpu, &l, area);
+    assert_int_equal(runner_put_xstate(&f.r, area, l.size), 0);
+    RUN(stop, regs, 0x0f, 0x57, 0xc0, 0xd9, 0xe8, 0xcc); /* xorps %xmm0,%xmm0; fld1; int3 */
+    assert_int_equal(stop.signal, SIGTRAP);
+    memset(area, 0xee, sizeof(area));
+    assert_int_equal(runner_get_xstate(&f.r, area, l.size), 0);
+    back.fx.mxcsr_mask = 0xffff;
+    state_get_vectors(&back, &l, area);
+    memset(cpu.zmm[0], 0, 16);
+    for (unsigned n = 0; n < many; n++)
+        assert_memory_equal(cpu.zmm[n], back.zmm[n], wide);
+    if (wide == 64)
+        assert_memory_equal(cpu.k, back.k, sizeof(cpu.k));
+    assert_int_equal(back.fx.st[0][9] << 8 | back.fx.st[0][8], 0x3fff); /* 1.0 */
+    assert_int_equal(back.fx.fsw >> 11 & 7, 7);
+    assert_int_equal(back.mxcsr, 0x1f80);
+}
+
+static void test_who_is_killed_is_gone(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    static const uint8_t loop[] = { 0xeb, 0xfe };
+
+    memcpy(f.ram, loop, sizeof(loop));
+    kill(f.r.pid, SIGKILL);
+    assert_true(runner_run(&f.r, &regs, &stop) < 0);
+    runner_end(&f.r);
+    assert_int_equal(runner_start(&f.r, &f.all), 0); /* the next one */
+}
+
+/* Signals from outside are not the guest's. */
+static void *signal_later(void *arg)
+{
+    usleep(20000);
+    kill(f.r.pid, SIGTERM);
+    kill(f.r.pid, SIGINT);
+    usleep(20000);
+    runner_poke(&f.all);
+    return NULL;
+}
+
+static void test_signals_from_outside_do_nothing(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    pthread_t t;
+
+    assert_int_equal(pthread_create(&t, NULL, signal_later, NULL), 0);
+    atomic_store(&f.all.running, f.r.pid);
+    RUN(stop, regs, 0xeb, 0xfe);
+    atomic_store(&f.all.running, 0);
+    assert_int_equal(stop.signal, 0);
+    pthread_join(t, NULL);
+}
+
+static void put(uint8_t *page, unsigned off, const char *bytes, unsigned n)
+{
+    memset(page, 0x90, 4096);
+    memcpy(page + off, bytes, n);
+}
+
+static void test_odd_pages(void **state)
+{
+    static uint8_t page[4096];
+    static const struct {
+        const char *bytes;
+        unsigned n;
+        bool plain, cpuid, xcr0;
+    } t[] = {
+        { "\x0f\xa2", 2, false, true, false },                     /* cpuid */
+        { "\x0f\x01\xd0", 3, false, false, true },                 /* xgetbv */
+        { "\xf3\x0f\xc7\xf8", 4, true, true, true },               /* rdpid %rax */
+        { "\x0f\xc7\xf8", 3, false, false, false },                /* rdseed %eax */
+        { "\x0f\x03\xc0", 3, true, true, true },                   /* lsl */
+        { "\x0f\x01\x38", 3, false, false, false },                /* invlpg: faults by itself */
+        { "\x83\xe0\x0f\x01\xc8", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax */
+        { "\x83\xe0\x0f\x03\xc1", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax in its other form */
+        { "\x48\xb8\x0f\xa2\x00\x00\x0f\x01\x0f\x03", 10, false, false, false }, /* a constant */
+        { "\x0f\x00\xc8", 3, true, true, true },                   /* str %eax */
+        { "\x0f\xae\x20", 3, false, false, true },                 /* xsave (%rax) */
+        { "\x0f\xc7\x20", 3, false, false, false },                /* xsavec (%rax) */
+    };
+
+    for (unsigned n = 0; n < ARRAY_LEN(t); n++)
+        for (unsigned off = 123; off < 4096 - 16; off += 123) { /* at a page's beginning nobody knows where instructions begin */
+            put(page, off, t[n].bytes, t[n].n);
+            assert_int_equal(odd_page(page, false, false), t[n].plain);
+            assert_int_equal(odd_page(page, true, false), t[n].cpuid || t[n].plain);
+            assert_int_equal(odd_page(page, false, true), t[n].xcr0 || t[n].plain);
+        }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_computes),
+        TEST(test_system_calls_stop),
+        TEST(test_the_stub_serves_its_tracer_only),
+        TEST(test_the_template_may_do_little),
+        TEST(test_faults_tell_where),
+        TEST(test_unmapped_is_gone),
+        TEST(test_the_list_has_an_end),
+        TEST(test_a_poke_stops_it),
+        TEST(test_pokes_hide_no_system_call),
+        TEST(test_vectors_go_both_ways),
+        TEST(test_who_is_killed_is_gone),
+        TEST(test_signals_from_outside_do_nothing),
+        cmocka_unit_test(test_odd_pages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
