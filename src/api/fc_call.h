@@ -45,6 +45,10 @@ void fc_net(struct fc_call *k);
 /* A device's limiter as words of an option, ",BYTES=..,OPS=.."; "" if it limits nothing. */
 void fc_limiter_text(const json_t *device, const char *key, const char *bytes, const char *ops, char *out, size_t size);
 #define FC_LIMITER_TEXT 200
+/* fc_metadata.c: two paths; and: f->cfg's network cards of which clients said so reach it. */
+void fc_metadata(struct fc_call *k);
+void fc_metadata_config(struct fc_call *k);
+void fc_metadata_begin(struct firecracker *f, const json_t *said);
 /* fc_snapshot.c */
 void fc_snapshot_create(struct fc_call *k);
 void fc_snapshot_load(struct fc_call *k);

@@ -147,6 +147,8 @@ int fc_configure(struct firecracker *f, struct err *err)
         if (r == 0)
             r = fc_one_net(f, n, err);
     }
+    if (r == 0)
+        fc_metadata_begin(f, f->said);
     if (r == 0 && vsock)
         r = fc_vsock_device(f, vsock, err);
     /* Its reboot ends the process. */

@@ -276,6 +276,8 @@ static int snapshot_start(struct firecracker *f, const json_t *root, const char 
     if (r == 0)
         r = config_check(&f->cfg, err);
     if (r == 0)
+        fc_metadata_begin(f, json_object_get(root, "said"));
+    if (r == 0)
         r = fc_start(f, file, err);
     if (r == 0)
         snapshot_loaded(f, file, memory);

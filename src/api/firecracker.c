@@ -344,8 +344,8 @@ static const struct fc_route {
     { "/vm", " PATCH ", fc_vm_state, NULL },
     { "/snapshot/create", " PUT ", fc_snapshot_create, NULL },
     { "/snapshot/load", " PUT ", fc_snapshot_load, NULL },
-    { "/mmds", " GET PUT PATCH ", NULL, "MMDS is not supported: user networking has no 169.254.169.254" },
-    { "/mmds/config", " PUT ", NULL, "MMDS is not supported: user networking has no 169.254.169.254" },
+    { "/mmds", " GET PUT PATCH ", fc_metadata, NULL },
+    { "/mmds/config", " PUT ", fc_metadata_config, NULL },
     { "/cpu-config", " PUT ", NULL, "CPU templates are not supported" },
 };
 
@@ -427,6 +427,7 @@ int fc_init(struct firecracker *f, const char *id, int listen_fd, const struct m
     f->maker = *maker;
     f->id = id;
     f->metrics_fd = -1;
+    mmds_init(&f->mmds);
     control_init(&f->control);
     snprintf(f->control.site.info.name, sizeof(f->control.site.info.name), "%s", id);
     f->said = json_pack("{s:{s:i, s:i, s:b, s:b}, s:[], s:[]}", "machine-config", "vcpu_count", 1, "mem_size_mib", 128, "smt", 0,
@@ -467,5 +468,6 @@ void fc_fini(struct firecracker *f)
     if (f->metrics_fd >= 0)
         close(f->metrics_fd);
     fc_base_drop(&f->base);
+    mmds_fini(&f->mmds);
     maker_fini(&f->maker);
 }

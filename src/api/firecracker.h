@@ -11,6 +11,7 @@
 #include <limits.h>
 
 #include "api/control.h"
+#include "api/fc_mmds.h"
 #include "base/clock.h"
 #include "base/loop.h"
 #include "machine/config.h"
@@ -38,6 +39,7 @@ struct firecracker {
     int metrics_fd; /* -1: none */
     struct maker maker;
     struct fc_base base;
+    struct mmds mmds;
     json_t *said; /* what clients said: the object that GET /vm/config tells; drives and interfaces in the order of their first PUT */
     struct machine_config cfg;
     struct vm *vm; /* NULL: not started */

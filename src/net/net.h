@@ -25,6 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net/inner.h"
+
 struct err;
 
 /* The longest frame: an IP packet of 65535 bytes behind an Ethernet header with two VLAN tags. */
@@ -96,6 +98,7 @@ struct net_forward {
 
 /* What a port is made from. */
 struct net_config {
+    const struct inner_server *inner; /* answered inside, see inner.h; borrowed; NULL: nobody */
     enum net_kind kind;
     struct net_forward forward[NET_FORWARDS]; /* NET_USER */
     unsigned forwards;

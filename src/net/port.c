@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/thread.h"
 #include "net/offload.h"
@@ -115,11 +116,20 @@ static int net_emit(void *opaque, uint8_t *data, uint32_t len)
     return r;
 }
 
+static void net_inner_emit(void *opaque, uint8_t *data, uint32_t len)
+{
+    struct net_frame f = { .data = data, .len = len };
+
+    net_receive(opaque, &f);
+}
+
 /* Send one frame, after doing to it what the back end cannot. -EAGAIN: it must wait. */
 static int net_send(struct net_port *p, struct net_frame *f)
 {
     int r;
 
+    if (p->inner && inner_take(p->inner, f, clock_host_ns(CLOCK_MONOTONIC)))
+        return 0;
     if (f->meta.gso_type && !(p->ops->caps & NET_CAP_TSO)) {
         r = net_segment(f, p->cut, p->scratch, net_emit, p);
     } else {
@@ -163,6 +173,15 @@ static void net_transmit(struct net_port *p)
 
 /* ---- the thread ---- */
 
+static void net_inner_tick(struct net_port *p, struct net_polls *ps)
+{
+    int ms = p->inner ? inner_tick(p->inner, clock_host_ns(CLOCK_MONOTONIC)) : -1;
+
+    if (ms >= 0)
+        net_polls_wait(ps, ms);
+    net_flush(p);
+}
+
 static void net_wait(struct net_port *p)
 {
     struct net_polls *ps = &p->polls;
@@ -172,6 +191,7 @@ static void net_wait(struct net_port *p)
     ps->timeout_ms = -1;
     net_polls_add(ps, p->wake, POLLIN);
     p->ops->fill(p->backend, ps);
+    net_inner_tick(p, ps);
     if ((p->more || p->sent < p->batch.count) && !p->blocked)
         ps->timeout_ms = 0;
     if (poll(ps->fd, ps->n, ps->timeout_ms) < 0)
@@ -248,11 +268,11 @@ static int net_open_backend(struct net_port *p, const struct net_config *cfg, st
     };
 
     p->fence = fence[cfg->kind];
-
+    p->inner = cfg->inner ? inner_create(cfg->inner, net_inner_emit, p) : NULL;
     p->batch.buf = malloc(NET_BATCH_BYTES);
     p->scratch = malloc(NET_FRAME_MAX);
     p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!p->batch.buf || !p->scratch || p->wake < 0)
+    if (!p->batch.buf || !p->scratch || p->wake < 0 || (cfg->inner && !p->inner))
         return err_set(err, ENOMEM, "no memory or descriptors for a network card");
     return open_fn[cfg->kind](p, cfg, err);
 }
@@ -309,6 +329,7 @@ void net_close(struct net_port *p)
     }
     if (p->wake >= 0)
         close(p->wake);
+    inner_destroy(p->inner);
     free(p->polls.fd);
     free(p->batch.buf);
     free(p->scratch);

@@ -58,6 +58,7 @@ struct net_port {
     uint8_t *scratch; /* for cutting */
     struct net_stashed *stash, **stash_tail;
     size_t stash_bytes;
+    struct inner *inner; /* owned; NULL: none */
     uint64_t dropped; /* frames from outside that nobody took */
 };
 
