@@ -143,6 +143,8 @@ static bool swap_sweep(struct ram_swap *sw, uint64_t over)
     for (uint64_t k = 0; k < sw->pieces + sw->behind && gone < over && !sw->failed && !atomic_load(&sw->stop); k++) {
         if (swap_look(sw, sw->hand))
             swap_front(sw, sw->hand);
+        if (sw->failed)
+            break;
         gone += swap_back(sw, (sw->hand + sw->pieces - sw->behind) % sw->pieces);
         sw->hand = (sw->hand + 1) % sw->pieces;
     }
