@@ -18,9 +18,16 @@ struct err;
 #define TREE_DEPTH 200 /* folders in folders; each has a descriptor */
 #define TREE_NAME  256 /* with its zero */
 
-/* Send what is at path (a link there is followed), then WIRE_END. *skipped: what was neither file, folder nor link, or went away meanwhile.
+/* What was copied so far. skipped: what was neither file, folder nor link, or went away meanwhile, as the sender says at the end. */
+struct tree_count {
+    uint64_t files, folders, links, bytes;
+    unsigned skipped;
+    void (*tell)(const struct tree_count *c); /* called now and then; NULL: not */
+};
+
+/* Send what is at path (a link there is followed), then WIRE_END. *c: all zeros but tell.
  * 0; -ECANCELED: the peer has sent a frame, which w holds; another -errno with a sentence, or one of wire.h without. */
-int tree_send(struct wire *w, const char *path, unsigned *skipped, struct err *err);
+int tree_send(struct wire *w, const char *path, struct tree_count *c, struct err *err);
 
 /* Where something that is called name goes if the user says path: into it if that is a folder, else as it. *folder is a descriptor for the
  * caller to close; entry is the name in it, "." for the folder itself. 0 or -errno with a sentence. */
@@ -30,9 +37,9 @@ int tree_target(const char *path, const char *name, int *folder, char entry[TREE
 void tree_base(const char *path, char name[TREE_NAME]);
 
 /* Make what comes, as entry in folder, until WIRE_END. modes: the bits that files and folders may have of what they had. stop (may be
- * NULL): looked at now and then. *skipped as the sender says. 0; -EINTR: *stop; -ECANCELED: a frame that is none of a tree, which w
+ * NULL): looked at now and then. *c: all zeros but tell. 0; -EINTR: *stop; -ECANCELED: a frame that is none of a tree, which w
  * holds; another -errno with a sentence, or one of wire.h without. */
-int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const volatile sig_atomic_t *stop, unsigned *skipped,
+int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const volatile sig_atomic_t *stop, struct tree_count *c,
               struct err *err);
 
 /* tree_head.c: what DIR, FILE and LINK begin with: mode, seconds and nanoseconds of the last change; then the name, and a link's target,

@@ -13,7 +13,8 @@
 struct send {
     struct wire *w;
     struct err *err;
-    unsigned depth, skipped;
+    struct tree_count *count;
+    unsigned depth;
     uint8_t buf[WIRE_MAX];
 };
 
@@ -35,6 +36,14 @@ static int send_head(struct send *s, enum wire_type type, const struct stat *st,
     return tree_put_entry(s->w, type, &e);
 }
 
+static int send_data(struct send *s, size_t n)
+{
+    s->count->bytes += n;
+    if (s->count->tell)
+        s->count->tell(s->count);
+    return wire_send(s->w, WIRE_DATA, s->buf, n, -1);
+}
+
 static int send_file(struct send *s, int fd, const struct stat *st, const char *name)
 {
     int r = send_head(s, WIRE_FILE, st, name, NULL);
@@ -47,10 +56,11 @@ static int send_file(struct send *s, int fd, const struct stat *st, const char *
         else if (n < 0)
             return err_set(s->err, errno, "'%.200s' cannot be read: %s", name, strerror(errno));
         else
-            r = wire_send(s->w, WIRE_DATA, s->buf, (size_t)n, -1);
+            r = send_data(s, (size_t)n);
         if (r == 0)
             r = send_listen(s);
     }
+    s->count->files += r == 0;
     return r;
 }
 
@@ -70,6 +80,7 @@ static int send_folder(struct send *s, int fd, const struct stat *st, const char
             r = send_node(s, fd, e->d_name, e->d_name, O_NOFOLLOW);
     }
     s->depth--;
+    s->count->folders += r == 0;
     closedir(d);
     return r == 0 ? wire_send(s->w, WIRE_UP, NULL, 0, -1) : r;
 }
@@ -80,17 +91,18 @@ static int send_link(struct send *s, int at, const char *path, const struct stat
     ssize_t n = readlinkat(at, path, target, sizeof(target));
 
     if (n <= 0 || n == (ssize_t)sizeof(target)) {
-        s->skipped++;
+        s->count->skipped++;
         return 0;
     }
     target[n] = '\0';
+    s->count->links++;
     return send_head(s, WIRE_LINK, st, name, target);
 }
 
 /* That is only an error if it was asked for by name. */
 static int send_skip(struct send *s, const char *name, int follow)
 {
-    s->skipped++;
+    s->count->skipped++;
     return follow ? 0 : err_set(s->err, EINVAL, "'%.200s' is neither a file nor a folder", name);
 }
 
@@ -122,20 +134,19 @@ static int send_node(struct send *s, int at, const char *path, const char *name,
     return r;
 }
 
-int tree_send(struct wire *w, const char *path, unsigned *skipped, struct err *err)
+int tree_send(struct wire *w, const char *path, struct tree_count *c, struct err *err)
 {
     static struct send s; /* too large for a stack */
     char name[TREE_NAME];
     int r;
 
-    s = (struct send){ .w = w, .err = err };
+    s = (struct send){ .w = w, .err = err, .count = c };
     tree_base(path, name);
     if (!strcmp(name, "."))
         strcpy(name, "all"); /* the receiver gives it a name itself */
     r = send_node(&s, AT_FDCWD, path, name, 0);
-    *skipped = s.skipped;
     if (r == 0) {
-        st_le32(s.buf, s.skipped);
+        st_le32(s.buf, c->skipped);
         r = wire_send(w, WIRE_END, s.buf, 4, -1);
     }
     return r;

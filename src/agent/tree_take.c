@@ -30,6 +30,7 @@ struct take {
     struct take_open way[TREE_DEPTH + 1], file; /* way[0] is the caller's folder; file.fd -1: none is open */
     unsigned depth;
     const char *entry;
+    struct tree_count *count;
     bool done; /* the one entry is there */
     mode_t modes;
     char name[TREE_NAME], part[32];
@@ -110,6 +111,7 @@ static int take_link(struct take *t, const struct tree_entry *e)
     r = utimensat(take_here(t), t->part, times, AT_SYMLINK_NOFOLLOW) < 0 ? take_fail(t, t->name, "given its time") : take_place(t, t->name);
     if (r < 0)
         unlinkat(take_here(t), t->part, 0);
+    t->count->links += r == 0;
     t->done |= t->depth == 0;
     return r;
 }
@@ -127,6 +129,9 @@ static int take_data(struct take *t)
             return take_fail(t, t->name, "written");
         done += n > 0 ? (size_t)n : 0;
     }
+    t->count->bytes += len;
+    if (t->count->tell)
+        t->count->tell(t->count);
     if (len)
         return 0;
     r = take_seal(t, &t->file, t->name);
@@ -134,6 +139,7 @@ static int take_data(struct take *t)
         r = take_place(t, t->name);
     if (r < 0)
         unlinkat(take_here(t), t->part, 0);
+    t->count->files += r == 0;
     t->done |= t->depth == 0;
     return r;
 }
@@ -158,11 +164,12 @@ static int take_up(struct take *t)
     if (!t->depth || t->file.fd >= 0)
         return -EPROTO;
     t->done |= t->depth == 1;
+    t->count->folders++;
     return take_seal(t, &t->way[t->depth--], "a folder");
 }
 
 /* 1: go on; 0: it is all there. */
-static int take_frame(struct take *t, unsigned *skipped)
+static int take_frame(struct take *t)
 {
     size_t len;
     const uint8_t *d = wire_data(t->w, &len);
@@ -181,7 +188,7 @@ static int take_frame(struct take *t, unsigned *skipped)
         r = take_up(t);
         break;
     case WIRE_END:
-        *skipped = len == 4 ? ld_le32(d) : 0;
+        t->count->skipped = len == 4 ? ld_le32(d) : 0;
         return t->depth || t->file.fd >= 0 || len != 4 ? -EPROTO : 0;
     default:
         return -ECANCELED;
@@ -199,14 +206,13 @@ static void take_leave(struct take *t)
         close(t->way[t->depth].fd);
 }
 
-int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const volatile sig_atomic_t *stop, unsigned *skipped,
+int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const volatile sig_atomic_t *stop, struct tree_count *c,
               struct err *err)
 {
-    struct take t = { .w = w, .err = err, .entry = entry, .modes = modes, .file.fd = -1, .way[0].fd = folder };
+    struct take t = { .w = w, .err = err, .count = c, .entry = entry, .modes = modes, .file.fd = -1, .way[0].fd = folder };
     int r = 1;
 
     snprintf(t.part, sizeof(t.part), ".vitro-cp-%d", (int)getpid());
-    *skipped = 0;
     while (r == 1) {
         r = wire_wait(w, TAKE_MS);
         if (stop && *stop) {
@@ -214,7 +220,7 @@ int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const
         } else if (r == -ETIMEDOUT) {
             r = 1;
         } else if (r == 1) {
-            r = take_frame(&t, skipped);
+            r = take_frame(&t);
             if (r != -ECANCELED)
                 wire_done(w);
         }

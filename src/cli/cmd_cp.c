@@ -1,5 +1,6 @@
 /* vitro cp: files and folders into a guest and out of it. Thread: the main thread. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "agent/tree.h"
 #include "api/site.h"
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "cli/agent_link.h"
 #include "cli/cli.h"
@@ -22,7 +24,9 @@ void cmd_cp_help(void)
          "target is a folder it goes into that, otherwise it is called so. Modes, times and symbolic links stay as they are; what is made in the\n"
          "guest is root's, what is made here yours, and never set-user-ID. A file is there whole or as it was before. A path of the guest that does\n"
          "not begin with / begins in root's home.\n\n"
-         "  --time SECONDS   how long to wait for the guest's agent (default 60)");
+         "  --time SECONDS   how long to wait for the guest's agent (default 60)\n"
+         "  --json           what was copied, as an object: files, folders, links, bytes, skipped\n\n"
+         "On a terminal it shows how far it is.");
 }
 
 struct cp {
@@ -30,6 +34,7 @@ struct cp {
     const char *there, *here; /* in the guest, on the host */
     bool push;
     unsigned seconds;
+    bool json;
 };
 
 static volatile sig_atomic_t cp_stop; /* a signal's number */
@@ -57,6 +62,7 @@ static int cp_parse(struct cp *c, int argc, char **argv)
 
     if (verb_parse(&a, argc, argv, "cp", options, 2, 2))
         return CLI_ERROR;
+    c->json = a.json;
     c->seconds = AGENT_LINK_SECONDS;
     if (seconds && verb_seconds(seconds, &c->seconds, &err) < 0)
         return cli_fail(false, &err);
@@ -85,9 +91,9 @@ static int cp_ask(const struct cp *c, struct wire *w, struct err *err)
     return wire_send(w, c->push ? WIRE_STORE : WIRE_FETCH, text, strlen(c->there) + 1 + (c->push ? strlen(name) + 1 : 0), -1);
 }
 
-static int cp_push(const struct cp *c, struct wire *w, unsigned *skipped, struct err *err)
+static int cp_push(const struct cp *c, struct wire *w, struct tree_count *count, struct err *err)
 {
-    int r = tree_send(w, c->here, skipped, err);
+    int r = tree_send(w, c->here, count, err);
 
     if (err->text[0])
         return CLI_ERROR;
@@ -98,7 +104,7 @@ static int cp_push(const struct cp *c, struct wire *w, unsigned *skipped, struct
     return agent_link_failed(w, r == -ECANCELED ? 1 : r, err);
 }
 
-static int cp_pull(const struct cp *c, struct wire *w, unsigned *skipped, struct err *err)
+static int cp_pull(const struct cp *c, struct wire *w, struct tree_count *count, struct err *err)
 {
     struct sigaction stop = { .sa_handler = cp_on_signal };
     char name[TREE_NAME], entry[TREE_NAME];
@@ -111,7 +117,7 @@ static int cp_pull(const struct cp *c, struct wire *w, unsigned *skipped, struct
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGHUP, &stop, NULL);
-    r = tree_take(w, folder, entry, CP_MODES, &cp_stop, skipped, err);
+    r = tree_take(w, folder, entry, CP_MODES, &cp_stop, count, err);
     close(folder);
     if (r == -EINTR && cp_stop)
         return 128 + cp_stop;
@@ -120,27 +126,55 @@ static int cp_pull(const struct cp *c, struct wire *w, unsigned *skipped, struct
     return agent_link_failed(w, r == -ECANCELED ? 1 : r, err);
 }
 
+static void cp_line(const struct tree_count *c, const char *head, const char *tail)
+{
+    fprintf(stderr, "%svitro: %" PRIu64 " files, %" PRIu64 " MiB%s", head, c->files, c->bytes >> 20, tail);
+}
+
+/* Five times a second. */
+static void cp_tell(const struct tree_count *c)
+{
+    static uint64_t last;
+    uint64_t now = clock_host_ns(CLOCK_MONOTONIC);
+
+    if (now - last < NSEC_PER_SEC / 5)
+        return;
+    last = now;
+    cp_line(c, "\r\033[K", "");
+}
+
+/* It is over: the last word of progress; what was left out; the object. */
+static void cp_said(const struct cp *c, const struct tree_count *count, bool good)
+{
+    if (count->tell && count->bytes)
+        cp_line(count, "\r\033[K", "\n");
+    if (good && count->skipped)
+        fprintf(stderr, "vitro: %u that are neither files, folders nor links were left out\n", count->skipped);
+    if (good && c->json)
+        printf("{\"files\":%" PRIu64 ",\"folders\":%" PRIu64 ",\"links\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"skipped\":%u}\n", count->files,
+               count->folders, count->links, count->bytes, count->skipped);
+}
+
 int cmd_cp(int argc, char **argv)
 {
     struct wire *w = calloc(1, sizeof(*w));
     struct err err = { "" };
     struct cp c = { .push = false };
-    unsigned skipped = 0;
+    struct tree_count count = { .tell = isatty(STDERR_FILENO) ? cp_tell : NULL };
     int status = CLI_ERROR;
 
     if (!w) {
         status = cli_failf("out of memory");
     } else if (cp_parse(&c, argc, argv) == 0 && agent_link(w, c.name, c.seconds, &err) == 0) {
         if (cp_ask(&c, w, &err) == 0)
-            status = c.push ? cp_push(&c, w, &skipped, &err) : cp_pull(&c, w, &skipped, &err);
+            status = c.push ? cp_push(&c, w, &count, &err) : cp_pull(&c, w, &count, &err);
         else if (!err.text[0])
             status = agent_link_failed(w, -EPIPE, &err);
         close(w->fd);
     }
+    cp_said(&c, &count, status == CLI_OK);
     if (err.text[0])
-        cli_fail(false, &err);
-    else if (skipped)
-        fprintf(stderr, "vitro: %u that are neither files, folders nor links were left out\n", skipped);
+        cli_fail(c.json, &err);
     free(w);
     return status;
 }

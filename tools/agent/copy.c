@@ -15,8 +15,8 @@ static void copy_failed(struct wire *w, int r, const struct err *err)
 static void copy_fetch(struct wire *w, const char *path)
 {
     struct err err = { "" };
-    unsigned skipped;
-    int r = tree_send(w, path, &skipped, &err);
+    struct tree_count count = { 0 };
+    int r = tree_send(w, path, &count, &err);
 
     if (r < 0)
         copy_failed(w, r, &err);
@@ -27,13 +27,13 @@ static void copy_store(struct wire *w, const char *path, const char *name)
     static const uint8_t good = 0;
     char base[TREE_NAME], entry[TREE_NAME];
     struct err err = { "" };
-    unsigned skipped;
+    struct tree_count count = { 0 };
     int folder = -1, r;
 
     tree_base(name, base);
     r = tree_target(path, base, &folder, entry, &err);
     if (r == 0)
-        r = tree_take(w, folder, entry, 07777, NULL, &skipped, &err);
+        r = tree_take(w, folder, entry, 07777, NULL, &count, &err);
     if (folder >= 0)
         close(folder);
     if (r < 0)
