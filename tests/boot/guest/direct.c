@@ -1,0 +1,308 @@
+/* A program whose output is the same wherever it runs: computing, interrupted by all that makes user code leave the CPU. tests/boot/direct runs it on the host
+ * and in a guest whose user code runs by itself. Each line is one kind of event between stretches of computing that are long enough to make a program hot there. */
+#define _GNU_SOURCE
+#include <cpuid.h>
+#include <errno.h>
+#include <fenv.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define ROUNDS 12
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* Always the same steps, whose number does not depend on the time. */
+static uint64_t compute(uint64_t x, unsigned n)
+{
+    static _Thread_local uint32_t table[4096];
+
+    for (unsigned k = 0; k < n; k++) {
+        x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+        table[x >> 52] += (uint32_t)x;
+        x ^= table[x >> 20 & 4095];
+    }
+    memset(table, 0, sizeof(table));
+    return x;
+}
+
+/* For at least 5 ms of CPU time, in steps of a fixed size, whose results do not add up to anything. */
+static void warm(void)
+{
+    static volatile uint64_t sink;
+    uint64_t until = now_ns() + 5000000;
+
+    while (now_ns() < until)
+        sink = compute(sink, 200000);
+}
+
+static void say(const char *what, uint64_t value) { printf("%s %016llx\n", what, (unsigned long long)value); }
+
+/* -- signals and faults -- */
+
+static volatile uint64_t caught, fault_at, fault_signal;
+static volatile int skip;
+static atomic_uint ticks;
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *c = context;
+
+    caught++;
+    fault_signal = (uint64_t)signal << 16 | (uint32_t)info->si_code;
+    fault_at = (uintptr_t)info->si_addr;
+    c->uc_mcontext.gregs[REG_RIP] += skip;
+    c->uc_mcontext.gregs[REG_EFL] &= ~0x40100LL; /* TF, AC */
+}
+
+static void on_tick(int signal) { atomic_fetch_add(&ticks, 1); }
+
+static void handlers(void)
+{
+    static const int all[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP };
+    struct sigaction a = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+    for (unsigned n = 0; n < 5; n++)
+        sigaction(all[n], &a, NULL);
+    a.sa_handler = on_tick;
+    a.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &a, NULL);
+}
+
+#define FAULT(name, length, ...)                                              \
+    do {                                                                      \
+        warm();                                                               \
+        skip = length;                                                        \
+        fault_signal = 0;                                                     \
+        __asm__ volatile(__VA_ARGS__ ::: "rax", "rcx", "rdx", "memory", "cc"); \
+        say("fault " name, fault_signal);                                     \
+    } while (0)
+
+static void faults(void)
+{
+    FAULT("ud2", 2, "ud2");
+    FAULT("int3", 0, "int3");
+    FAULT("hlt", 1, "hlt");
+    FAULT("divide", 2, "xor %%ecx,%%ecx\n\txor %%edx,%%edx\n\tmov $1,%%eax\n\tdiv %%ecx");
+    FAULT("null", 2, "xor %%ecx,%%ecx\n\tmov (%%rcx),%%al");
+    FAULT("kernel", 2, "mov $0xffffffff81000000,%%rcx\n\tmov (%%rcx),%%al");
+    FAULT("noncanonical", 2, "mov $0x800000000000,%%rcx\n\tmov (%%rcx),%%al");
+    FAULT("step", 0, "pushf\n\torl $0x100,(%%rsp)\n\tpopf\n\tnop\n\tnop");
+    FAULT("align", 3, "sub $128,%%rsp\n\tpushf\n\torl $0x40000,(%%rsp)\n\tpopf\n\tlea 1(%%rsp),%%rcx\n\tmov (%%rcx),%%rax\n\tadd $128,%%rsp");
+    FAULT("in", 1, "in %%dx,%%al");
+    FAULT("cli", 1, "cli");
+    say("faults", caught);
+}
+
+static uint64_t interrupted(void)
+{
+    struct itimerval often = { { 0, 3000 }, { 0, 3000 } }, never = { { 0, 0 }, { 0, 0 } };
+    uint64_t x = 1;
+
+    setitimer(ITIMER_REAL, &often, NULL);
+    while (atomic_load(&ticks) < 20)
+        x = compute(1, 300000);
+    setitimer(ITIMER_REAL, &never, NULL);
+    return x;
+}
+
+/* -- memory -- */
+
+static uint64_t mappings(void)
+{
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        uint8_t *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        warm();
+        for (unsigned k = 0; k < 1 << 20; k += 1000)
+            p[k] = (uint8_t)(k + n);
+        for (unsigned k = 0; k < 1 << 20; k += 500)
+            sum = sum * 31 + p[k];
+        madvise(p + 65536, 65536, MADV_DONTNEED);
+        sum = sum * 31 + p[65536 + 1000 - 65536 % 1000];
+        mprotect(p, 4096, PROT_READ);
+        skip = 3;
+        fault_at = 0;
+        __asm__ volatile("movb $7,(%0)" ::"r"(p) : "memory");
+        sum = sum * 31 + (fault_at == (uintptr_t)p) + p[0];
+        munmap(p, 1 << 20);
+    }
+    return sum;
+}
+
+static uint64_t children(void)
+{
+    static uint64_t data[8192];
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        int status, tube[2];
+        uint64_t theirs = 0;
+        warm();
+        data[n * 500] = n;
+        if (pipe(tube) < 0)
+            return 0;
+        pid_t pid = fork();
+        if (pid == 0) {
+            warm();
+            for (unsigned k = 0; k < 8192; k++)
+                data[k] += k;
+            theirs = compute(data[n * 500], 100000);
+            _exit(write(tube[1], &theirs, 8) != 8);
+        }
+        warm();
+        for (unsigned k = 0; k < 8192; k++)
+            data[k] ^= k + n;
+        sum += read(tube[0], &theirs, 8) == 8 ? theirs : 1;
+        waitpid(pid, &status, 0);
+        close(tube[0]);
+        close(tube[1]);
+        sum = sum * 31 + (uint64_t)status;
+    }
+    for (unsigned k = 0; k < 8192; k++)
+        sum = sum * 31 + data[k];
+    return sum;
+}
+
+/* Code that is made, run, changed and run again. */
+static uint64_t made_code(void)
+{
+    uint8_t *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < 3000; n++) {
+        unsigned at = n % 7 * 600;
+        uint8_t code[] = { 0x48, 0x8d, 0x87, (uint8_t)n, 0x00, 0x00, 0x00, 0xc3 }; /* lea n(%rdi),%rax; ret */
+        memcpy(p + at, code, sizeof(code));
+        uint64_t (*f)(uint64_t) = (uint64_t(*)(uint64_t))(uintptr_t)(p + at);
+        for (unsigned k = 0; k < 50; k++)
+            sum = f(sum) * 3;
+        if (n % 300 == 0)
+            warm();
+    }
+    munmap(p, 8192);
+    return sum;
+}
+
+/* -- the rest -- */
+
+static uint64_t calls(void)
+{
+    uint64_t bad = 0;
+    pid_t pid = getpid();
+
+    for (unsigned n = 0; n < 40; n++) {
+        warm();
+        bad += syscall(SYS_getpid) != pid;
+        bad += syscall(5000) != -1 || errno != ENOSYS;
+        bad += syscall(335) != -1;
+        __asm__ volatile("" ::: "memory");
+    }
+    return bad;
+}
+
+static uint64_t floats(void)
+{
+    double d = 1, e = 0;
+    long double l = 1;
+
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        fesetround(n % 2 ? FE_UPWARD : FE_DOWNWARD);
+        for (unsigned k = 0; k < 200000; k++) {
+            d = d * 1.0000001 + 1e-9 * (double)k;
+            e += sqrt(d);
+            l = l * 1.0000001L + 1e-9L;
+        }
+        warm();
+        usleep(100);
+    }
+    fesetround(FE_TONEAREST);
+    uint64_t a, b;
+    double q = (double)l;
+    memcpy(&a, &e, 8);
+    memcpy(&b, &q, 8);
+    return a ^ b;
+}
+
+static uint64_t tsc_and_cpuid(void)
+{
+    uint64_t bad = 0, last = 0;
+    unsigned first[4], a, b, c, d;
+
+    __cpuid_count(7, 0, first[0], first[1], first[2], first[3]);
+    for (unsigned n = 0; n < 2 * ROUNDS; n++) {
+        uint64_t t = __builtin_ia32_rdtsc();
+        bad += t <= last;
+        last = t;
+        warm();
+        __cpuid_count(7, 0, a, b, c, d);
+        bad += a != first[0] || b != first[1] || c != first[2] || d != first[3];
+    }
+    return bad;
+}
+
+static atomic_ulong shared_count;
+
+static void *worker(void *arg)
+{
+    uint64_t x = (uintptr_t)arg;
+
+    for (unsigned n = 0; n < 2 * ROUNDS; n++) {
+        x = compute(x, 300000);
+        atomic_fetch_add(&shared_count, x & 0xffff);
+    }
+    return (void *)(uintptr_t)x;
+}
+
+static uint64_t threads(void)
+{
+    pthread_t t[3];
+    uint64_t sum = 0;
+
+    for (unsigned n = 0; n < 3; n++)
+        if (pthread_create(&t[n], NULL, worker, (void *)(uintptr_t)(n + 1)) != 0)
+            return 0;
+    for (unsigned n = 0; n < 3; n++) {
+        void *x;
+        pthread_join(t[n], &x);
+        sum = sum * 31 + (uintptr_t)x;
+    }
+    return sum ^ atomic_load(&shared_count) << 20;
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    handlers();
+    say("compute", compute(1, 20000000));
+    faults();
+    say("interrupted", interrupted());
+    say("mappings", mappings());
+    say("children", children());
+    say("made code", made_code());
+    say("calls", calls());
+    say("floats", floats());
+    say("tsc and cpuid", tsc_and_cpuid());
+    say("threads", threads());
+    puts("end");
+    return 0;
+}
