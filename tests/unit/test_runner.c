@@ -238,7 +238,16 @@ static void test_pokes_hide_no_system_call(void **state)
     struct runner_stop stop;
     _Atomic bool end = false;
     unsigned calls = 0, pokes = 0;
+    cpu_set_t here, there;
     pthread_t t;
+
+    /* Runner and tracer on two CPUs, where there are two: a poke comes while it is on its way into the kernel. */
+    CPU_ZERO(&here);
+    CPU_SET(0, &here);
+    CPU_ZERO(&there);
+    CPU_SET(1, &there);
+    if (sched_setaffinity(f.r.pid, sizeof(there), &there) == 0 && sched_setaffinity(0, sizeof(here), &here) == 0)
+        f.r.cpu = 0;
 
     assert_int_equal(pthread_create(&t, NULL, poke_often, &end), 0);
     while (calls < 3000) {
