@@ -14,10 +14,11 @@
 #include "x86/mmu.h"
 
 #define DIRECT_SPACES 6
-#define DIRECT_PRICE  40000   /* ns: what a stop and the way back cost, with what the kernel would have been spared */
-#define DIRECT_BEGIN  1000000 /* ns on the account from which on a space runs here, at first */
+#define DIRECT_PRICE  40000   /* ns: a stop and the way back, at first; 7 us on some hosts, 45 on others */
+#define DIRECT_BEGIN  6000000 /* ns on the account from which on a space runs here, at first */
+#define DIRECT_TRIAL  3000000 /* ns: what it may lose here before it has to go */
 #define DIRECT_BAR    500000000 /* and where that ends, if it never pays */
-#define DIRECT_MOST   8000000 /* ns: an account holds no more, so that it is closed in time */
+#define DIRECT_MOST   4000000 /* ns: an account holds no more, so that it is closed in time */
 #define DIRECT_SLICE  2000000 /* ns: about what a busy host lets a process run at a time */
 #define DIRECT_WITHIN 200     /* instructions that are interpreted to leave a page that must not run here; else it costs: */
 #define DIRECT_DECLINED 500000 /* ns */
@@ -47,6 +48,8 @@ struct direct {
     struct direct_space *now; /* the one that was looked at last */
     uint64_t clock;           /* counts looks, for `used` */
     uint64_t seen_ns, seen_entries, seen_halts;
+    uint64_t since;           /* ns: until then all is paid for */
+    uint64_t price;           /* ns: what a stop and the way back have cost lately */
     uint64_t calls;           /* system calls and the like that were made here */
 };
 
@@ -81,6 +84,7 @@ struct direct *direct_create(struct vcpu *v)
     if (!d)
         return NULL;
     d->vcpu = v;
+    d->price = DIRECT_PRICE;
     state_layout(&d->layout);
     if (runner_init_signal() < 0 || runners_init(&d->runners, files) < 0) {
         free(d);
@@ -161,6 +165,7 @@ static bool direct_open(struct direct *d, struct direct_space *s)
         memset(s->area, 0, d->layout.size);
         s->space.cr3 = s->cr3;
     }
+    s->account = DIRECT_TRIAL;
     s->hot = true;
     return true;
 }
@@ -201,7 +206,7 @@ bool direct_wants(struct direct *d, struct cpu *cpu, uint64_t syscalls)
     }
     s->used = ++d->clock;
     if (!s->hot && same && !slept && past < DIRECT_TICK * 2)
-        direct_pay(s, (int64_t)past - (int64_t)ways * DIRECT_PRICE);
+        direct_pay(s, (int64_t)past - (int64_t)(ways * d->price));
     if (!s->hot && s->account >= s->bar && !direct_open(d, s))
         s->account = 0;
     return s->hot && s->declined != entries;
@@ -336,19 +341,23 @@ static int direct_get(struct direct *d, struct direct_space *s, struct cpu *cpu,
     return r;
 }
 
-/* Of a stretch that ran for so long, and took so long. On a busy host, whoever waits for another waits for his turn as well; but who runs for long would be
- * interrupted anyway. */
-static int64_t direct_worth(uint64_t ran, uint64_t took)
+/* Pay for what has happened since *since: so much of it the runner ran, the rest is what it cost. On a busy host, whoever waits for another waits for his turn as
+ * well; but who runs for long would be interrupted anyway. */
+static void direct_settle(struct direct *d, struct direct_space *s, uint64_t ran)
 {
-    uint64_t waited = took > ran ? took - ran : 0;
+    uint64_t now = direct_ns(), past = now - d->since, cost = past > ran ? past - ran : 0;
 
-    return (int64_t)ran - (int64_t)(waited > DIRECT_PRICE && ran < DIRECT_SLICE ? waited : DIRECT_PRICE);
+    if (ran > DIRECT_SLICE && cost > d->price)
+        cost = d->price;
+    d->since = now;
+    d->price += ((int64_t)(cost < DIRECT_BEGIN ? cost : DIRECT_BEGIN) - (int64_t)d->price) / 16;
+    direct_pay(s, (int64_t)ran - (int64_t)cost);
 }
 
-/* One stretch: from regs to the next stop. Counted in *ns. */
+/* One stretch: from regs to the next stop. */
 static int direct_stretch(struct direct *d, struct direct_space *s, struct cpu *cpu, struct user_regs_struct *regs, struct runner_stop *stop)
 {
-    uint64_t before = s->ran, began = direct_ns();
+    uint64_t before = s->ran;
     int r = 0;
 
     stop->signal = 0;
@@ -359,7 +368,7 @@ static int direct_stretch(struct direct *d, struct direct_space *s, struct cpu *
     s->ran = runner_ns(&s->space.runner);
     d->vcpu->stats.direct_stops++;
     d->vcpu->elsewhere_ns += s->ran - before;
-    direct_pay(s, direct_worth(s->ran - before, direct_ns() - began));
+    direct_settle(d, s, s->ran - before);
     return r;
 }
 
@@ -385,6 +394,7 @@ static void direct_after(struct direct *d, struct direct_space *s, struct interp
         direct_lost(d, s, cpu);
         return;
     }
+    runner_part(&d->runners); /* what follows may raise */
     if (next == NEXT_TRAP)
         debug_after(cpu, true);
     if (next == NEXT_STEP)
@@ -406,6 +416,7 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     struct runner_stop stop;
     bool more = true;
 
+    d->since = d->seen_ns;
     if (!state_fits(cpu, &d->layout) || !direct_no_stub(cpu) || space_settle(&s->space, cpu, &d->rules) < 0 || direct_put(d, s, cpu, &regs) < 0) {
         direct_pay(s, -DIRECT_BAR);
         return false;
@@ -413,6 +424,7 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     it->current = NULL;
     d->vcpu->stats.direct_runs++;
     while (more) {
+        runner_join(&s->space.runner);
         if (direct_stretch(d, s, cpu, &regs, &stop) < 0) {
             direct_lost(d, s, cpu);
             break;
@@ -429,6 +441,7 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
             more = false;
         }
     }
+    runner_part(&d->runners);
     return true;
 }
 

@@ -386,18 +386,25 @@ int runner_serve(struct runner *r)
     return e < 0 ? (int)e : 0;
 }
 
-/* On the CPU of its tracer: each waits for the other, and waking somebody on another CPU takes twice as long. */
-static void runner_follow(struct runner *r)
+void runner_join(struct runner *r)
 {
     unsigned cpu = 0;
     cpu_set_t set;
 
-    if (getcpu(&cpu, NULL) < 0 || (int)cpu == r->cpu || cpu >= CPU_SETSIZE)
+    if (r->all->joined || getcpu(&cpu, NULL) < 0 || cpu >= CPU_SETSIZE)
         return;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
-    sched_setaffinity(r->pid, sizeof(set), &set);
-    r->cpu = (int)cpu;
+    r->all->joined = sched_setaffinity(0, sizeof(set), &set) == 0;
+    if ((int)cpu != r->cpu && sched_setaffinity(r->pid, sizeof(set), &set) == 0)
+        r->cpu = (int)cpu;
+}
+
+void runner_part(struct runners *all)
+{
+    if (all->joined)
+        sched_setaffinity(0, sizeof(all->may), &all->may);
+    all->joined = false;
 }
 
 /* A stop because it was poked hides a signal that came at the same time: one of a system call, say, whose registers are not those of an instruction's end. */
@@ -433,7 +440,6 @@ int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_st
 {
     int e, status;
 
-    runner_follow(r);
     regs->orig_rax = ~0ULL;
     e = runner_ptrace(PTRACE_SETREGS, r->pid, 0, regs);
     do {
@@ -500,6 +506,8 @@ void runner_thread(struct runners *all)
     sigset_t set;
 
     runner_mine = all;
+    if (sched_getaffinity(0, sizeof(all->may), &all->may) < 0)
+        memset(&all->may, 0xff, sizeof(all->may));
     all->thread = (pid_t)syscall(SYS_gettid);
     sigemptyset(&set);
     sigaddset(&set, RUNNER_SIGNAL);

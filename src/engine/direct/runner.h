@@ -11,6 +11,7 @@
 #ifndef VITRO_DIRECT_RUNNER_H
 #define VITRO_DIRECT_RUNNER_H
 
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -40,7 +41,9 @@ struct runners {
     pid_t template;
     bool cpuid_faults;             /* CPUID stops a runner */
     struct runner_call *list;      /* what the stub reads; runners may not write it */
-    pid_t thread;                  /* the tracer's */
+    pid_t thread;                  /* the tracer's, */
+    cpu_set_t may;                 /* and where that may run */
+    bool joined;
     _Atomic pid_t running;         /* the runner that runs; 0: none */
 };
 
@@ -48,7 +51,7 @@ struct runner {
     struct runners *all;
     pid_t pid;        /* 0: none */
     uint64_t secret[2];
-    int cpu;          /* that it is bound to */
+    int cpu;          /* that it is bound to; -1: none */
     struct runner_call *call; /* owned: RUNNER_LIST, `calls` of them are to be made */
     unsigned calls;
 };
@@ -75,6 +78,11 @@ int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_st
 uint64_t runner_ns(const struct runner *r);
 int runner_put_xstate(struct runner *r, void *area, size_t size);
 int runner_get_xstate(struct runner *r, void *area, size_t size);
+
+/* The tracer's thread and r stay on one CPU from here on: each waits for the other, and woken on another CPU it is there twice as late, and r has to follow. Until
+ * runner_part(): the thread goes where it may. */
+void runner_join(struct runner *r);
+void runner_part(struct runners *all);
 
 /* Stop the one that runs, if one does, or is about to. Any thread. */
 void runner_poke(const struct runners *all);
