@@ -6,7 +6,7 @@
  * cpus: 2
  * timeout: 150
  * Manual: SDM 3A 8.1.1.
- * qemu: may differ (8 bytes within a line beside code): TCG stores them by parts
+ * qemu: may differ (8 bytes within a line beside code: halves): TCG stores them by parts
  */
 #include "rt.h"
 
