@@ -120,16 +120,16 @@ static int64_t runner_stub(pid_t pid, const uint64_t secret[2])
 /* -- the template -- */
 
 /* In the child: no descriptor but RAM's, at known numbers. */
-static void template_files(const int files[RUNNER_FILES])
+static bool template_files(const int files[RUNNER_FILES])
 {
     for (unsigned n = 0; n < RUNNER_FILES; n++)
         if (files[n] >= 0)
             syscall(SYS_dup3, files[n], FILE_FIRST + n, 0);
-    syscall(SYS_close_range, 0, FILE_FIRST - 1, 0);
+    bool ok = syscall(SYS_close_range, 0, FILE_FIRST - 1, 0) == 0;
     for (unsigned n = 0; n < RUNNER_FILES; n++)
         if (files[n] < 0)
             syscall(SYS_close, FILE_FIRST + n);
-    syscall(SYS_close_range, FILE_FIRST + RUNNER_FILES, ~0U, 0);
+    return ok && syscall(SYS_close_range, FILE_FIRST + RUNNER_FILES, ~0U, 0) == 0;
 }
 
 static void template_habits(struct runner_call *list)
@@ -148,7 +148,7 @@ static void template_habits(struct runner_call *list)
 }
 
 /* Whoever traces the template could have it do anything that it may: so it may do nothing but what runners are made of. They inherit this. */
-static void template_fence(void)
+static bool template_fence(void)
 {
 #define ALLOW(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
     struct sock_filter all[] = {
@@ -162,7 +162,7 @@ static void template_fence(void)
 #undef ALLOW
     const struct sock_fprog prog = { ARRAY_LEN(all), all };
 
-    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog);
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) == 0;
 }
 
 /* In the child, a copy of the monitor: it becomes the stub and nothing else. */
@@ -172,13 +172,14 @@ static _Noreturn void template_main(struct runner_call *list, const int files[RU
     uint8_t *code = (uint8_t *)RUNNER_STUB;
 
     template_habits(list);
-    template_files(files);
+    bool ok = template_files(files);
     syscall(SYS_mmap, code, STUB_CODE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     memcpy(code, stub_code, sizeof(stub_code));
     syscall(SYS_mprotect, code, STUB_CODE, PROT_READ | PROT_EXEC);
     syscall(SYS_mremap, list, STUB_LIST, STUB_LIST, MREMAP_MAYMOVE | MREMAP_FIXED, LIST_AT);
     syscall(SYS_mprotect, LIST_AT, STUB_LIST, PROT_READ);
-    template_fence();
+    if (!ok || !template_fence())
+        syscall(SYS_exit_group, 1); /* a host without what makes it safe has no runners */
     traced = (volatile uint64_t *)(LIST_AT + ((uintptr_t)traced - (uintptr_t)list));
     while (!*traced)
         syscall(SYS_sched_yield);
