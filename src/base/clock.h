@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define NSEC_PER_SEC 1000000000ULL
+#define NSEC_PER_MSEC 1000000ULL
 
 struct clock {
     uint64_t (*source)(struct clock *c); /* raw monotonic nanoseconds */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 #include "net/net.h"
 #include "net/offload.h"
 
@@ -16,9 +17,8 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 #define INNER_MSS_MIN 64U /* a smaller one would be a guest that wants a packet for each byte */
 #define INNER_AGAIN_MS 300
 #define INNER_TRIES 6
-#define INNER_IDLE_NS (10 * 1000000000ULL)
-#define INNER_STALE_NS (1000000000ULL) /* a connection that is silent for so long makes room for another */
-#define NS_PER_MS   1000000ULL
+#define INNER_IDLE_NS (10 * NSEC_PER_SEC)
+#define INNER_STALE_NS NSEC_PER_SEC /* a connection that is silent for so long makes room for another */
 
 static const uint8_t inner_mac[6] = { 0x06, 0x00, 169, 254, 169, 254 }; /* locally administered, one card's */
 
@@ -54,21 +54,6 @@ struct inner_seg {
     uint32_t seq, ack, len;
 };
 
-static uint16_t be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
-static uint32_t be32(const uint8_t *p) { return (uint32_t)be16(p) << 16 | be16(p + 2); }
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v & 0xffff);
-}
-
 static void put_sum(uint8_t *p, uint64_t sum)
 {
     uint16_t v = net_fold(sum);
@@ -81,7 +66,7 @@ static void inner_ethernet(struct inner *in, const uint8_t mac[6], unsigned type
 {
     memcpy(in->frame, mac, 6);
     memcpy(in->frame + 6, inner_mac, 6);
-    put16(in->frame + 12, type);
+    st_be16(in->frame + 12, (uint16_t)type);
 }
 
 /* A segment of n bytes of data, which may be NULL, to a connection's other side, or to whoever sent something without one. */
@@ -94,28 +79,28 @@ static void inner_send(struct inner *in, const struct inner_conn *c, uint32_t se
     inner_ethernet(in, c->mac, TYPE_IP);
     memset(ip, 0, IP_LEN + TCP_LEN);
     ip[0] = 0x45;
-    put16(ip + 2, IP_LEN + segment);
+    st_be16(ip + 2, (uint16_t)(IP_LEN + segment));
     ip[6] = 0x40; /* in one piece */
     ip[8] = 64;
     ip[9] = PROTO_TCP;
     memcpy(ip + 12, in->srv->ip, 4);
     memcpy(ip + 16, c->ip, 4);
     put_sum(ip + 10, net_sum(ip, IP_LEN, 0));
-    put16(tcp, in->srv->port);
-    put16(tcp + 2, c->port);
-    put32(tcp + 4, seq);
-    put32(tcp + 8, flags & ACK ? c->rcv : 0);
+    st_be16(tcp, in->srv->port);
+    st_be16(tcp + 2, c->port);
+    st_be32(tcp + 4, seq);
+    st_be32(tcp + 8, flags & ACK ? c->rcv : 0);
     tcp[12] = (uint8_t)((TCP_LEN + options) << 2);
     tcp[13] = (uint8_t)flags;
-    put16(tcp + 14, INNER_REQUEST);
+    st_be16(tcp + 14, INNER_REQUEST);
     if (options) {
         tcp[TCP_LEN] = OPT_MSS;
         tcp[TCP_LEN + 1] = 4;
-        put16(tcp + TCP_LEN + 2, INNER_MSS);
+        st_be16(tcp + TCP_LEN + 2, INNER_MSS);
     }
     if (n)
         memcpy(tcp + TCP_LEN + options, data, n);
-    put16(be, segment);
+    st_be16(be, (uint16_t)segment);
     put_sum(tcp + 16, net_sum(tcp, segment, net_sum(ip + 12, 8, net_sum(be, 2, 0) + (uint64_t)PROTO_TCP * 256)));
     in->emit(in->opaque, in->frame, AT_TCP + segment);
 }
@@ -306,7 +291,7 @@ static uint16_t seg_mss(const uint8_t *opt, size_t len)
         size_t n = *opt == 1 ? 1 : opt[1];
 
         if (*opt == OPT_MSS && n == 4 && len >= 4)
-            return be16(opt + 2);
+            return ld_be16(opt + 2);
         if (!n || n > len)
             break;
         opt += n;
@@ -319,24 +304,24 @@ static uint16_t seg_mss(const uint8_t *opt, size_t len)
 static void inner_ip(struct inner *in, const struct net_frame *f)
 {
     const uint8_t *ip = f->data + AT_IP, *tcp;
-    size_t head = (ip[0] & 15U) * 4, all = be16(ip + 2), offset;
+    size_t head = (ip[0] & 15U) * 4, all = ld_be16(ip + 2), offset;
     struct inner_seg s = { .frame = f->data };
 
-    if (ip[0] >> 4 != 4 || head < IP_LEN || all > f->len - ETH || all < head + TCP_LEN || ip[9] != PROTO_TCP || be16(ip + 6) & 0x3fff)
+    if (ip[0] >> 4 != 4 || head < IP_LEN || all > f->len - ETH || all < head + TCP_LEN || ip[9] != PROTO_TCP || ld_be16(ip + 6) & 0x3fff)
         return;
     tcp = ip + head;
     offset = (tcp[12] >> 4) * 4U;
     if (offset < TCP_LEN || head + offset > all)
         return;
-    s.from = be16(tcp);
-    s.seq = be32(tcp + 4);
-    s.ack = be32(tcp + 8);
+    s.from = ld_be16(tcp);
+    s.seq = ld_be32(tcp + 4);
+    s.ack = ld_be32(tcp + 8);
     s.flags = tcp[13];
-    s.window = be16(tcp + 14);
+    s.window = ld_be16(tcp + 14);
     s.data = tcp + offset;
     s.len = (uint32_t)(all - head - offset);
     s.mss = seg_mss(tcp + TCP_LEN, offset - TCP_LEN);
-    if (be16(tcp + 2) == in->srv->port) /* others are as if nobody were there */
+    if (ld_be16(tcp + 2) == in->srv->port) /* others are as if nobody were there */
         inner_segment(in, &s);
 }
 
@@ -360,9 +345,9 @@ static bool inner_arp(struct inner *in, const uint8_t *arp)
 bool inner_take(struct inner *in, const struct net_frame *f, uint64_t now)
 {
     in->now = now;
-    if (f->len >= ETH + ARP_LEN && be16(f->data + 12) == TYPE_ARP)
+    if (f->len >= ETH + ARP_LEN && ld_be16(f->data + 12) == TYPE_ARP)
         return inner_arp(in, f->data + ETH);
-    if (f->len < AT_DATA || be16(f->data + 12) != TYPE_IP || memcmp(f->data + AT_IP + 16, in->srv->ip, 4))
+    if (f->len < AT_DATA || ld_be16(f->data + 12) != TYPE_IP || memcmp(f->data + AT_IP + 16, in->srv->ip, 4))
         return false;
     inner_ip(in, f);
     return true;
@@ -373,7 +358,7 @@ bool inner_take(struct inner *in, const struct net_frame *f, uint64_t now)
 /* When this connection wants to be looked at, as nanoseconds of the clock. */
 static uint64_t conn_due(const struct inner_conn *c)
 {
-    uint64_t idle = c->heard + INNER_IDLE_NS, again = c->sent_at + (INNER_AGAIN_MS * NS_PER_MS << c->tries);
+    uint64_t idle = c->heard + INNER_IDLE_NS, again = c->sent_at + (INNER_AGAIN_MS * NSEC_PER_MSEC << c->tries);
 
     return c->una < c->nxt && again < idle ? again : idle;
 }
@@ -404,7 +389,7 @@ int inner_tick(struct inner *in, uint64_t now)
         due = c->used ? conn_due(c) : UINT64_MAX;
         next = due < next ? due : next;
     }
-    return next == UINT64_MAX ? -1 : next <= now ? 1 : (int)((next - now) / NS_PER_MS) + 1;
+    return next == UINT64_MAX ? -1 : next <= now ? 1 : (int)((next - now) / NSEC_PER_MSEC) + 1;
 }
 
 struct inner *inner_create(const struct inner_server *srv, void (*emit)(void *opaque, uint8_t *data, uint32_t len), void *opaque)

@@ -6,8 +6,6 @@
 #include "base/clock.h"
 #include "base/err.h"
 
-#define NS_PER_MS 1000000ULL
-
 bool limit_rate_ok(const struct limit_rate *r)
 {
     return r->size <= LIMIT_SIZE_MAX && r->burst <= LIMIT_SIZE_MAX && r->ms <= LIMIT_MS_MAX && (!r->size || r->ms);
@@ -25,7 +23,7 @@ void limit_set(struct limit *l, const struct limit_rate *bytes, const struct lim
     bucket_set(&l->ops, ops, now);
 }
 
-static uint64_t bucket_ns(const struct limit_bucket *b) { return b->rate.ms * NS_PER_MS; }
+static uint64_t bucket_ns(const struct limit_bucket *b) { return b->rate.ms * NSEC_PER_MSEC; }
 
 /* What is missing to a full one, debts included: at most 2^51. */
 static uint64_t bucket_missing(const struct limit_bucket *b) { return b->rate.size - (uint64_t)b->left; }
@@ -57,9 +55,9 @@ static uint64_t bucket_wait(struct limit_bucket *b, uint64_t now)
     if (b->left > 0)
         return 0;
     ns = (unsigned __int128)(uint64_t)(1 - b->left) * bucket_ns(b) / b->rate.size;
-    if (ns > LIMIT_MS_MAX * NS_PER_MS)
-        return LIMIT_MS_MAX * NS_PER_MS;
-    return ns < NS_PER_MS ? NS_PER_MS : (uint64_t)ns;
+    if (ns > LIMIT_MS_MAX * NSEC_PER_MSEC)
+        return LIMIT_MS_MAX * NSEC_PER_MSEC;
+    return ns < NSEC_PER_MSEC ? NSEC_PER_MSEC : (uint64_t)ns;
 }
 
 uint64_t limit_wait(struct limit *l, uint64_t now)
