@@ -76,7 +76,7 @@ static struct timespec vcpu_in(uint64_t ns)
 
 bool vcpu_wait(struct vcpu *v, uint64_t ns)
 {
-    struct timespec until = vcpu_in(ns);
+    struct timespec until = ns ? vcpu_in(ns) : (struct timespec){ 0 };
     int r = 0;
 
     kvmpv_idle(&v->cpu);

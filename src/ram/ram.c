@@ -288,8 +288,7 @@ static void ram_write_page(struct ram *r, struct ram_slot *s, uint64_t off, uint
     _Atomic uint8_t *flags = &s->flags[off >> PAGE_SHIFT];
 
     ram_tell_code(r, s, atomic_load(flags), off, len);
-    if (unlikely(ram_keeping(r)))
-        ram_keep(r, s->gpa + off, len);
+    ram_keep(r, s->gpa + off, len);
     if (from.src)
         ram_copy_in(s->hva + off, from.src, len);
     else
@@ -361,8 +360,7 @@ void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
     if (!ram_chunk_at(r, gpa, len, &c) || c.slot->readonly)
         return NULL;
     ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
-    if (unlikely(ram_keeping(r)))
-        ram_keep(r, gpa, c.len);
+    ram_keep(r, gpa, c.len);
     *n = c.len;
     return c.slot->hva + c.off;
 }
@@ -401,8 +399,7 @@ static int ram_discard_pages(struct ram *r, struct ram_slot *s, uint64_t off, ui
     int err;
 
     ram_tell_code_pages(r, s, off, end);
-    if (unlikely(ram_keeping(r)))
-        ram_keep_runs(r, s, off, end);
+    ram_keep_runs(r, s, off, end);
     err = ram_drop(r, s, off, end - off);
     atomic_thread_fence(memory_order_seq_cst);
     ram_tell_code_pages(r, s, off, end);
@@ -444,8 +441,7 @@ int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old)
     /* As ram_write_page() */
     flags = &s->flags[off >> PAGE_SHIFT];
     ram_tell_code(r, s, atomic_load(flags), off, 1);
-    if (unlikely(ram_keeping(r)))
-        ram_keep(r, gpa, 1);
+    ram_keep(r, gpa, 1);
     *old = __atomic_exchange_n(s->hva + off, value, __ATOMIC_SEQ_CST);
     ram_tell_code(r, s, atomic_load(flags), off, 1);
     if (atomic_load(&r->dirty_log))
@@ -467,6 +463,13 @@ _Atomic uint8_t *ram_page_flags(struct ram *r, uint64_t gpa)
     struct ram_slot *s = ram_slot_of(r, gpa);
 
     return s ? &s->flags[(gpa - s->gpa) >> PAGE_SHIFT] : NULL;
+}
+
+bool ram_stores_silent(struct ram *r, uint64_t gpa)
+{
+    uint8_t f = atomic_load_explicit(ram_page_flags(r, gpa), memory_order_relaxed);
+
+    return !(f & PAGE_CODE) && (f & PAGE_DIRTY || !atomic_load_explicit(&r->dirty_log, memory_order_relaxed)) && !ram_must_keep(r, gpa);
 }
 
 void ram_mark_dirty(struct ram *r, uint64_t gpa, uint64_t len)

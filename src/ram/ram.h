@@ -128,6 +128,9 @@ void *ram_borrow(struct ram *r, uint64_t gpa, uint64_t len);
  * the dirty log is on, without PAGE_DIRTY. */
 _Atomic uint8_t *ram_page_flags(struct ram *r, uint64_t gpa);
 
+/* May engines store to the page at gpa, which is RAM, without a slow path? Not where it has decoded code, is clean under the dirty log, or must be kept (still.h). */
+bool ram_stores_silent(struct ram *r, uint64_t gpa);
+
 /* Tell that an engine stored len bytes at gpa through a borrowed pointer: sets PAGE_DIRTY. */
 void ram_mark_dirty(struct ram *r, uint64_t gpa, uint64_t len);
 

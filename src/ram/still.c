@@ -157,7 +157,7 @@ bool ram_must_keep(const struct ram *r, uint64_t gpa)
     return s && !still_is_kept(r, s, (gpa - s->gpa) >> PAGE_SHIFT);
 }
 
-void ram_keep(struct ram *r, uint64_t gpa, uint64_t len)
+void ram_keep_all(struct ram *r, uint64_t gpa, uint64_t len)
 {
     while (len > 0 && ram_keeping(r)) {
         const struct ram_slot *s = ram_slot_of(r, gpa);

@@ -12,6 +12,7 @@
 #ifndef VITRO_RAM_STILL_H
 #define VITRO_RAM_STILL_H
 
+#include "base/bits.h"
 #include "ram/ram.h"
 
 /* 0; 1: r has no shared slots, there is nothing to do; -EBUSY: there is one already; -ENOMEM. A child is forked after this. */
@@ -26,7 +27,12 @@ static inline bool ram_keeping(const struct ram *r) { return atomic_load_explici
 /* A store to the page at gpa, which is RAM, needs ram_keep() first. */
 bool ram_must_keep(const struct ram *r, uint64_t gpa);
 /* Keep all pages of [gpa, gpa+len), which may now be changed by the caller. Nothing where there is no need. Any thread. */
-void ram_keep(struct ram *r, uint64_t gpa, uint64_t len);
+void ram_keep_all(struct ram *r, uint64_t gpa, uint64_t len);
+static inline void ram_keep(struct ram *r, uint64_t gpa, uint64_t len)
+{
+    if (unlikely(ram_keeping(r)))
+        ram_keep_all(r, gpa, len);
+}
 /* ram.c: the same for pages of one slot that are about to become zeroes; those that are zeroes already are not touched. */
 void ram_keep_runs(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end);
 void ram_still_fini(struct ram *r);

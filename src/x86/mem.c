@@ -202,8 +202,7 @@ static void mem_before_store(struct cpu *cpu, const struct mem_part *p)
         cpu->ops->code_write(cpu, p->gpa, p->len);
     if (log && !(f & PAGE_DIRTY))
         ram_mark_dirty(cpu->ram, p->gpa, p->len);
-    if (unlikely(ram_keeping(cpu->ram)))
-        ram_keep(cpu->ram, p->gpa, p->len);
+    ram_keep(cpu->ram, p->gpa, p->len);
     if (p->e && !(atomic_load_explicit(flags, memory_order_relaxed) & PAGE_CODE))
         tlb_refresh(cpu, p->e);
 }

@@ -78,8 +78,7 @@ static void walk_before_store(struct cpu *cpu, const struct walk_entry *e)
         cpu->ops->code_write(cpu, e->gpa, e->wide ? 8 : 4);
     if (unlikely(atomic_load_explicit(&cpu->ram->dirty_log, memory_order_relaxed)) && !(f & PAGE_DIRTY))
         ram_mark_dirty(cpu->ram, e->gpa, e->wide ? 8 : 4);
-    if (unlikely(ram_keeping(cpu->ram)))
-        ram_keep(cpu->ram, e->gpa, e->wide ? 8 : 4);
+    ram_keep(cpu->ram, e->gpa, e->wide ? 8 : 4);
 }
 
 /* Set bits in an entry if it still has the value that was judged. False: it has not; walk again. */

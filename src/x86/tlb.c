@@ -12,7 +12,6 @@
 
 #include "base/bits.h"
 #include "ram/ram.h"
-#include "ram/still.h"
 #include "x86/lapic.h"
 #include "x86/tlb.h"
 
@@ -43,12 +42,7 @@ static uint64_t tlb_wr_tag(struct cpu *cpu, uint64_t page, uint64_t gpa)
 {
     if (gpa & (TLB_MMIO | TLB_ROM))
         return page | TLB_SLOW;
-    uint8_t f = atomic_load_explicit(ram_page_flags(cpu->ram, gpa), memory_order_relaxed);
-    if (f & PAGE_CODE)
-        return page | TLB_SLOW;
-    if (atomic_load_explicit(&cpu->ram->dirty_log, memory_order_relaxed) && !(f & PAGE_DIRTY))
-        return page | TLB_SLOW;
-    if (unlikely(ram_must_keep(cpu->ram, gpa)))
+    if (unlikely(!ram_stores_silent(cpu->ram, gpa)))
         return page | TLB_SLOW;
     return cpu->data_bp && tlb_page_watched(cpu, page) ? page | TLB_SLOW : page;
 }

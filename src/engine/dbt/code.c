@@ -112,7 +112,7 @@ void dbt_code_clear(struct dbt *t)
     t->cold = DBT_HOT;
     t->nsites = 0;
     if (t->nfars > 1)
-        madvise(t->far, DBT_FAR_BYTES, MADV_DONTNEED); /* zeros again */
+        map_give_back(t->far, DBT_FAR_BYTES); /* zeros again */
     t->nfars = 1;
     t->link.site = 0;
 }

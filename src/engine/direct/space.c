@@ -9,7 +9,6 @@
 #include "base/map.h"
 #include "engine/direct/odd.h"
 #include "ram/share.h"
-#include "ram/still.h"
 #include "x86/mmu.h"
 
 #define SPACE_NEAR   32u  /* pages that are mapped together */
@@ -29,8 +28,7 @@ int space_init(struct space *s, struct runners *all, const struct ram *ram)
 {
     memset(s, 0, sizeof(*s));
     s->cr3 = ~0ULL;
-    for (unsigned n = 0; n < ram->nslots; n++)
-        s->limit = (ram->slot[n].gpa + ram->slot[n].size) >> PAGE_SHIFT;
+    s->limit = (ram->slot[ram->nslots - 1].gpa + ram->slot[ram->nslots - 1].size) >> PAGE_SHIFT; /* they are sorted */
     s->page = (struct space_page *)space_reserve((size_t)SPACE_PAGES * sizeof(*s->page));
     s->hash = (uint32_t *)space_reserve(SPACE_HASH * sizeof(*s->hash));
     s->writable = space_reserve(s->limit / 8 + 8);
@@ -124,13 +122,6 @@ static void space_ask(struct space *s, uint64_t page, uint64_t pages, int prot, 
 
 static unsigned space_slot(const struct ram *ram, const struct ram_slot *s) { return (unsigned)(s - ram->slot); }
 
-static bool space_may_store(struct ram *ram, uint64_t gpa)
-{
-    uint8_t f = atomic_load_explicit(ram_page_flags(ram, gpa), memory_order_relaxed);
-
-    return !(f & PAGE_CODE) && !ram_must_keep(ram, gpa) && (f & PAGE_DIRTY || !atomic_load_explicit(&ram->dirty_log, memory_order_relaxed));
-}
-
 /* look: of this page, or of the large one around it. */
 static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t gpa)
 {
@@ -141,7 +132,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
     if (!look->readable || !s || ram_shared_fd(s, &off) < 0 || PAGE_BASE(cpu->apic_base) == gpa)
         return v;
     v.prot = PROT_READ;
-    if (look->writable && !s->readonly && space_may_store(cpu->ram, gpa))
+    if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
     if (look->executable) {
         v.odd = odd_page(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0);
@@ -170,6 +161,13 @@ static void space_put(struct space *s, struct ram *ram, uint64_t page, unsigned 
     }
 }
 
+/* Is v of the page behind a run of n pages whose first is run? */
+static bool space_follows(struct ram *ram, const struct space_view *run, unsigned n, const struct space_view *v)
+{
+    return n && v->prot == run->prot && v->odd == run->odd && v->gfn == run->gfn + n &&
+           ram_slot_of(ram, v->gfn << PAGE_SHIFT) == ram_slot_of(ram, run->gfn << PAGE_SHIFT);
+}
+
 /* Map what may be mapped of n pages from `page` on. */
 static void space_map(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page, unsigned n)
 {
@@ -190,7 +188,7 @@ static void space_map(struct space *s, struct cpu *cpu, const struct space_rules
             if (note && space_same(&s->page[note], &v))
                 v.prot = 0; /* it is there already */
         }
-        if (length && v.prot == run.prot && v.odd == run.odd && v.gfn == run.gfn + length && ram_slot_of(cpu->ram, v.gfn << PAGE_SHIFT) == ram_slot_of(cpu->ram, run.gfn << PAGE_SHIFT)) {
+        if (space_follows(cpu->ram, &run, length, &v)) {
             length++;
             continue;
         }
