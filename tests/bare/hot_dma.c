@@ -2,39 +2,12 @@
 /* Of hot_dma.S: a driver of one queue (virtio 1.2, 2.7, 4.1), and the rounds. */
 #include "rt.h"
 #include "hot.h"
+#include "pci.h"
 
 #define ROUNDS 300
 #define FN    (TPA + 0x5100UL)
 #define ALIAS (TVA + 0x100UL)
 #define QUEUE (TPA + 0x100000UL) /* descriptors; then a page each: available, used */
-
-static void out32(u16 port, u32 v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
-static u32 in32(u16 port)
-{
-    u32 v;
-    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-
-static u32 dev_at;
-static u32 cfg_read(u32 off)
-{
-    out32(0xcf8, 0x80000000 | dev_at << 11 | (off & 0xfc));
-    return in32(0xcfc) >> 8 * (off & 3);
-}
-static void cfg_write(u32 off, u32 v)
-{
-    out32(0xcf8, 0x80000000 | dev_at << 11 | off);
-    out32(0xcfc, v);
-}
-
-static int find(void)
-{
-    for (dev_at = 0; dev_at < 32; dev_at++)
-        if (cfg_read(0) == 0x10441af4)
-            return 1;
-    return 0;
-}
 
 /* Where a BAR is; nobody has placed it where there is no firmware. */
 static u64 bar(u32 n)
@@ -108,7 +81,7 @@ void hot_dma(void);
 void hot_dma(void)
 {
     u64 changed = 0, rounds = hot_count(ROUNDS);
-    int there = find();
+    int there = cfg_find(0x10441af4);
     hot_expect("there is an entropy device", (u64)there, 1);
     if (!there)
         return;

@@ -2,38 +2,11 @@
 /* Of vga_move.S. */
 #include "rt.h"
 #include "hot.h"
+#include "pci.h"
 
 #define BAR0  0x10
 #define SIZE  (16UL << 20)
 #define WORDS 4096 /* two of its pages, and every 64 KiB one word */
-
-static void out32(u16 port, u32 v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
-static u32 in32(u16 port)
-{
-    u32 v;
-    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-
-static u32 dev_at;
-static u32 cfg_read(u32 off)
-{
-    out32(0xcf8, 0x80000000 | dev_at << 11 | off);
-    return in32(0xcfc);
-}
-static void cfg_write(u32 off, u32 v)
-{
-    out32(0xcf8, 0x80000000 | dev_at << 11 | off);
-    out32(0xcfc, v);
-}
-
-static int find(void)
-{
-    for (dev_at = 0; dev_at < 32; dev_at++)
-        if (cfg_read(0) == 0x11111234)
-            return 1;
-    return 0;
-}
 
 static void enable(int on) { cfg_write(4, (cfg_read(4) & 0xfffd) | (on ? 2 : 0)); }
 
@@ -75,7 +48,7 @@ void vga_move(void)
 {
     u64 home, was, at;
 
-    if (!find()) {
+    if (!cfg_find(0x11111234)) {
         hot_expect("a display", 0, 1);
         return;
     }
