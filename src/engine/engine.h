@@ -112,7 +112,6 @@ struct engine_ops {
     enum vcpu_exit (*run)(struct vcpu *v);
     /* All cached knowledge about [gpa, gpa+len) is void (ROM mapped, restore, dirty log switched). vCPUs are stopped. */
     void (*invalidate)(struct engine *e, uint64_t gpa, uint64_t len);
-    bool shares_ram; /* other processes run the guest's code, too: its memory should be one that they can map (ram/share.h) */
 };
 
 struct engine {

@@ -313,20 +313,20 @@ static unsigned vm_engine_trace(unsigned trace)
            (trace & TRACE_EXITS ? ENGINE_TRACE_EXITS : 0) | (trace & TRACE_STATS ? ENGINE_TRACE_STATS : 0);
 }
 
-/* Memory that other processes can map: for an engine that wants it, in a machine that begins here. What is restored lies on its file, and
- * what is received comes in memory of its own. */
-static bool vm_shares_ram(const struct vm *vm, const struct engine_ops *ops, bool blank)
+/* Memory that other processes can map, for engine/direct: in a machine that begins here. What is restored lies on its file, and what is received comes in
+ * memory of its own. */
+static bool vm_shares_ram(const struct vm *vm, bool blank)
 {
     const char *direct = getenv("VITRO_DIRECT");
 
-    return !blank && !vm->cfg->swap && !vm->cfg->dedup && (ops->shares_ram || (direct && !strcmp(direct, "on")));
+    return direct && !strcmp(direct, "on") && !blank && !vm->cfg->swap && !vm->cfg->dedup;
 }
 
 static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, struct err *err)
 {
     int r = vm_read_files(vm, blank, err);
 
-    ram_share(&vm->ram, vm_shares_ram(vm, ops, blank));
+    ram_share(&vm->ram, vm_shares_ram(vm, blank));
     if (r == 0)
         r = pc_init_ram(vm, err); /* an engine wants to know the slots */
     if (r == 0)

@@ -208,20 +208,23 @@ static void *poke_later(void *arg)
     return NULL;
 }
 
-static void test_a_poke_stops_it(void **state)
+/* jmp . until another thread has it stopped. */
+static void run_until(void *(*other)(void *arg))
 {
     struct user_regs_struct regs = at(CODE);
     struct runner_stop stop;
     pthread_t t;
 
-    assert_int_equal(pthread_create(&t, NULL, poke_later, NULL), 0);
+    assert_int_equal(pthread_create(&t, NULL, other, NULL), 0);
     atomic_store(&f.all.running, f.r.pid);
-    RUN(stop, regs, 0xeb, 0xfe); /* jmp . */
+    RUN(stop, regs, 0xeb, 0xfe);
     atomic_store(&f.all.running, 0);
     assert_int_equal(stop.signal, 0);
     assert_int_equal(regs.rip, CODE);
     pthread_join(t, NULL);
 }
+
+static void test_a_poke_stops_it(void **state) { run_until(poke_later); }
 
 /* A poke at the same time as a system call must not hide it: RAX counts calls down, and each must be seen. */
 static void *poke_often(void *arg)
@@ -329,19 +332,7 @@ static void *signal_later(void *arg)
     return NULL;
 }
 
-static void test_signals_from_outside_do_nothing(void **state)
-{
-    struct user_regs_struct regs = at(CODE);
-    struct runner_stop stop;
-    pthread_t t;
-
-    assert_int_equal(pthread_create(&t, NULL, signal_later, NULL), 0);
-    atomic_store(&f.all.running, f.r.pid);
-    RUN(stop, regs, 0xeb, 0xfe);
-    atomic_store(&f.all.running, 0);
-    assert_int_equal(stop.signal, 0);
-    pthread_join(t, NULL);
-}
+static void test_signals_from_outside_do_nothing(void **state) { run_until(signal_later); }
 
 static void put(uint8_t *page, unsigned off, const char *bytes, unsigned n)
 {

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "engine/direct/space.h"
 #include "engine/direct/state.h"
@@ -53,21 +54,6 @@ struct direct {
     uint64_t calls;           /* system calls and the like that were made here */
 };
 
-static uint64_t direct_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-bool direct_wanted(void)
-{
-    const char *s = getenv("VITRO_DIRECT");
-
-    return s && !strcmp(s, "on");
-}
-
 /* -- life -- */
 
 struct direct *direct_create(struct vcpu *v)
@@ -86,7 +72,7 @@ struct direct *direct_create(struct vcpu *v)
     d->vcpu = v;
     d->price = DIRECT_PRICE;
     state_layout(&d->layout);
-    if (runner_init_signal() < 0 || runners_init(&d->runners, files) < 0) {
+    if (d->layout.size > STATE_MAX || runner_init_signal() < 0 || runners_init(&d->runners, files) < 0) {
         free(d);
         return NULL;
     }
@@ -190,7 +176,7 @@ static void direct_pay(struct direct_space *s, int64_t ns)
 
 bool direct_wants(struct direct *d, struct cpu *cpu, uint64_t syscalls)
 {
-    uint64_t now = direct_ns(), entries = direct_entries(d, syscalls), past = now - d->seen_ns, ways = entries - d->seen_entries;
+    uint64_t now = clock_host_ns(CLOCK_MONOTONIC), entries = direct_entries(d, syscalls), past = now - d->seen_ns, ways = entries - d->seen_entries;
     bool slept = d->vcpu->stats.halts != d->seen_halts, same = d->now && d->now->cr3 == cpu->cr3;
     struct direct_space *s = direct_find(d, cpu->cr3);
 
@@ -317,11 +303,9 @@ static void direct_lost(struct direct *d, struct direct_space *s, struct cpu *cp
 
 static int direct_put(struct direct *d, struct direct_space *s, const struct cpu *cpu, struct user_regs_struct *regs)
 {
-    uint8_t area[16384] __attribute__((aligned(64)));
+    uint8_t area[STATE_MAX] __attribute__((aligned(64)));
 
     state_put_regs(cpu, regs);
-    if (d->layout.size > sizeof(area))
-        return -1;
     memcpy(area, s->area, d->layout.size);
     state_put_vectors(cpu, &d->layout, area);
     if (s->known && !memcmp(area, s->area, d->layout.size))
@@ -345,7 +329,7 @@ static int direct_get(struct direct *d, struct direct_space *s, struct cpu *cpu,
  * well; but who runs for long would be interrupted anyway. */
 static void direct_settle(struct direct *d, struct direct_space *s, uint64_t ran)
 {
-    uint64_t now = direct_ns(), past = now - d->since, cost = past > ran ? past - ran : 0;
+    uint64_t now = clock_host_ns(CLOCK_MONOTONIC), past = now - d->since, cost = past > ran ? past - ran : 0;
 
     if (ran > DIRECT_SLICE && cost > d->price)
         cost = d->price;

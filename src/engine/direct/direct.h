@@ -18,8 +18,6 @@ struct direct;
 /* On the vCPU's thread, before its sandbox closes: NULL if this machine or this host has no such tier. */
 struct direct *direct_create(struct vcpu *v);
 void direct_destroy(struct direct *d);
-/* Does the user want it, and may it ever be? Before RAM is made. */
-bool direct_wanted(void);
 
 /* The CPU is about to run code at level 3. Should that be here? syscalls: made by translated code so far. */
 bool direct_wants(struct direct *d, struct cpu *cpu, uint64_t syscalls);

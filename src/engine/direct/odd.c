@@ -11,7 +11,7 @@
 
 static unsigned modrm_reg(uint8_t m) { return m >> 3 & 7; }
 
-/* 0F, then p[1] and p[2]. before: the byte in front. */
+/* The three bytes from an 0F on. */
 static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
 {
     bool memory = p[2] < 0xc0;

@@ -26,10 +26,10 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/clock.h"
 
 #define STUB_CODE  4096UL
 #define STUB_LIST  (sizeof(struct runner_call) * (RUNNER_LIST + 4))
@@ -88,11 +88,11 @@ static int runner_wait(pid_t pid)
     return r < 0 || !WIFSTOPPED(status) ? -ESRCH : status;
 }
 
-/* Go on until a trap in the stub; whatever else comes (a poke, a signal from outside) is not its matter. */
-static int runner_until_trap(pid_t pid)
+/* Wait for a trap in the stub; whatever else comes (a poke, a signal from outside) is not its matter. */
+static int runner_trap(pid_t pid)
 {
     for (;;) {
-        int r = runner_ptrace(PTRACE_CONT, pid, 0, NULL), status = r < 0 ? r : runner_wait(pid);
+        int status = runner_wait(pid), r;
 
         if (status < 0)
             return status;
@@ -100,22 +100,36 @@ static int runner_until_trap(pid_t pid)
             return 0;
         if (status >> 16 == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGSYS || WSTOPSIG(status) == SIGBUS))
             return -EFAULT;
+        r = runner_ptrace(PTRACE_CONT, pid, 0, NULL);
+        if (r < 0)
+            return r;
     }
 }
 
-/* Run the stub's list. The last call's result, or -errno. */
-static int64_t runner_stub(pid_t pid, const uint64_t secret[2])
+/* Let it begin with the stub's list. */
+static int stub_begin(pid_t pid, const uint64_t secret[2])
 {
     struct user_regs_struct regs = { .rip = RUNNER_STUB + STUB_SERVE, .rbx = LIST_AT, .r12 = secret[0], .r13 = secret[1], .cs = 0x33, .ss = 0x2b,
                                      .eflags = FLAGS_PLAIN, .orig_rax = ~0ULL };
     int r = runner_ptrace(PTRACE_SETREGS, pid, 0, &regs);
 
+    return r < 0 ? r : runner_ptrace(PTRACE_CONT, pid, 0, NULL);
+}
+
+/* Run the stub's list. The last call's result, or -errno. */
+static int64_t stub_run(pid_t pid, const uint64_t secret[2])
+{
+    struct user_regs_struct regs;
+    int r = stub_begin(pid, secret);
+
     if (r == 0)
-        r = runner_until_trap(pid);
+        r = runner_trap(pid);
     if (r == 0)
         r = runner_ptrace(PTRACE_GETREGS, pid, 0, &regs);
     return r < 0 ? r : (int64_t)regs.rax;
 }
+
+static const uint64_t no_secret[2] = { 0, 0 };
 
 /* -- the template -- */
 
@@ -204,17 +218,7 @@ static int template_trace(struct runners *all)
     if (r < 0)
         return r;
     __atomic_store_n(&all->list[LIST_SPARE].spare, 1, __ATOMIC_RELEASE);
-    for (;;) {
-        int status = runner_wait(all->template);
-
-        if (status < 0)
-            return status;
-        if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
-            return 0;
-        if (status >> 16 == 0 && WSTOPSIG(status) == SIGSEGV)
-            return -EFAULT;
-        runner_ptrace(PTRACE_CONT, all->template, 0, NULL);
-    }
+    return runner_trap(all->template);
 }
 
 int runners_init(struct runners *all, const int files[RUNNER_FILES])
@@ -284,29 +288,26 @@ static unsigned runner_filter(const uint64_t secret[2], struct sock_filter *f)
 /* Have the template make a copy of itself, which stops before it has done anything. */
 static int runner_copy(struct runners *all, pid_t *pid)
 {
-    const uint64_t none[2] = { 0, 0 };
     unsigned long message = 0;
-    struct user_regs_struct regs = { .rip = RUNNER_STUB + STUB_SERVE, .rbx = LIST_AT, .r12 = none[0], .r13 = none[1], .cs = 0x33, .ss = 0x2b,
-                                     .eflags = FLAGS_PLAIN, .orig_rax = ~0ULL };
-    int r = runner_ptrace(PTRACE_SETREGS, all->template, 0, &regs);
+    int r;
 
     runner_call_put(&all->list[0], SYS_clone, CLONE_PARENT, 0, 0);
     all->list[1].nr = 0;
+    r = stub_begin(all->template, no_secret);
     while (r == 0 && !message) {
-        r = runner_ptrace(PTRACE_CONT, all->template, 0, NULL);
-        int status = r < 0 ? r : runner_wait(all->template);
+        int status = runner_wait(all->template);
 
         if (status < 0)
             return status;
+        if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
+            return -EAGAIN; /* the host makes no more processes */
         if (status >> 16 == PTRACE_EVENT_CLONE || status >> 16 == PTRACE_EVENT_FORK)
             r = runner_ptrace(PTRACE_GETEVENTMSG, all->template, 0, &message);
-        else if (status >> 16 == 0 && WSTOPSIG(status) == SIGTRAP)
-            return -EAGAIN; /* the host makes no more processes */
+        if (r == 0)
+            r = runner_ptrace(PTRACE_CONT, all->template, 0, NULL);
     }
     *pid = (pid_t)message;
-    if (r == 0)
-        r = runner_until_trap(all->template);
-    return r;
+    return r < 0 ? r : runner_trap(all->template);
 }
 
 int runner_start(struct runner *r, struct runners *all)
@@ -333,7 +334,7 @@ int runner_start(struct runner *r, struct runners *all)
         prog->filter = (struct sock_filter *)(LIST_AT + ((uintptr_t)f - (uintptr_t)all->list));
         runner_call_put(&all->list[0], SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, LIST_AT + ((uintptr_t)prog - (uintptr_t)all->list));
         all->list[1].nr = 0;
-        e = (int)runner_stub(r->pid, (uint64_t[2]){ 0, 0 });
+        e = (int)stub_run(r->pid, no_secret);
         memset(&all->list[3], 0, 8 * sizeof(*all->list)); /* the secrets */
     }
     if (e < 0)
@@ -383,7 +384,7 @@ int runner_serve(struct runner *r)
     memcpy(r->all->list, r->call, r->calls * sizeof(*r->call));
     r->all->list[r->calls].nr = 0;
     r->calls = 0;
-    int64_t e = runner_stub(r->pid, r->secret);
+    int64_t e = stub_run(r->pid, r->secret);
     return e < 0 ? (int)e : 0;
 }
 
@@ -458,11 +459,7 @@ int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_st
 
 uint64_t runner_ns(const struct runner *r)
 {
-    struct timespec t = { 0 };
-
-    if (r->pid)
-        clock_gettime((clockid_t)(~(unsigned)r->pid << 3 | 2), &t); /* clock_getcpuclockid(3) */
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    return r->pid ? clock_host_ns((clockid_t)(~(unsigned)r->pid << 3 | 2)) : 0; /* clock_getcpuclockid(3) */
 }
 
 #define NT_X86_XSTATE 0x202

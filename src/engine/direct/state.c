@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#include "base/bits.h"
 #include "x86/regs.h"
 
 #define STATE_CS    0x33 /* Linux' selectors at level 3; whoever has others can tell */
@@ -117,17 +118,6 @@ static void state_vectors(struct cpu *cpu, const struct state_layout *l, uint8_t
     state_part(cpu, area, l->at[XS_HIGH_ZMM], 16, 0, 64, put);
 }
 
-static bool state_zero(const uint8_t *p, size_t n)
-{
-    uint64_t any = 0, word;
-
-    for (size_t k = 0; k < n; k += 8) {
-        memcpy(&word, p + k, 8);
-        any |= word;
-    }
-    return !any;
-}
-
 /* Components that are as after a reset are left out: the host's CPU is faster without them, where the upper parts of registers are in use. */
 void state_put_vectors(const struct cpu *cpu, const struct state_layout *l, uint8_t *area)
 {
@@ -138,7 +128,7 @@ void state_put_vectors(const struct cpu *cpu, const struct state_layout *l, uint
     state_vectors((struct cpu *)(uintptr_t)cpu, l, area, true);
     memcpy(area + XS_MXCSR, &cpu->mxcsr, 4);
     for (unsigned n = XS_AVX; n <= XS_HIGH_ZMM; n++)
-        if (have >> n & 1 && state_zero(area + l->at[n], bytes[n]))
+        if (have >> n & 1 && mem_is_zero(area + l->at[n], bytes[n]))
             have &= ~(1ULL << n);
     memcpy(area + XS_HEADER, &have, 8);
 }

@@ -13,6 +13,8 @@
 #include "engine/direct/regs.h"
 #include "x86/cpu.h"
 
+#define STATE_MAX 16384 /* bytes of a layout that we have room for */
+
 /* Where XSAVE's standard form has what (SDM vol. 1, 13.4.3); on this host. */
 struct state_layout {
     uint32_t size;      /* of all of it */
