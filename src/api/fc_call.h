@@ -42,6 +42,9 @@ void fc_balloon_begin(struct firecracker *f);
 /* fc_devices.c */
 void fc_drive(struct fc_call *k);
 void fc_net(struct fc_call *k);
+void fc_entropy(struct fc_call *k);
+/* The new machine's entropy device is limited as clients said. */
+void fc_entropy_begin(struct firecracker *f);
 /* A device's limiter as words of an option, ",BYTES=..,OPS=.."; "" if it limits nothing. */
 void fc_limiter_text(const json_t *device, const char *key, const char *bytes, const char *ops, char *out, size_t size);
 #define FC_LIMITER_TEXT 200

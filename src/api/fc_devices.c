@@ -1,4 +1,4 @@
-/* The Firecracker API's drives and network interfaces, and what limits them. See fc_call.h.
+/* The Firecracker API's drives, network interfaces and entropy device, and what limits them. See fc_call.h.
  *
  * A limiter is { "bandwidth": BUCKET, "ops": BUCKET }, and a bucket { "size": N, "one_time_burst": N, "refill_time": MS }. A bucket of no
  * size, or that is never filled, limits nothing; one that a PATCH does not name stays as it is. Thread: the machine's, no lock held.
@@ -277,4 +277,24 @@ void fc_net(struct fc_call *k)
         net_put(k);
     else
         net_patch(k);
+}
+
+/* ---- entropy: every machine has such a device ---- */
+
+void fc_entropy(struct fc_call *k)
+{
+    if (fc_early(k) && limiter_ok(k, "rate_limiter"))
+        fc_keep(k, "entropy");
+}
+
+void fc_entropy_begin(struct firecracker *f)
+{
+    const json_t *limiter = json_object_get(fc_said(f, "entropy"), "rate_limiter");
+    struct limit_rate rate[2];
+
+    for (unsigned n = 0; n < 2; n++) {
+        if (!bucket_parse(json_object_get(limiter, device_buckets[n]), &rate[n]))
+            rate[n] = (struct limit_rate){ .size = 0 };
+    }
+    vm_limit_rng(f->vm, &rate[0], &rate[1]);
 }

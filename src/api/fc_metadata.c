@@ -9,10 +9,13 @@
 
 static void metadata_done(struct fc_call *k, int r)
 {
+    char text[80];
+
+    snprintf(text, sizeof(text), "the MMDS data store would have more than %u bytes", k->f->mmds.most);
     if (r == -ENOENT)
         fc_fault(k, "the MMDS data store is not initialized: PUT /mmds first");
     else if (r == -E2BIG)
-        fc_fault(k, "the MMDS data store would have more than 51200 bytes");
+        fc_fault(k, text);
     else if (r < 0)
         fc_fault(k, "out of memory");
     else

@@ -14,7 +14,8 @@
 #include "base/rand.h"
 #include "net/inner.h"
 
-#define MMDS_SIZE_MAX 51200 /* bytes of the contents as JSON without spaces */
+#define MMDS_SIZE     51200     /* bytes of the contents as JSON without spaces, unless mmds_limit() says something else */
+#define MMDS_SIZE_MAX (1 << 20) /* what it may say: each of INNER_CONNS answers takes as much memory */
 #define MMDS_TOKENS   1024  /* that are good at a time: the oldest goes first */
 #define MMDS_TOKEN    64    /* characters of one */
 #define MMDS_TTL_MAX  21600 /* seconds */
@@ -27,6 +28,7 @@ struct mmds_token {
 struct mmds {
     pthread_mutex_t lock; /* a leaf */
     json_t *contents; /* NULL: none yet */
+    uint32_t most;    /* bytes of the contents */
     bool v2;      /* only who has a token is told */
     bool imds;    /* text, whatever is asked for */
     struct mmds_token token[MMDS_TOKENS];
@@ -38,8 +40,10 @@ struct mmds {
 /* At 169.254.169.254, version 1. */
 void mmds_init(struct mmds *m);
 void mmds_fini(struct mmds *m);
+/* The contents have at most so many bytes, 1 to MMDS_SIZE_MAX. Before the server is in use. */
+void mmds_limit(struct mmds *m, uint32_t most);
 
-/* Replace the contents, or merge into them (RFC 7396). 0; -ENOENT: there is nothing to merge into; -E2BIG: more than MMDS_SIZE_MAX; -ENOMEM. */
+/* Replace the contents, or merge into them (RFC 7396). 0; -ENOENT: there is nothing to merge into; -E2BIG: more than mmds_limit() said; -ENOMEM. */
 int mmds_put(struct mmds *m, json_t *contents);
 int mmds_patch(struct mmds *m, const json_t *patch);
 json_t *mmds_get(struct mmds *m); /* the caller's */

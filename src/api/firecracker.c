@@ -116,20 +116,6 @@ static void fc_boot_source(struct fc_call *k)
         fc_keep(k, "boot-source");
 }
 
-/* A bucket of no size, or that is never filled, limits nothing, nor does one that is not there. */
-static bool fc_limits(const struct fc_call *k, const char *key)
-{
-    json_t *limiter = json_object_get(k->body, key), *bucket;
-    const char *name;
-
-    json_object_foreach(limiter, name, bucket)
-    {
-        if (json_integer_value(json_object_get(bucket, "size")) && json_integer_value(json_object_get(bucket, "refill_time")))
-            return true;
-    }
-    return false;
-}
-
 /* For what is written later: once the machine runs, its sandbox lets nothing be opened. A FIFO that nobody reads keeps nobody waiting. The answer
  * says if it cannot be opened. */
 static int fc_sink(struct fc_call *k, const char *key)
@@ -175,17 +161,6 @@ static void fc_metrics(struct fc_call *k)
         close(k->f->metrics_fd);
     k->f->metrics_fd = fd;
     fc_done(k);
-}
-
-/* Every machine has an entropy device. */
-static void fc_entropy(struct fc_call *k)
-{
-    if (!fc_early(k))
-        return;
-    if (fc_limits(k, "rate_limiter"))
-        fc_fault(k, "rate_limiter is not supported");
-    else
-        fc_done(k);
 }
 
 static void fc_vsock(struct fc_call *k)
@@ -263,6 +238,7 @@ static void fc_instance_start(struct fc_call *k)
         return;
     }
     fc_balloon_begin(k->f);
+    fc_entropy_begin(k->f);
     fc_done(k);
 }
 

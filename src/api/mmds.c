@@ -11,7 +11,8 @@
 #include "base/clock.h"
 
 #define MMDS_PATH_MAX 1024
-#define MMDS_DEPTH    64 /* of what is merged */
+#define MMDS_DEPTH    64   /* of what is merged */
+#define MMDS_HEAD     1024 /* bytes of an answer before the contents; the service's own texts fit as well */
 
 void mmds_init(struct mmds *m)
 {
@@ -19,6 +20,13 @@ void mmds_init(struct mmds *m)
     pthread_mutex_init(&m->lock, NULL);
     rand_init_host(&m->rand);
     m->server = (struct inner_server){ .ip = { 169, 254, 169, 254 }, .port = 80, .answer = mmds_answer, .opaque = m };
+    mmds_limit(m, MMDS_SIZE);
+}
+
+void mmds_limit(struct mmds *m, uint32_t most)
+{
+    m->most = most;
+    m->server.answer_max = most + MMDS_HEAD;
 }
 
 void mmds_fini(struct mmds *m)
@@ -29,9 +37,9 @@ void mmds_fini(struct mmds *m)
 
 /* ---- contents ---- */
 
-static int mmds_check(const json_t *contents)
+static int mmds_check(const struct mmds *m, const json_t *contents)
 {
-    return json_dumpb(contents, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > MMDS_SIZE_MAX ? -E2BIG : 0;
+    return json_dumpb(contents, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > m->most ? -E2BIG : 0;
 }
 
 /* Take contents over. */
@@ -48,7 +56,7 @@ int mmds_put(struct mmds *m, json_t *contents)
 {
     json_t *copy;
 
-    if (mmds_check(contents) < 0)
+    if (mmds_check(m, contents) < 0)
         return -E2BIG;
     copy = json_deep_copy(contents);
     if (!copy)
@@ -91,7 +99,7 @@ int mmds_patch(struct mmds *m, const json_t *patch)
     int r = !m->contents ? -ENOENT : !copy ? -ENOMEM : mmds_merge(copy, patch, 0);
 
     if (r == 0)
-        r = mmds_check(copy);
+        r = mmds_check(m, copy);
     if (r == 0)
         mmds_set(m, copy);
     else
@@ -322,9 +330,9 @@ static size_t mmds_tell(const struct mmds *m, const struct mmds_request *q, cons
 
     if (!text)
         return mmds_say(out, 501, "", "What is there cannot be told as text: ask for application/json.\n");
-    n = strlen(text) > INNER_ANSWER - 512 ? mmds_say(out, 500, "", "") /* it cannot be: see MMDS_SIZE_MAX */
-                                          : mmds_reply(out, 200, json ? "Content-Type: application/json\r\n" : "Content-Type: text/plain\r\n",
-                                                       text, strlen(text));
+    n = strlen(text) > m->most ? mmds_say(out, 500, "", "") /* it cannot be: its JSON is longer */
+                               : mmds_reply(out, 200, json ? "Content-Type: application/json\r\n" : "Content-Type: text/plain\r\n",
+                                            text, strlen(text));
     free(text);
     return n;
 }

@@ -55,7 +55,7 @@ const struct cli_verb cli_verbs[] = {
       "vitro snapshot NAME [--name SNAPSHOT] [--json]\n       vitro snapshot list NAME [--json]\n"
       "       vitro snapshot delete NAME SNAPSHOT [--json]\n       vitro snapshot revert NAME SNAPSHOT [--json] [-- options of run]",
       cmd_snapshot_help, cmd_snapshot },
-    { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME]", cmd_api_help, cmd_api },
+    { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME] [--mmds-size-limit BYTES]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",
       "vitro image create FILE [SIZE] [--format FORMAT] [--backing FILE] [--backing-format FORMAT] [--cluster-size SIZE] [--force]\n"
       "       vitro image info FILE [--format FORMAT] [--json]\n"

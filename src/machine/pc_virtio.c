@@ -356,3 +356,10 @@ int vm_limit_disk(struct vm *vm, unsigned n, const struct limit_rate *bytes, con
     loop_unlock(&vm->loop);
     return 0;
 }
+
+void vm_limit_rng(struct vm *vm, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    loop_lock(&vm->loop);
+    virtio_rng_limit(&vm->rng, bytes, ops);
+    loop_unlock(&vm->loop);
+}

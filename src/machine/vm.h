@@ -256,6 +256,8 @@ int vm_set_memory(struct vm *vm, uint64_t bytes);
  * no lock held. 0, or -ENOENT. */
 int vm_limit_disk(struct vm *vm, unsigned n, const struct limit_rate *bytes, const struct limit_rate *ops);
 int vm_limit_net(struct vm *vm, unsigned n, bool rx, const struct limit_rate *bytes, const struct limit_rate *ops);
+/* The same of the entropy device, which each machine has. */
+void vm_limit_rng(struct vm *vm, const struct limit_rate *bytes, const struct limit_rate *ops);
 
 /* The exit status of `vitro run` for how the machine ended (128+n stands for signal n). */
 int vm_status(const struct vm *vm);

@@ -227,7 +227,7 @@ static void conn_data(struct inner *in, struct inner_conn *c, const uint8_t *dat
 
         memcpy(c->request + c->len, data, part);
         c->len += part;
-        c->out = malloc(INNER_ANSWER);
+        c->out = malloc(in->srv->answer_max);
         c->out_len = c->out ? in->srv->answer(in->srv->opaque, c->request, c->len, c->out) : 0;
         c->answered = c->out_len || c->len == INNER_REQUEST || !c->out;
         if (!c->answered) {

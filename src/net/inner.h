@@ -17,8 +17,7 @@
 #include <stdint.h>
 
 #define INNER_CONNS   16
-#define INNER_REQUEST 4096U         /* the most bytes of a request */
-#define INNER_ANSWER  (96U << 10)   /* and of an answer */
+#define INNER_REQUEST 4096U /* the most bytes of a request */
 
 struct net_frame;
 
@@ -26,9 +25,10 @@ struct inner_server {
     uint8_t ip[4];
     uint16_t port;
     /* Bytes of a request so far, the last time when len is INNER_REQUEST: 0: it is not whole yet; else the bytes of the answer, at most
-     * INNER_ANSWER, in out. */
+     * answer_max, in out. */
     size_t (*answer)(void *opaque, const char *request, size_t len, char *out);
     void *opaque;
+    uint32_t answer_max;
 };
 
 struct inner;

@@ -54,7 +54,7 @@ static uint64_t bucket_wait(struct limit_bucket *b, uint64_t now)
     bucket_fill(b, now);
     if (b->left > 0)
         return 0;
-    ns = (unsigned __int128)(uint64_t)(1 - b->left) * bucket_ns(b) / b->rate.size;
+    ns = ((unsigned __int128)(uint64_t)(1 - b->left) * bucket_ns(b) + b->rate.size - 1) / b->rate.size - (now - b->since);
     if (ns > LIMIT_MS_MAX * NSEC_PER_MSEC)
         return LIMIT_MS_MAX * NSEC_PER_MSEC;
     return ns < NSEC_PER_MSEC ? NSEC_PER_MSEC : (uint64_t)ns;

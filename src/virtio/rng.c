@@ -3,7 +3,7 @@
  * Runs on: vCPU threads (kicks) and the loop's thread (refill), under the device lock.
  *
  * The rate is bounded: RNG_BURST bytes at once and as many each RNG_PERIOD of guest time, 640 KiB/s. A guest
- * that wants more waits; the monitor does not work for it meanwhile.
+ * that wants more waits; the monitor does not work for it meanwhile. The user may set narrower limits (limit.h).
  */
 #include "virtio/rng.h"
 
@@ -38,6 +38,20 @@ static uint32_t rng_fill(struct virtio_rng *g, const struct vq_chain *c)
     return done;
 }
 
+/* The user's limit is reached: the rest waits in the queue. */
+static bool rng_is_over_limit(struct virtio_rng *g)
+{
+    uint64_t now, wait;
+
+    if (!limit_is_on(&g->limit))
+        return false;
+    now = timer_now(&g->again);
+    wait = limit_wait(&g->limit, now);
+    if (wait)
+        timer_arm(&g->again, now + wait);
+    return wait;
+}
+
 static void rng_run(struct virtio_rng *g)
 {
     struct vq *q = &g->vp.vq[0];
@@ -45,7 +59,7 @@ static void rng_run(struct virtio_rng *g)
 
     if (!virtio_is_live(&g->vp))
         return;
-    while (g->credit && vq_pop(q, &c) > 0) {
+    while (g->credit && !rng_is_over_limit(g) && vq_pop(q, &c) > 0) {
         uint32_t n;
         if (c.read_len || !c.write_len) {
             virtio_needs_reset(&g->vp, "rng: buffer that is not for writing");
@@ -58,6 +72,7 @@ static void rng_run(struct virtio_rng *g)
         }
         if (n < RNG_MIN_COST) /* many small requests are work too */
             g->credit -= g->credit < RNG_MIN_COST - n ? g->credit : RNG_MIN_COST - n;
+        limit_take(&g->limit, n);
         vq_push(q, &c, n);
     }
     virtio_notify(&g->vp, 0);
@@ -72,6 +87,8 @@ static void rng_on_refill(void *opaque)
     g->credit = RNG_BURST;
     rng_run(g);
 }
+
+static void rng_on_again(void *opaque) { rng_run(opaque); }
 
 static void rng_notify(void *dev, unsigned queue) { rng_run(dev); }
 static void rng_start(void *dev) { rng_run(dev); }
@@ -98,7 +115,24 @@ int virtio_rng_init(struct virtio_rng *g, struct rand_source *rand, struct loop 
     g->rand = rand;
     g->credit = RNG_BURST;
     timer_init(&g->refill, loop, rng_on_refill, g);
+    timer_init(&g->again, loop, rng_on_again, g);
     return virtio_pci_init(&g->vp, &setup);
+}
+
+/* A machine that stands looks at its queue when it goes on. */
+void virtio_rng_limit(struct virtio_rng *g, const struct limit_rate *bytes, const struct limit_rate *ops)
+{
+    limit_set(&g->limit, bytes, ops, timer_now(&g->again));
+    if (virtio_is_live(&g->vp) && !clock_stopped(g->again.loop->clock))
+        timer_arm(&g->again, timer_now(&g->again));
+}
+
+static void rng_pause(void *dev)
+{
+    struct virtio_rng *g = dev;
+
+    timer_cancel(&g->refill);
+    timer_cancel(&g->again);
 }
 
 static void rng_reset(void *dev)
@@ -106,11 +140,9 @@ static void rng_reset(void *dev)
     struct virtio_rng *g = dev;
 
     virtio_pci_reset(&g->vp);
-    timer_cancel(&g->refill);
+    rng_pause(g);
     g->credit = RNG_BURST;
 }
-
-static void rng_pause(void *dev) { timer_cancel(&((struct virtio_rng *)dev)->refill); }
 
 static void rng_resume(void *dev)
 {
@@ -126,7 +158,7 @@ static void rng_destroy(void *dev)
 {
     struct virtio_rng *g = dev;
 
-    timer_cancel(&g->refill);
+    rng_pause(g);
     pci_dev_unplug(&g->vp.pci);
 }
 
@@ -139,10 +171,11 @@ static int rng_check(void *obj, struct err *err)
 static const struct state_field rng_fields[] = {
     STATE_FSTRUCT(struct virtio_rng, vp, struct virtio_pci, virtio_pci_state),
     STATE_F32(struct virtio_rng, credit),
+    { "limit", STATE_STRUCT, offsetof(struct virtio_rng, limit), 1, sizeof(struct limit), &limit_state, .since = 2 },
     STATE_END,
 };
 static const struct state_desc rng_state = { .name = "virtio-rng",
-                                             .version = 1,
+                                             .version = 2,
                                              .size = sizeof(struct virtio_rng),
                                              .fields = rng_fields,
                                              .check = rng_check };

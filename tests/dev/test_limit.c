@@ -92,6 +92,17 @@ static void test_burst(void **state)
     assert_true(limit_wait(&l, 3002 * MS) >= SEC * 3600);
 }
 
+/* Who looks in between does not wait anew. */
+static void test_look(void **state)
+{
+    set(0, 0, 0, 4);
+    for (unsigned n = 0; n < 4; n++)
+        limit_take(&l, 1);
+    for (unsigned ms = 0; ms < 250; ms += 10)
+        assert_int_equal(limit_wait(&l, ms * MS), (250 - ms) * MS);
+    assert_int_equal(limit_wait(&l, 250 * MS), 0);
+}
+
 static void test_set(void **state)
 {
     struct limit_rate rate = { .size = 10, .ms = 1000 }, none = { .size = 0 };
@@ -151,7 +162,7 @@ static void test_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_rate), cmocka_unit_test(test_ops), cmocka_unit_test(test_burst),
-                                        cmocka_unit_test(test_set), cmocka_unit_test(test_state) };
+                                        cmocka_unit_test(test_look), cmocka_unit_test(test_set), cmocka_unit_test(test_state) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -291,10 +291,30 @@ static void test_rude(void **state)
     assert_non_null(strstr(heard(), "ami-1"));
 }
 
+static void test_limit(void **state)
+{
+    json_t *big = json_object();
+    char *text = calloc(1, MMDS_SIZE + 1);
+
+    memset(text, 'x', MMDS_SIZE);
+    json_object_set_new(big, "a", json_string(text));
+    assert_int_equal(mmds_put(&f.mmds, big), -E2BIG);
+    mmds_limit(&f.mmds, MMDS_SIZE + 8); /* {"a":"..."} */
+    assert_int_equal(mmds_put(&f.mmds, big), 0);
+    f.window = 20000;
+    connect_guest();
+    say(ACK, "GET / HTTP/1.0\r\nAccept: application/json\r\n\r\n");
+    assert_non_null(strstr(heard(), "Content-Length: 51208\r\n"));
+    mmds_limit(&f.mmds, MMDS_SIZE + 7);
+    assert_int_equal(mmds_put(&f.mmds, big), -E2BIG);
+    json_decref(big);
+    free(text);
+}
+
 static void test_contents(void **state)
 {
     json_t *patch = json_pack("{s:{s:n, s:{s:s}}}", "latest", "id", "sub", "z", "1"), *got, *big = json_object();
-    char *text = calloc(1, MMDS_SIZE_MAX + 1);
+    char *text = calloc(1, MMDS_SIZE + 1);
 
     assert_int_equal(mmds_patch(&f.mmds, patch), 0);
     got = mmds_get(&f.mmds);
@@ -302,11 +322,11 @@ static void test_contents(void **state)
     patch = json_pack("{s:{s:i, s:{s:s, s:s}}}", "latest", "n", 7, "sub", "x", "y", "z", "1");
     assert_true(json_equal(got, patch));
     json_decref(got);
-    memset(text, 'x', MMDS_SIZE_MAX - 8);
+    memset(text, 'x', MMDS_SIZE - 8);
     json_object_set_new(big, "a", json_string(text)); /* {"a":"..."} */
     assert_int_equal(mmds_put(&f.mmds, big), 0);
     assert_int_equal(mmds_patch(&f.mmds, patch), -E2BIG);
-    memset(text, 'x', MMDS_SIZE_MAX - 7);
+    memset(text, 'x', MMDS_SIZE - 7);
     json_object_set_new(big, "a", json_string(text));
     assert_int_equal(mmds_put(&f.mmds, big), -E2BIG);
     json_decref(patch);
@@ -319,7 +339,7 @@ static void test_contents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_arp), CASE(test_answers), CASE(test_tokens), CASE(test_pieces), CASE(test_slow), CASE(test_rude), CASE(test_contents),
+        CASE(test_arp), CASE(test_answers), CASE(test_tokens), CASE(test_pieces), CASE(test_slow), CASE(test_rude), CASE(test_limit), CASE(test_contents),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
