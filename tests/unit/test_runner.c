@@ -343,6 +343,7 @@ static void put(uint8_t *page, unsigned off, const char *bytes, unsigned n)
 static void test_odd_pages(void **state)
 {
     static uint8_t page[4096];
+    uint16_t at;
     static const struct {
         const char *bytes;
         unsigned n;
@@ -365,9 +366,9 @@ static void test_odd_pages(void **state)
     for (unsigned n = 0; n < ARRAY_LEN(t); n++)
         for (unsigned off = 123; off < 4096 - 16; off += 123) { /* at a page's beginning nobody knows where instructions begin */
             put(page, off, t[n].bytes, t[n].n);
-            assert_int_equal(odd_page(page, false, false), t[n].plain);
-            assert_int_equal(odd_page(page, true, false), t[n].cpuid || t[n].plain);
-            assert_int_equal(odd_page(page, false, true), t[n].xcr0 || t[n].plain);
+            assert_int_equal(odd_find(page, false, false, &at, 1), t[n].plain);
+            assert_int_equal(odd_find(page, true, false, &at, 1), t[n].cpuid || t[n].plain);
+            assert_int_equal(odd_find(page, false, true, &at, 1), t[n].xcr0 || t[n].plain);
         }
 }
 

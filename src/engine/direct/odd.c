@@ -4,14 +4,22 @@
 #include <Zydis/Zydis.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "ram/ram.h"
 
 #define ODD_BACK   96u /* bytes before the place in question, in which decoding finds its step */
 #define ODD_STARTS 8u
+#define ODD_PREFIXES 14u
+
+struct odd_scan {
+    const uint8_t *page;
+    ZydisDecoder dec;
+    uint8_t length[PAGE_SIZE]; /* of what begins there, 0: not decoded yet */
+};
 
 static unsigned modrm_reg(uint8_t m) { return m >> 3 & 7; }
 
-/* The three bytes from an 0F on. */
+/* The three bytes from an 0F on, an opcode. */
 static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
 {
     bool memory = p[2] < 0xc0;
@@ -23,73 +31,91 @@ static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
     case 0x03: return true;
     case 0xa2: return cpuid;
     case 0xae: return xcr0 && memory && modrm_reg(p[2]) == 4;
-    case 0xc7: return p[2] >= 0xf8; /* RDPID with F3, which RDSEED has not */
+    case 0xc7: return p[2] >= 0xf8; /* RDPID with F3, else RDSEED */
     default: return false;
     }
 }
 
-static bool odd_mnemonic(ZydisMnemonic m, bool cpuid, bool xcr0)
+static bool odd_is_prefix(uint8_t b)
 {
-    switch (m) {
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_RDPID:
+    switch (b) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64 ... 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
         return true;
-    case ZYDIS_MNEMONIC_CPUID:
-        return cpuid;
-    case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64:
-        return xcr0;
     default:
-        return false;
+        return b >> 4 == 4; /* REX */
     }
 }
 
-/* Decoding from `from` on, is there an odd instruction that holds the byte at `at`? */
-static bool odd_from(const ZydisDecoder *dec, const uint8_t *page, unsigned from, unsigned at, bool cpuid, bool xcr0)
+/* Where the instruction with the opcode at `at` begins at the earliest. */
+static unsigned odd_first(const uint8_t *page, unsigned at)
 {
-    while (from <= at) {
+    unsigned n = at;
+
+    while (n && at - n < ODD_PREFIXES && odd_is_prefix(page[n - 1]))
+        n--;
+    return n;
+}
+
+/* Decoding from `from` on: the first instruction that does not end before `to`. */
+static unsigned odd_walk(struct odd_scan *scan, unsigned from, unsigned to)
+{
+    while (from < to) {
         ZydisDecodedInstruction z;
-        bool ok = ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(dec, NULL, page + from, PAGE_SIZE - from, &z));
-        unsigned length = ok ? z.length : 1;
 
-        if (from + length > at)
-            return ok && odd_mnemonic(z.mnemonic, cpuid, xcr0);
-        from += length;
+        if (!scan->length[from])
+            scan->length[from] = ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&scan->dec, NULL, scan->page + from, PAGE_SIZE - from, &z)) ? z.length : 1;
+        from += scan->length[from];
     }
-    return false;
+    return from;
 }
 
-/* By the word of most of the places from which it is decoded: x86 code falls into step after a few instructions. */
-static bool odd_really(const uint8_t *page, unsigned at, bool cpuid, bool xcr0)
+/* Does an instruction begin with the opcode at `at`, or with prefixes of it? By the word of most of the places from which it is decoded: x86 code falls into step
+ * after a few instructions. Where it begins, or -1. */
+static int odd_really(struct odd_scan *scan, unsigned at)
 {
-    unsigned first = at > ODD_BACK ? at - ODD_BACK : 0, yes = 0, all = 0;
-    ZydisDecoder dec;
+    unsigned first = odd_first(scan->page, at), from = first > ODD_BACK ? first - ODD_BACK : 0, yes = 0, all = 0, begin = at;
 
-    ZydisDecoderInit(&dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    for (unsigned n = 0; n < ODD_STARTS && first + n <= at; n++) {
-        yes += odd_from(&dec, page, first + n, at, cpuid, xcr0);
-        all++;
+    for (; all < ODD_STARTS && from + all <= first; all++) {
+        unsigned there = odd_walk(scan, from + all, first);
+
+        if (there > at)
+            continue;
+        yes++;
+        begin = there < begin ? there : begin;
     }
-    return yes * 2 >= all;
+    if (yes * 2 < all)
+        return -1;
+    bool rdpid = scan->page[at + 1] == 0xc7;
+    return rdpid && !memchr(scan->page + begin, 0xf3, at - begin) ? -1 : (int)begin;
 }
 
-bool odd_page(const uint8_t *page, bool cpuid, bool xcr0)
+unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsigned max)
 {
     const uint8_t *end = page + PAGE_SIZE - 2, *p = page;
+    struct odd_scan scan NO_INIT;
+    unsigned found = 0;
 
-    while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
-        if (odd_bytes(p, cpuid, xcr0) && odd_really(page, (unsigned)(p - page), cpuid, xcr0))
-            return true;
+    scan.page = NULL;
+    while (found < max && (p = memchr(p, 0x0f, (size_t)(end - p)))) {
+        if (odd_bytes(p, cpuid, xcr0)) {
+            if (!scan.page) {
+                scan.page = page;
+                ZydisDecoderInit(&scan.dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+                ZydisDecoderEnableMode(&scan.dec, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
+                memset(scan.length, 0, sizeof(scan.length));
+            }
+            int begin = odd_really(&scan, (unsigned)(p - page));
+            if (begin >= 0)
+                at[found++] = (uint16_t)begin;
+        }
         p++;
     }
-    return false;
+    return found;
 }

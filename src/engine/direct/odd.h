@@ -1,4 +1,4 @@
-/* Pages of code that must not run by themselves: with instructions that do not trap at user level, and would show the host's CPU instead of the guest's.
+/* Pages of code that do not simply run by themselves: with instructions that do not trap at user level, and would show the host's CPU instead of the guest's.
  *
  * Thread: any.
  */
@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Has a page, by all appearances, such an instruction: what tells of descriptors and the CPU's number (LAR, LSL, VERR, VERW, SLDT, STR, SGDT, SIDT, SMSW, RDPID), with
- * cpuid CPUID, with xcr0 XGETBV and XSAVE? Code has no marks where instructions begin, so bytes that look like one are decoded from several places before them.
- * What begins in one page and ends in the next is not found. */
-bool odd_page(const uint8_t *page, bool cpuid, bool xcr0);
+/* Where in a page, by all appearances, such instructions begin, up to max of them; returns how many: what tells of descriptors and the CPU's number (LAR, LSL, VERR,
+ * VERW, SLDT, STR, SGDT, SIDT, SMSW, RDPID), with cpuid CPUID, with xcr0 XGETBV and XSAVE. Code has no marks where instructions begin, so bytes that look like one are
+ * decoded from several places before them. What begins in one page and ends in the next is not found. */
+unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsigned max);
 
 #endif

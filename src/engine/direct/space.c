@@ -127,6 +127,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
 {
     struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
     const struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
+    uint16_t any;
     uint64_t off;
 
     if (!look->readable || !s || ram_shared_fd(s, &off) < 0 || PAGE_BASE(cpu->apic_base) == gpa)
@@ -135,7 +136,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
     if (look->executable) {
-        v.odd = odd_page(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0);
+        v.odd = odd_find(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0, &any, 1);
         v.prot |= v.odd ? 0 : PROT_EXEC;
     }
     return v;
