@@ -81,7 +81,10 @@ static unsigned odd_walk(struct odd_scan *scan, unsigned from, unsigned to)
 static int odd_really(struct odd_scan *scan, unsigned at)
 {
     unsigned first = odd_first(scan->page, at), from = first > ODD_BACK ? first - ODD_BACK : 0, yes = 0, all = 0, begin = at;
+    bool no = first > ODD_BACK && odd_walk(scan, from, first) > at && odd_walk(scan, from + ODD_STARTS / 2, first) > at;
 
+    if (no)
+        return -1; /* as good as always, all say the same */
     for (; all < ODD_STARTS && from + all <= first; all++) {
         unsigned there = odd_walk(scan, from + all, first);
 
