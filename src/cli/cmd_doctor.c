@@ -15,7 +15,7 @@ void cmd_doctor_help(void)
 {
     puts("Looks at /dev/kvm (and runs a guest of a few instructions in it, to see whether it is hardware), "
          "the\n"
-         "CPU's features and x86-64 level, the memory, the sandbox, io_uring and KSM (--dedup); says which engine 'auto' takes and why.\n\n"
+         "CPU's features, x86-64 level and TSC, the memory, the sandbox, io_uring and KSM (--dedup); says which engine 'auto' takes and why.\n\n"
          "  --json    the same as one JSON object");
 }
 
@@ -40,6 +40,9 @@ static const char *const doctor_ksm[] = { [HOST_KSM_NONE] = "no: this kernel mer
 
 static void doctor_text(const struct host_info *h, const char *kvm, const char *sandbox, const char *aio, const char *why)
 {
+    const char *how;
+    uint64_t tsc = host_tsc_khz(&how);
+
     printf("CPU        %s\n", h->cpu_name[0] ? h->cpu_name : "unknown");
     printf("level      %s\n", h->level[0] ? h->level : "below x86-64-v1");
     printf("features   %s\n", h->features);
@@ -47,6 +50,10 @@ static void doctor_text(const struct host_info *h, const char *kvm, const char *
     printf("memory     %llu MiB, %llu MiB available\n", (unsigned long long)(h->mem_total >> 20),
            (unsigned long long)(h->mem_available >> 20));
     printf("host       %s\n", h->hypervisor ? "a virtual machine itself" : "bare metal, or does not tell");
+    if (tsc)
+        printf("TSC        %llu.%03llu MHz, %s\n", (unsigned long long)(tsc / 1000), (unsigned long long)(tsc % 1000), how);
+    else
+        printf("TSC        not for guests: %s\n", how);
     printf("KVM        %s\n", kvm);
     printf("sandbox    %s\n", sandbox);
     printf("disks      %s\n", aio);
@@ -68,10 +75,11 @@ static json_t *doctor_sandbox(const struct sandbox_host *s, const char *says)
 static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandbox, json_t *disks, const char *engine,
                        const char *why)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
+    const char *how;
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:I, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
                              h->level, "features", h->features, "cpus", (int)h->cpus, "memory_total",
                              (json_int_t)h->mem_total, "memory_available", (json_int_t)h->mem_available,
-                             "hypervisor", h->hypervisor, "ksm", host_ksm() == HOST_KSM_ON, "engine", engine, "engine_why", why);
+                             "hypervisor", h->hypervisor, "tsc_khz", (json_int_t)host_tsc_khz(&how), "ksm", host_ksm() == HOST_KSM_ON, "engine", engine, "engine_why", why);
     json_t *k =
         json_pack("{s:b, s:i, s:b, s:b, s:b, s:f, s:f, s:s}", "present", h->kvm.present, "api", h->kvm.api,
                   "cpu_virtualisation", h->kvm.cpu_virt, "measured", h->kvm.measured, "hardware",

@@ -137,7 +137,7 @@ extern const struct engine_ops engine_dbt; /* the interpreter with translation o
 /* Embedded engine life cycle: engine_init() fills the struct and calls ops->init. */
 int engine_init(struct engine *e, const struct engine_ops *ops, struct ram *ram, struct err *err);
 void engine_fini(struct engine *e);
-/* Register a vCPU (all RAM slots exist by then) whose cpu member's surroundings (index, ram, loop, clock, lapic, cpuid, tsc_khz) are set except
+/* Register a vCPU (all RAM slots exist by then) whose cpu member's surroundings (index, ram, loop, clock, lapic, cpuid) are set except
  * cpu.ops, which the caller provides with io, mmio and pic_ack filled; the engine adds the rest. */
 int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err);
 

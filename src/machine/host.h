@@ -41,6 +41,10 @@ void host_probe(struct host_info *h);
 enum host_ksm { HOST_KSM_NONE, HOST_KSM_OFF, HOST_KSM_ON };
 enum host_ksm host_ksm(void);
 
+/* Frequency of the time-stamp counter, where it runs at one rate on all CPUs alike, and how it was found out (a few words); else 0, and why not. Takes 2 ms
+ * where neither kernel nor CPU tell (host_tsc.c). */
+uint64_t host_tsc_khz(const char **how);
+
 /* The KVM part alone (kvm_probe.c): runs a guest of a few instructions if it can. */
 void host_probe_kvm(struct host_kvm *k);
 

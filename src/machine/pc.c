@@ -210,7 +210,6 @@ static int pc_make_cpu(struct vm *vm, unsigned n, struct err *err)
     cpu->loop = &vm->loop;
     cpu->clock = &vm->clock;
     cpu->cpuid = &vm->cpuid;
-    cpu->tsc_khz = VM_TSC_KHZ;
     r = lapic_init(&v->lapic, cpu, &vm->lapics);
     if (r < 0)
         return err_set(err, -r, "cannot make the local APIC of vCPU %u: %s", n, strerror(-r));
@@ -232,11 +231,12 @@ static void pc_limit_phys_bits(struct vm *vm)
 
 static int pc_make_cpus(struct vm *vm, struct err *err)
 {
-    int r = cpuid_build(&vm->cpuid, vm->cfg->cpu, vm->cfg->cpus, VM_TSC_KHZ, err);
+    int r = cpuid_build(&vm->cpuid, vm->cfg->cpu, vm->cfg->cpus, vm->clock.khz, err);
 
     if (r == 0)
         pc_limit_phys_bits(vm);
-
+    if (r == 0 && vm->clock.tsc)
+        cpuid_hide_tsc_aux(&vm->cpuid);
     vm->lapics.kick = pc_lapic_kick;
     vm->lapics.eoi = pc_lapic_eoi;
     vm->lapics.opaque = vm;

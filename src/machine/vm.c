@@ -322,6 +322,20 @@ static bool vm_shares_ram(const struct vm *vm, bool blank)
     return direct && !strcmp(direct, "on") && !blank && !vm->cfg->swap && !vm->cfg->dedup;
 }
 
+/* User code will run by itself. So that it may read the TSC there, the machine's is the host's. */
+static bool vm_has_direct(const struct vm *vm, const struct engine_ops *ops, bool blank) { return vm_shares_ram(vm, blank) && ops == &engine_dbt; }
+
+static void vm_init_clock(struct vm *vm, const struct engine_ops *ops, bool blank)
+{
+    const char *how;
+    uint64_t khz = vm_has_direct(vm, ops, blank) ? host_tsc_khz(&how) : 0;
+
+    if (khz)
+        clock_init_tsc(&vm->clock, khz);
+    else
+        clock_init_host(&vm->clock);
+}
+
 static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, struct err *err)
 {
     int r = vm_read_files(vm, blank, err);
@@ -359,7 +373,7 @@ static int vm_make(struct vm **out, struct machine_config *cfg, const struct eng
     pthread_mutex_init(&vm->life.lock, NULL);
     pthread_cond_init(&vm->life.go, NULL);
     pthread_cond_init(&vm->life.idle, NULL);
-    clock_init_host(&vm->clock);
+    vm_init_clock(vm, ops, blank);
     r = loop_init(&vm->loop, &vm->clock);
     if (r < 0) {
         free(vm);

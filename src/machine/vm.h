@@ -57,8 +57,6 @@
 struct err;
 struct json_t;
 
-/* The guest's TSC runs with guest time: one tick a nanosecond, on every host the same. */
-#define VM_TSC_KHZ     1000000ULL
 #define VM_UARTS       4
 #define VM_SERIALS     (VM_UARTS + CONFIG_CONSOLES) /* the ends of UARTs, then of virtio consoles */
 #define VM_MAX_DEVICES 64

@@ -21,7 +21,7 @@
 
 /* What belongs to no device. */
 struct save_board {
-    uint64_t clock_ns, resets;
+    uint64_t clock_ns, resets, tsc_khz;
     uint8_t isa_sources[16];
 };
 
@@ -30,14 +30,22 @@ struct save_vcpu {
     uint32_t attention;
 };
 
+static int board_check(void *obj, struct err *err)
+{
+    const struct save_board *b = obj;
+
+    return b->tsc_khz >= 1000 && b->tsc_khz <= UINT32_MAX ? 0 : err_set(err, EINVAL, "its TSC runs at a frequency that no machine has");
+}
+
 static const struct state_field board_fields[] = {
     STATE_F64(struct save_board, clock_ns),
     STATE_F64(struct save_board, resets),
     STATE_F8(struct save_board, isa_sources),
+    { "tsc_khz", STATE_U64, offsetof(struct save_board, tsc_khz), 1, 0, NULL, 2 },
     STATE_END,
 };
 static const struct state_desc board_state = {
-    .name = "board", .version = 1, .size = sizeof(struct save_board), .fields = board_fields
+    .name = "board", .version = 2, .size = sizeof(struct save_board), .fields = board_fields, .check = board_check
 };
 
 static const struct state_field vcpu_fields[] = {
@@ -102,6 +110,7 @@ static struct section_list *section_list(struct vm *vm)
     if (!l)
         return NULL;
     l->cpuid = vm->cpuid;
+    l->board.tsc_khz = CLOCK_KHZ; /* of files that do not say */
     section_add(l, &board_state, 0, &l->board);
     section_add(l, &cpuid_state, 0, &l->cpuid);
     for (unsigned n = 0; n < vm->ndevices; n++)
@@ -123,6 +132,7 @@ int save_state_take(struct vm *vm, struct state_buf *out, struct err *err)
     if (l) {
         l->board.clock_ns = clock_ns(&vm->clock);
         l->board.resets = vm->life.resets;
+        l->board.tsc_khz = vm->clock.khz;
         memcpy(l->board.isa_sources, vm->isa_sources, sizeof(vm->isa_sources));
     }
     for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
@@ -270,8 +280,10 @@ int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *
     r = section_index(l, data, len, err);
     if (r == 0)
         r = save_commit(vm, l, err);
-    if (r == 0)
+    if (r == 0) {
+        clock_set_khz(&vm->clock, l->board.tsc_khz); /* it is blank: on the host's own clock */
         clock_set_ns(&vm->clock, l->board.clock_ns);
+    }
     for (unsigned n = 0; r == 0 && n < vm->nvcpus; n++)
         kvmpv_loaded(&vm->vcpu[n]->vcpu.cpu);
     loop_unlock(&vm->loop);

@@ -88,8 +88,9 @@ static void cpu_reset_msrs(struct cpu *cpu)
     memset(cpu->mc_bank, 0, sizeof(cpu->mc_bank));
     cpu->hwcr = 1 << 24; /* the TSC counts at the P0 frequency */
     cpu->syscfg = cpu->nb_cfg = 0;
-    /* Zero is the machine's creation, not this reset: so that the TSCs of all vCPUs agree. */
-    cpu->tsc_offset = cpu->tsc_adjust = 0;
+    /* Zero is the machine's creation, not this reset: so that the TSCs of all vCPUs agree. Or the host's TSC, if the clock runs on that. */
+    cpu->tsc_offset = clock_host_tsc(cpu->clock);
+    cpu->tsc_adjust = 0;
 }
 
 void cpu_reset(struct cpu *cpu)
@@ -206,9 +207,11 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t v)
 
 /* --- time --- */
 
-uint64_t cpu_tsc(struct cpu *cpu)
+uint64_t cpu_tsc(struct cpu *cpu) { return clock_ticks(cpu->clock) + cpu->tsc_offset; }
+
+bool cpu_tsc_is_host(const struct cpu *cpu)
 {
-    return muldiv64(clock_ns(cpu->clock), cpu->tsc_khz, 1000000) + cpu->tsc_offset;
+    return cpu->clock->tsc && !clock_stopped(cpu->clock) && cpu->tsc_offset == clock_host_tsc(cpu->clock);
 }
 
 /* --- faults --- */

@@ -175,7 +175,7 @@ struct cpu {
     uint64_t mcg_status, mcg_ctl, mc_bank[10][4];
     uint64_t smbase, debugctl, spec_ctrl;
     uint64_t hwcr, syscfg, nb_cfg; /* AMD */
-    uint64_t tsc_offset; /* guest TSC = host-independent ticks + tsc_offset; changes with the device lock held */
+    uint64_t tsc_offset; /* guest TSC = the clock's ticks + tsc_offset; changes with the device lock held */
     struct kvmpv pv;
 
     /* -- events -- */
@@ -235,7 +235,6 @@ struct cpu {
     struct clock *clock;
     struct lapic *lapic;
     const struct cpuid_table *cpuid;
-    uint64_t tsc_khz;
     void *engine; /* the engine's own part */
     void *vcpu;   /* whoever embeds this */
 };
@@ -263,6 +262,9 @@ static inline void cpu_attention(struct cpu *cpu, uint32_t bits)
 
 /* The guest's time-stamp counter now. */
 uint64_t cpu_tsc(struct cpu *cpu);
+/* It is the host's, to the tick, so that code may read that one: until the clock stops, is set, or the guest moves its TSC, none of which happens
+ * while this vCPU executes anything else. */
+bool cpu_tsc_is_host(const struct cpu *cpu);
 
 /* Raise a fault: records it, undoes RIP to start_rip, and leaves by siglongjmp(*cpu->unwind, 1). */
 _Noreturn void cpu_raise(struct cpu *cpu, unsigned vector, uint32_t error); /* with error code */

@@ -245,6 +245,18 @@ void cpuid_limit_phys_bits(struct cpuid_table *t, uint8_t bits)
     }
 }
 
+void cpuid_hide_tsc_aux(struct cpuid_table *t)
+{
+    bool rdtscp = strstr(t->model, ",+rdtscp"), rdpid = strstr(t->model, ",+rdpid");
+    for (unsigned n = 0; n < t->count; n++) {
+        struct cpuid_leaf *l = &t->leaf[n];
+        if (l->leaf == 7 && l->subleaf == 0 && !rdpid)
+            l->ecx &= ~(1u << 22);
+        if (l->leaf == 0x80000001 && !rdtscp)
+            l->edx &= ~(1u << 27);
+    }
+}
+
 /* --- asking --- */
 
 static bool cpuid_has_subleaves(uint32_t leaf)

@@ -42,6 +42,10 @@ int cpuid_build_as(struct cpuid_table *t, const char *model, const char *vendor,
 /* Show fewer physical address bits than the build did: firmware makes page tables for all of them. */
 void cpuid_limit_phys_bits(struct cpuid_table *t, uint8_t bits);
 
+/* Where user code may read the host's TSC it could read the host's TSC_AUX as well: do not show RDTSCP and RDPID, but to who asked for them by name
+ * (",+rdtscp"). They work all the same, for programs that do not look: then they are made to stop, and are slow. Linux reads the TSC by LFENCE and RDTSC. */
+void cpuid_hide_tsc_aux(struct cpuid_table *t);
+
 /* The CPUID instruction. */
 void cpuid_query(struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 

@@ -31,19 +31,6 @@ struct pv_wall {
 };
 _Static_assert(sizeof(struct pv_wall) == 12, "the guest's layout");
 
-void kvmclock_scale(uint64_t tsc_khz, uint32_t *mul, int8_t *shift)
-{
-    unsigned __int128 m = ((unsigned __int128)1000000 << 64) / tsc_khz; /* 2^64 times nanoseconds a tick */
-    int s = 32;
-    /* m * 2^-s is the factor for a shift of s - 32: bring it to 32 bits, all of them used. */
-    while (m >> s > UINT32_MAX)
-        s++;
-    while (s > 1 && m >> s < 1u << 31)
-        s--;
-    *mul = (uint32_t)(m >> s);
-    *shift = (int8_t)(s - 32);
-}
-
 /* Write len bytes at gpa of which the first four are a version, odd while the rest changes. */
 static void kvmclock_write(struct cpu *cpu, uint64_t gpa, void *image, uint64_t len)
 {
@@ -70,10 +57,10 @@ static bool kvmclock_stable(const struct cpu *cpu)
 
 void kvmclock_show_time(struct cpu *cpu)
 {
-    struct pv_time t = { .tsc_timestamp = cpu->tsc_offset };
-    if (!(cpu->pv.time & KVMPV_ENABLE) || !cpu->tsc_khz)
+    const struct clock *c = cpu->clock;
+    struct pv_time t = { .tsc_timestamp = cpu->tsc_offset, .tsc_to_system_mul = c->mul, .tsc_shift = c->shift };
+    if (!(cpu->pv.time & KVMPV_ENABLE))
         return;
-    kvmclock_scale(cpu->tsc_khz, &t.tsc_to_system_mul, &t.tsc_shift);
     if (kvmclock_stable(cpu))
         t.flags = TIME_FLAG_TSC_STABLE;
     kvmclock_write(cpu, cpu->pv.time & ~(uint64_t)KVMPV_ENABLE, &t, sizeof(t));

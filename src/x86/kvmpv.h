@@ -91,8 +91,6 @@ void kvmclock_show_time(struct cpu *cpu);
 void kvmclock_show_wall(struct cpu *cpu);
 /* cpu's TSC was moved, by itself: all clocks of the machine are shown again. Device lock held. */
 void kvmclock_tsc_moved(struct cpu *cpu);
-/* Factor and shift with ns = ((ticks << shift) * mul) >> 32 (a negative shift goes right). khz is not 0. */
-void kvmclock_scale(uint64_t tsc_khz, uint32_t *mul, int8_t *shift);
 
 /* The steal-time MSR was written. */
 void kvmsteal_start(struct cpu *cpu);

@@ -45,13 +45,12 @@ static void lapic_deadline_arm(struct lapic *l)
     timer_cancel(&l->timer);
     if (!l->tsc_deadline || clock_stopped(cpu->clock))
         return;
-    uint64_t now = timer_now(&l->timer), tsc = cpu_tsc(cpu);
+    uint64_t now = timer_now(&l->timer), tsc = cpu_tsc(cpu), khz = cpu->clock->khz;
     if (l->tsc_deadline <= tsc) {
         lapic_deadline_due(l);
         return;
     }
-    unsigned __int128 ns =
-        ((unsigned __int128)(l->tsc_deadline - tsc) * 1000000 + cpu->tsc_khz - 1) / cpu->tsc_khz;
+    unsigned __int128 ns = ((unsigned __int128)(l->tsc_deadline - tsc) * 1000000 + khz - 1) / khz;
     timer_arm(&l->timer, now + (ns > LAPIC_FAR_NS ? LAPIC_FAR_NS : (uint64_t)ns));
 }
 

@@ -152,7 +152,6 @@ int guest_init(const char *engine)
     c->loop = &g.loop;
     c->clock = &g.clock;
     c->cpuid = &g.cpuid;
-    c->tsc_khz = 1000000;
     g.bus.kick = guest_kick;
     lapic_init(&g.lapic, c, &g.bus);
     int r = engine_init(&g.engine, eo, &g.ram, &err);

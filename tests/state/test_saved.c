@@ -109,6 +109,7 @@ struct saver {
     bool background, stop;
     int result;
     struct state_buf state;
+    uint64_t khz, tsc; /* khz: of a clock on the host's TSC; 0: the clock that it has. tsc: what was saved */
 };
 
 static void saver_done(struct save_job *job, int result, const char *why)
@@ -128,6 +129,7 @@ static void saver_call(struct vm_call *call, struct vm *vm)
     int r;
 
     vm_pause(vm);
+    s->tsc = cpu_tsc(&vm->vcpu[0]->vcpu.cpu);
     assert_int_equal(save_state_take(vm, &s->state, &err), 0);
     s->job.done = saver_done;
     s->job.opaque = s;
@@ -160,6 +162,8 @@ static void run_and_save(struct saver *s, const struct engine_ops *engine)
     configure(&cfg, "16M");
     if (vm_create(&s->vm, &cfg, engine, &err) < 0)
         fail_msg("%s", err.text);
+    if (s->khz)
+        clock_init_tsc(&s->vm->clock, s->khz);
     s->result = -1;
     s->call.fn = saver_call;
     loop_lock(&s->vm->loop);
@@ -269,6 +273,66 @@ static void test_background_shared(void **state)
 }
 
 static void test_background_plain(void **state) { same_again(&engine_interp, &engine_dbt, true, true); }
+
+static const struct state_field old_board_fields[] = {
+    { "clock_ns", STATE_U64, 0, 1, 0, NULL, 0 },
+    { "resets", STATE_U64, 8, 1, 0, NULL, 0 },
+    { "isa_sources", STATE_U8, 16, 16, 0, NULL, 0 },
+    STATE_END,
+};
+static const struct state_desc old_board = { .name = "board", .version = 1, .size = 32, .fields = old_board_fields };
+
+/* A machine that was saved by a version whose machines all had a TSC of 1 GHz. */
+static void old_state(const struct state_buf *state)
+{
+    static struct machine_config cfg;
+    uint64_t board[4] = { 12345678 };
+    struct state_buf old = { 0 };
+    struct err err = { "" };
+    struct state_section s;
+    size_t pos = 0;
+    struct vm *vm;
+
+    configure(&cfg, "16M");
+    assert_int_equal(vm_create_blank(&vm, &cfg, &engine_interp, &err), 0);
+    assert_int_equal(state_save(&old, &old_board, 0, board), 0);
+    assert_int_equal(state_next(state->data, state->len, &pos, &s, &err), 1);
+    assert_string_equal(s.name, "board"); /* the first: the others behind it are as they were */
+    uint8_t *all = malloc(old.len + state->len - pos);
+    assert_non_null(all);
+    memcpy(all, old.data, old.len);
+    memcpy(all + old.len, state->data + pos, state->len - pos);
+    assert_int_equal(save_state_give(vm, all, old.len + state->len - pos, &err), 0);
+    assert_int_equal(vm->clock.khz, 1000000);
+    assert_int_equal(clock_ns(&vm->clock), 12345678);
+    assert_int_equal(cpu_tsc(&vm->vcpu[0]->vcpu.cpu), 12345678 + vm->vcpu[0]->vcpu.cpu.tsc_offset);
+    vm_destroy(vm);
+    config_fini(&cfg);
+    state_buf_fini(&old);
+    free(all);
+}
+
+/* The TSC goes on where it stood, at the frequency that it had, on whatever clock. */
+static void test_tsc(void **state)
+{
+    static struct machine_config cfg;
+    struct saver s = { .o = { .replace = true }, .khz = 2596000 };
+
+    run_and_save(&s, &engine_dbt);
+    struct vm *vm = restore(&cfg, file, &engine_interp, (struct save_how){ .stand = true });
+    const struct cpu *cpu = &vm->vcpu[0]->vcpu.cpu;
+    assert_false(vm->clock.tsc);
+    assert_int_equal(vm->clock.khz, 2596000);
+    assert_in_range(s.tsc - cpu_tsc(&vm->vcpu[0]->vcpu.cpu), 0, 4); /* a nanosecond */
+    finish(vm, 0);
+    uint64_t before = clock_ns(&vm->clock), tsc = cpu_tsc(&vm->vcpu[0]->vcpu.cpu) - cpu->tsc_offset, after = clock_ns(&vm->clock);
+    assert_true(tsc > s.tsc);
+    assert_in_range(tsc, before * 2596 / 1000, after * 2596 / 1000 + 10);
+    vm_destroy(vm);
+    config_fini(&cfg);
+    old_state(&s.state);
+    state_buf_fini(&s.state);
+}
 
 /* A restored machine is reset: its kernel is read then. */
 static void test_reset(void **state)
@@ -637,7 +701,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interp_dbt), cmocka_unit_test(test_dbt_interp), cmocka_unit_test(test_plain),
         cmocka_unit_test(test_background), cmocka_unit_test(test_background_plain),
-        cmocka_unit_test(test_background_shared), cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_background_shared), cmocka_unit_test(test_tsc), cmocka_unit_test(test_reset),
         cmocka_unit_test(test_generation), cmocka_unit_test(test_refused), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_cpuid), cmocka_unit_test(test_kill),
         cmocka_unit_test(test_ephemeral), cmocka_unit_test(test_layers),

@@ -229,6 +229,70 @@ static void host_clock_starts_near_zero(void **state)
     assert_true(wall > 1500000000ULL * NSEC_PER_SEC);
 }
 
+/* What a guest would make of ticks; the clock must never say anything else. */
+static uint64_t ticks_to_ns(const struct clock *c, uint64_t ticks)
+{
+    ticks = c->shift < 0 ? ticks >> -c->shift : ticks << c->shift;
+    return (uint64_t)((unsigned __int128)ticks * c->mul >> 32);
+}
+
+static void tsc_clock_is_the_hosts(void **state)
+{
+    struct clock c;
+    uint64_t last = 0, t, ns;
+
+    clock_init_tsc(&c, 2596138);
+    for (unsigned n = 0; n < 100000; n++, last = t) {
+        uint64_t before = __builtin_ia32_rdtsc();
+        t = clock_ticks(&c) + clock_host_tsc(&c);
+        assert_true(t >= last && t >= before && t <= __builtin_ia32_rdtsc());
+        ns = clock_ns(&c);
+        assert_true(ns >= ticks_to_ns(&c, t - clock_host_tsc(&c)) && ns <= ticks_to_ns(&c, clock_ticks(&c)));
+    }
+    assert_true(ns < 60 * NSEC_PER_SEC);
+    /* It stands, and both go on from there; nothing is the host's then. */
+    uint64_t host = clock_host_tsc(&c);
+    clock_stop(&c);
+    t = clock_ticks(&c);
+    ns = clock_ns(&c);
+    assert_int_equal(clock_host_tsc(&c), 0);
+    assert_int_equal(ns, ticks_to_ns(&c, t));
+    while (__builtin_ia32_rdtsc() < t + host + 1000000)
+        ;
+    assert_int_equal(clock_ticks(&c), t);
+    assert_int_equal(clock_ns(&c), ns);
+    clock_start(&c);
+    assert_true(clock_ticks(&c) >= t && clock_ns(&c) >= ns && clock_ns(&c) < ns + 10 * NSEC_PER_SEC);
+    assert_true(clock_host_tsc(&c) > host);
+    clock_stop(&c);
+    clock_set_ns(&c, 123456789012345);
+    assert_int_equal(clock_ns(&c), 123456789012345);
+    clock_start(&c);
+    assert_in_range(clock_ns(&c), 123456789012345, 123456789012345 + 10 * NSEC_PER_SEC);
+}
+
+/* Ticks that are computed: as many as a guest needs to come to the same time, whatever the frequency and however old it is. */
+static void ticks_fit_time(void **state)
+{
+    static const uint64_t khz[] = { 1000, 999999, 1000000, 1999999, 2000000, 2596138, 4700000, 4294967295 };
+    uint64_t ns = 1;
+
+    for (unsigned n = 0; n < ARRAY_LEN(khz); n++) {
+        struct clock c;
+        clock_init_manual(&c, 0);
+        clock_set_khz(&c, khz[n]);
+        assert_int_equal(clock_ticks(&c), 0);
+        for (unsigned k = 0; k < 60; k++, ns = ns * 3 % (1ULL << 50) + 7) {
+            c.manual_ns = ns;
+            uint64_t t = clock_ticks(&c), back = ticks_to_ns(&c, t);
+            assert_in_range(back, ns, ns + 1000000 / khz[n]);
+            assert_true(ticks_to_ns(&c, t - (1ULL << (c.shift < 0 ? -c.shift : 0))) < ns);
+            c.manual_ns++;
+            assert_true(clock_ticks(&c) >= t);
+        }
+    }
+}
+
 static void muldiv_does_not_overflow(void **state)
 {
     assert_int_equal(muldiv64(UINT64_MAX, 10, 10), UINT64_MAX);
@@ -332,6 +396,8 @@ int main(void)
         cmocka_unit_test(stopped_clock_stands),
         cmocka_unit_test(clock_can_be_set),
         cmocka_unit_test(host_clock_starts_near_zero),
+        cmocka_unit_test(tsc_clock_is_the_hosts),
+        cmocka_unit_test(ticks_fit_time),
         cmocka_unit_test(muldiv_does_not_overflow),
         cmocka_unit_test(bit_helpers),
         cmocka_unit_test(seeded_rand_repeats),

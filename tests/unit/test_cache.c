@@ -52,7 +52,6 @@ static void machine_add(unsigned n)
     c->loop = &m.loop;
     c->clock = &m.clock;
     c->cpuid = &m.cpuid;
-    c->tsc_khz = 1000000;
     assert_int_equal(lapic_init(&m.lapic[n], c, &m.bus), 0);
     assert_int_equal(engine_add_vcpu(&m.engine, m.vcpu[n], &err), 0);
     cpu_reset(c);

@@ -18,6 +18,30 @@ static void build(struct cpuid_table *t, const char *model, unsigned cpus)
         fail_msg("%s: %s", model, err.text);
 }
 
+/* What reads TSC_AUX is hidden, works, and is shown to who asks for it. */
+static void test_hidden_tsc_aux(void **state)
+{
+    static const struct {
+        const char *model;
+        bool rdtscp, rdpid;
+    } t[] = { { "host", false, false }, { "x86-64-v2", false, false }, { "host,+rdtscp", true, false }, { "host,+lzcnt,+rdpid,+rdtscp", true, true },
+              { "x86-64-v2,+rdpid", false, true } };
+    for (unsigned n = 0; n < ARRAY_LEN(t); n++) {
+        struct fx *f = fx_create(1, t[n].model);
+        uint32_t r[4], before[4], x[4];
+        bool rdpid = has(&f->cpuid, FEAT_7_ECX, 22);
+        cpuid_query(f->cpu, 0x80000001, 0, before);
+        cpuid_hide_tsc_aux(&f->cpuid);
+        cpuid_query(f->cpu, 0x80000001, 0, r);
+        cpuid_query(f->cpu, 7, 0, x);
+        assert_int_equal(r[3], t[n].rdtscp ? before[3] : before[3] & ~(1u << 27));
+        assert_int_equal(x[2], t[n].rdpid ? f->cpuid.feat[FEAT_7_ECX] : f->cpuid.feat[FEAT_7_ECX] & ~(1u << 22));
+        assert_true(cpu_has(f->cpu, CPU_FEAT(FEAT_8_1_EDX, 27)));
+        assert_int_equal(cpu_has(f->cpu, CPU_FEAT(FEAT_7_ECX, 22)), rdpid);
+        fx_destroy(f);
+    }
+}
+
 /* The psABI's levels, by the names of its table 3.1. */
 static const struct {
     unsigned level, word, bit;
@@ -551,7 +575,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_levels),    cmocka_unit_test(test_refused), cmocka_unit_test(test_adjusted),
-        cmocka_unit_test(test_bhi_ctrl),
+        cmocka_unit_test(test_bhi_ctrl), cmocka_unit_test(test_hidden_tsc_aux),
         cmocka_unit_test(test_not_shown), cmocka_unit_test(test_topology),
         cmocka_unit_test(test_tsc_leaf),  cmocka_unit_test(test_immunity),
         cmocka_unit_test(test_dynamic),   cmocka_unit_test(test_xsave_layout),

@@ -73,14 +73,14 @@ static void test_scale(void **state)
     for (unsigned n = 0; n < ARRAY_LEN(khz); n++) {
         uint32_t mul;
         int8_t shift;
-        kvmclock_scale(khz[n], &mul, &shift);
+        clock_scale(khz[n], &mul, &shift);
         assert_in_range(mul, 1u << 31, UINT32_MAX);
         uint64_t hour = scaled(3600 * 1000 * khz[n], mul, shift), right = 3600 * NSEC_PER_SEC;
         assert_in_range(hour, right - 3600, right); /* half a part in 10^9 */
     }
     uint32_t mul;
     int8_t shift;
-    kvmclock_scale(1000000, &mul, &shift); /* a tick a nanosecond is exact */
+    clock_scale(1000000, &mul, &shift); /* a tick a nanosecond is exact */
     assert_int_equal(mul, 1u << 31);
     assert_int_equal(shift, 1);
 }

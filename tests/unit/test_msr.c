@@ -157,6 +157,44 @@ static void test_tsc(void **state)
     fx_destroy(f);
 }
 
+/* A clock on the host's TSC gives that one to the guest, until anything moves either. */
+static void test_tsc_of_host(void **state)
+{
+    struct fx *f = msr_fixture(VENDOR_INTEL);
+    assert_false(cpu_tsc_is_host(f->cpu));
+    clock_init_tsc(&f->clock, 2000000);
+    assert_false(cpu_tsc_is_host(f->cpu));
+    cpu_reset(f->cpu);
+    for (unsigned n = 0; n < 3; n++) {
+        assert_true(cpu_tsc_is_host(f->cpu));
+        uint64_t before = __builtin_ia32_rdtsc(), tsc = get(f, MSR_TSC);
+        assert_true(before <= tsc && tsc <= __builtin_ia32_rdtsc());
+        if (n == 0) {
+            assert_true(set(f, MSR_TSC, 5));
+        } else if (n == 1) {
+            assert_true(set(f, MSR_TSC_ADJUST, 5));
+        } else {
+            clock_stop(&f->clock);
+            assert_false(cpu_tsc_is_host(f->cpu));
+            uint64_t stood = get(f, MSR_TSC);
+            clock_start(&f->clock);
+            assert_true(get(f, MSR_TSC) >= stood && get(f, MSR_TSC) < __builtin_ia32_rdtsc());
+        }
+        assert_false(cpu_tsc_is_host(f->cpu));
+        if (n == 1) {
+            assert_true(set(f, MSR_TSC_ADJUST, 0));
+            assert_true(cpu_tsc_is_host(f->cpu)); /* as firmware does: nothing is lost */
+        }
+        cpu_reset(f->cpu);
+    }
+    clock_set_ns(&f->clock, 1);
+    assert_false(cpu_tsc_is_host(f->cpu));
+    clock_stop(&f->clock);
+    cpu_reset(f->cpu);
+    assert_false(cpu_tsc_is_host(f->cpu));
+    fx_destroy(f);
+}
+
 static void test_apic(void **state)
 {
     struct fx *f = msr_fixture(VENDOR_INTEL);
@@ -241,7 +279,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),         cmocka_unit_test(test_bases),   cmocka_unit_test(test_mtrr),
-        cmocka_unit_test(test_machine_check), cmocka_unit_test(test_tsc),     cmocka_unit_test(test_apic),
+        cmocka_unit_test(test_machine_check), cmocka_unit_test(test_tsc), cmocka_unit_test(test_tsc_of_host),
+        cmocka_unit_test(test_apic),
         cmocka_unit_test(test_vendors),       cmocka_unit_test(test_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,7 +88,6 @@ static void fx_add_cpu(struct fx *f, unsigned n)
     cpu->loop = &f->loop;
     cpu->clock = &f->clock;
     cpu->cpuid = &f->cpuid;
-    cpu->tsc_khz = 2000000;
     cpu->vcpu = f;
     cpu->unwind = &f->env;
     f->cpus[n] = cpu;
@@ -117,6 +116,7 @@ struct fx *fx_create(unsigned cpus, const char *model)
     assert_int_equal(ram_add_slot(&f->ram, 1ULL << 32, 2 << 20, false), 0);
     assert_int_equal(ram_add_slot(&f->ram, 0xffff0000, 64 << 10, true), 0);
     clock_init_manual(&f->clock, 0);
+    clock_set_khz(&f->clock, 2000000);
     assert_int_equal(loop_init(&f->loop, &f->clock), 0);
     assert_int_equal(cpuid_build(&f->cpuid, model ? model : "host", cpus, 2000000, NULL), 0);
     f->bus.kick = fx_kick;
