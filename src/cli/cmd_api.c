@@ -5,14 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "api/firecracker.h"
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/usock.h"
 #include "cli/cli.h"
 #include "machine/vm.h"
 
@@ -88,21 +86,9 @@ static uint32_t api_mmds_size(const char *text)
 /* A listening socket, or -errno with a sentence. */
 static int api_listen(const char *path, struct err *err)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int r = 0, fd;
+    int fd = usock_listen(path, 32);
 
-    if (strlen(path) >= sizeof(a.sun_path))
-        return err_set(err, ENAMETOOLONG, "the socket's name '%.40s...' is longer than %zu bytes", path,
-                       sizeof(a.sun_path) - 1);
-    memcpy(a.sun_path, path, strlen(path) + 1);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 32) < 0)
-        r = -errno;
-    if (r == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return err_set(err, -r, "cannot make the socket '%s': %s", path, strerror(-r));
+    return fd < 0 ? err_set(err, -fd, "cannot make the socket '%s': %s", path, strerror(-fd)) : fd;
 }
 
 /* Signals that end the process come through the machine's loop, once there is one; before, they just end it. */

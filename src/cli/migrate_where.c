@@ -2,6 +2,7 @@
 #include "cli/migrate_where.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/usock.h"
 
 #define WHERE_SSH_WAIT_MS 5000 /* for ssh to end by itself */
 #define WHERE_SSH_STEP_MS 10
@@ -53,7 +54,7 @@ static int where_tcp(const char *text, struct addrinfo **list, struct err *err)
     return r ? err_set(err, EINVAL, "'%.80s' cannot be found: %s", host, gai_strerror(r)) : 0;
 }
 
-/* A script that waits for the socket to appear calls us between its receiver's bind() and listen(): a refusal is not believed at once. */
+/* Other programs' sockets have their name a moment before they listen: a refusal is not believed at once. */
 static int where_connect_unix(const char *path, struct err *err)
 {
     struct sockaddr_un a;
@@ -225,25 +226,19 @@ static void where_forget(const struct sockaddr_un *a)
     close(fd);
 }
 
-/* Only this user may connect: the socket is made with 0600. */
+/* Only this user may connect. */
 static int where_accept_unix(const char *path, struct err *err)
 {
     struct sockaddr_un a;
-    mode_t mask;
-    int r = where_unix(path, &a, err), fd = r < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int r = where_unix(path, &a, err), fd;
 
     if (r < 0)
         return r;
     where_forget(&a);
-    mask = umask(0177);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
-        r = -errno;
-    umask(mask);
-    if (r < 0) {
-        if (fd >= 0)
-            close(fd);
-        return err_set(err, -r, "cannot wait at '%s': %s", path, strerror(-r));
-    }
+    fd = usock_listen(path, 1);
+    if (fd < 0)
+        return err_set(err, -fd, "cannot wait at '%s': %s", path, strerror(-fd));
+    fcntl(fd, F_SETFL, 0); /* it waits in accept() */
     r = where_accept_on(fd, path, err);
     unlink(path);
     return r;

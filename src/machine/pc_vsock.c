@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/usock.h"
 #include "base/log.h"
 #include "machine/vm.h"
 #include "virtio/vsock.h"
@@ -244,23 +245,17 @@ static void pc_vsock_listen(void *opaque, bool on)
 
 static int pc_vsock_open(struct vm_vsock *p, struct err *err)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
     struct stat st;
+    int fd = usock_listen(p->path, 64);
 
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s", p->path);
-    p->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (p->listener.fd < 0 || fchmod(p->listener.fd, 0600) < 0) /* before it has a name: for this user only */
-        return err_set(err, errno, "vsock: cannot make a socket: %s", strerror(errno));
-    if (bind(p->listener.fd, (struct sockaddr *)&a, sizeof(a)) < 0)
-        return errno == EADDRINUSE
-                   ? err_set(err, EEXIST, "vsock: '%s' exists: end the machine that it belongs to, or remove it", p->path)
-                   : err_set(err, errno, "vsock: cannot make the socket '%s': %s", p->path, strerror(errno));
+    if (fd < 0)
+        return fd == -EADDRINUSE ? err_set(err, EEXIST, "vsock: '%s' exists: end the machine that it belongs to, or remove it", p->path)
+                                 : err_set(err, -fd, "vsock: cannot make the socket '%s': %s", p->path, strerror(-fd));
+    p->listener.fd = fd;
     if (stat(p->path, &st) == 0) {
         p->on = st.st_dev;
         p->ino = st.st_ino;
     }
-    if (listen(p->listener.fd, 64) < 0)
-        return err_set(err, errno, "vsock: cannot listen on '%s': %s", p->path, strerror(errno));
     pc_vsock_listen(p, true);
     return p->listening ? 0 : err_set(err, ENOMEM, "vsock: cannot watch the socket '%s'", p->path);
 }

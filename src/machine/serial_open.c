@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/usock.h"
 #include "machine/serial.h"
 
 ssize_t serial_write(int fd, const uint8_t *data, size_t len)
@@ -103,25 +104,16 @@ static int serial_open_file(struct serial *s, const char *path, struct err *err)
 
 static int serial_open_unix(struct serial *s, const char *path, struct err *err)
 {
-    struct sockaddr_un addr = { .sun_family = AF_UNIX };
     struct stat st;
-    int r;
+    int fd = usock_listen(path, 1);
 
-    if (strlen(path) >= sizeof(addr.sun_path))
-        return err_set(err, ENAMETOOLONG, "the socket's name '%.40s...' is longer than %zu bytes", path,
-                       sizeof(addr.sun_path) - 1);
-    memcpy(addr.sun_path, path, strlen(path) + 1);
-    s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s->listen_fd < 0)
-        return err_set(err, errno, "cannot make a socket: %s", strerror(errno));
-    r = fchmod(s->listen_fd, 0600); /* before it has a name: nobody else can connect, not even for a moment */
-    if (r < 0 || bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-        return err_set(err, errno, "cannot make the socket '%s' for the serial port: %s", path,
-                       strerror(errno));
+    if (fd < 0)
+        return err_set(err, -fd, "cannot make the socket '%s' for the serial port: %s", path, strerror(-fd));
+    s->listen_fd = fd;
     s->path = strdup(path);
     if (!s->path)
         unlink(path);
-    if (!s->path || listen(s->listen_fd, 1) < 0 || stat(path, &st) < 0)
+    if (!s->path || stat(path, &st) < 0)
         return err_set(err, s->path ? errno : ENOMEM, "cannot listen on the socket '%s'", path);
     s->dev = st.st_dev;
     s->ino = st.st_ino;
