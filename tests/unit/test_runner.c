@@ -50,7 +50,6 @@ static int setup(void **state)
     assert_int_equal(runner_start(&f.r, &f.all), 0);
     assert_true(runner_map(&f.r, CODE, 4096, PROT_READ | PROT_EXEC, 3, 0));
     assert_true(runner_map(&f.r, DATA, 4096, PROT_READ | PROT_WRITE, 3, 4096));
-    assert_int_equal(runner_serve(&f.r), 0);
     return 0;
 }
 
@@ -110,7 +109,10 @@ static void test_system_calls_stop(void **state)
 static void test_the_stub_serves_its_tracer_only(void **state)
 {
     static const int calls[] = { SYS_mmap, SYS_munmap, SYS_mprotect, SYS_write, SYS_fork, SYS_exit_group };
+    struct user_regs_struct first = at(CODE);
     struct runner_stop stop;
+
+    RUN(stop, first, 0xcc); /* behind this, nothing is to be mapped */
 
     for (unsigned n = 0; n < ARRAY_LEN(calls); n++) {
         struct user_regs_struct regs = at(STUB_CALLS);
@@ -182,21 +184,58 @@ static void test_unmapped_is_gone(void **state)
     struct runner_stop stop;
 
     assert_true(runner_map(&f.r, DATA, 4096, -1, 0, 0));
-    assert_int_equal(runner_serve(&f.r), 0);
     RUN(stop, regs, 0x8a, 0x04, 0x25, 0x00, 0x00, 0x50, 0x00); /* mov DATA,%al */
     assert_ptr_equal(stop.info.si_addr, (void *)DATA);
     assert_true(runner_unmap_all(&f.r));
-    assert_int_equal(runner_serve(&f.r), 0);
     assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
     assert_ptr_equal(stop.info.si_addr, (void *)CODE);
 }
 
 static void test_the_list_has_an_end(void **state)
 {
-    for (unsigned n = 0; n < RUNNER_LIST; n++)
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    for (unsigned n = 2; n < RUNNER_LIST; n++)
         assert_true(runner_map(&f.r, DATA, 4096, PROT_READ, 3, 4096));
     assert_false(runner_map(&f.r, DATA, 4096, PROT_READ, 3, 4096));
-    assert_int_equal(runner_serve(&f.r), 0);
+    RUN(stop, regs, 0xcc);
+    assert_int_equal(stop.signal, SIGTRAP);
+}
+
+/* All registers come to guest code by way of the stub as they do without it. */
+static void test_registers_by_way_of_the_stub(void **state)
+{
+    struct user_regs_struct regs = at(CODE), was;
+    struct runner_stop stop;
+
+    for (unsigned n = 0; n < 15; n++)
+        (&regs.r15)[n] = 0x1000000 + n;
+    regs.eflags |= 0x8d5; /* OF, SF, ZF, AF, PF, CF */
+    regs.fs_base = 0x7000;
+    regs.gs_base = 0x8000;
+    for (unsigned n = 0; n < 2; n++) {
+        was = regs;
+        RUN(stop, was, 0xcc);
+        assert_int_equal(stop.signal, SIGTRAP);
+        assert_int_equal(was.rip, CODE + 1);
+        was.rip = CODE;
+        was.orig_rax = regs.orig_rax;
+        assert_memory_equal(&was, &regs, sizeof(regs));
+    }
+}
+
+/* What cannot be mapped: an error, and guest code has not run. */
+static void test_a_mapping_that_fails(void **state)
+{
+    struct user_regs_struct regs = at(CODE), was = regs;
+    struct runner_stop stop;
+
+    regs.orig_rax = was.orig_rax = ~0ULL;
+    assert_true(runner_map(&f.r, DATA, 4096, PROT_READ, 5, 0)); /* there is no such file */
+    memset(f.ram, 0xcc, 1);
+    assert_int_equal(runner_run(&f.r, &regs, &stop), -EFAULT);
+    assert_memory_equal(&was, &regs, sizeof(regs));
 }
 
 static void *poke_later(void *arg)
@@ -384,6 +423,8 @@ int main(void)
         TEST(test_faults_tell_where),
         TEST(test_unmapped_is_gone),
         TEST(test_the_list_has_an_end),
+        TEST(test_registers_by_way_of_the_stub),
+        TEST(test_a_mapping_that_fails),
         TEST(test_a_poke_stops_it),
         TEST(test_pokes_hide_no_system_call),
         TEST(test_vectors_go_both_ways),

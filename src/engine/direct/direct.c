@@ -1,6 +1,7 @@
 /* When and how user code runs in a runner. See direct.h. */
 #include "engine/direct/direct.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -338,6 +339,17 @@ static void direct_settle(struct direct *d, struct direct_space *s, uint64_t ran
     direct_pay(s, (int64_t)ran - (int64_t)cost);
 }
 
+/* It did not run: with its registers, it goes on elsewhere; or it is gone. */
+static void direct_broken(struct direct *d, struct direct_space *s, struct cpu *cpu, const struct user_regs_struct *regs, int error)
+{
+    if (error == -ESRCH || direct_get(d, s, cpu, regs) < 0) {
+        direct_lost(d, s, cpu);
+        return;
+    }
+    direct_close(s);
+    d->now = NULL;
+}
+
 /* One stretch: from regs to the next stop. */
 static int direct_stretch(struct direct *d, struct direct_space *s, struct cpu *cpu, struct user_regs_struct *regs, struct runner_stop *stop)
 {
@@ -401,16 +413,18 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     bool more = true;
 
     d->since = d->seen_ns;
-    if (!state_fits(cpu, &d->layout) || !direct_no_stub(cpu) || space_settle(&s->space, cpu, &d->rules) < 0 || direct_put(d, s, cpu, &regs) < 0) {
+    if (!state_fits(cpu, &d->layout) || !direct_no_stub(cpu) || direct_put(d, s, cpu, &regs) < 0) {
         direct_pay(s, -DIRECT_BAR);
         return false;
     }
     it->current = NULL;
     d->vcpu->stats.direct_runs++;
     while (more) {
+        space_settle(&s->space, cpu, &d->rules);
         runner_join(&s->space.runner);
-        if (direct_stretch(d, s, cpu, &regs, &stop) < 0) {
-            direct_lost(d, s, cpu);
+        int r = direct_stretch(d, s, cpu, &regs, &stop);
+        if (r < 0) {
+            direct_broken(d, s, cpu, &regs, r);
             break;
         }
         enum direct_next next = direct_stopped(d, s, cpu, &regs, &stop);
@@ -418,12 +432,6 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
             direct_after(d, s, it, cpu, &regs, next, &more);
         else
             d->vcpu->stats.direct_maps++;
-        if (more && space_settle(&s->space, cpu, &d->rules) < 0) {
-            direct_get(d, s, cpu, &regs);
-            direct_close(s);
-            d->now = NULL;
-            more = false;
-        }
     }
     runner_part(&d->runners);
     return true;

@@ -2,7 +2,8 @@
  *
  * The stub, one page of code and the list behind it:
  *   serve: makes the calls at RBX one after the other; R12 and R13 are put over the fourth and fifth argument, whose upper halves mmap(2) and munmap(2) ignore;
- *          stops by INT3 behind the last (nr 0) or at the first that fails
+ *          stops by INT3 behind the last (nr 0) or at the first that fails; or, behind the last, goes to where its first argument says that guest registers are
+ *   go:    loads them
  *   leave: empties the address space around the stub, of the template
  */
 #include "engine/direct/runner.h"
@@ -32,25 +33,27 @@
 #include "base/clock.h"
 
 #define STUB_CODE  4096UL
-#define STUB_LIST  (sizeof(struct runner_call) * (RUNNER_LIST + 4))
+#define STUB_LIST  (sizeof(struct runner_call) * (RUNNER_LIST + 8))
 #define STUB_BYTES (STUB_CODE + STUB_LIST)
 #define LIST_AT    (RUNNER_STUB + STUB_CODE)
 #define FILE_FIRST 512 /* descriptors in a runner: this and the slot; anything else is closed */
 #define STUB_SERVE 0
 #define STUB_CALL  43 /* behind serve's SYSCALL */
+#define STUB_END   53 /* where it looks whether to go on */
 #define FLAGS_PLAIN 0x202
 
 #ifndef ARCH_SET_CPUID
 #define ARCH_SET_CPUID 0x1012
 #endif
 
-/* The list's end has the filter while a runner is made, and the template's first word from the monitor. */
+/* The list's end has the filter while a runner is made, the template's first word from the monitor, and the guest's registers. */
 #define LIST_SPARE (RUNNER_LIST + 1)
+#define LIST_REGS  (RUNNER_LIST + 4)
 
 static const uint8_t stub_code[] = {
     0x48, 0x8b, 0x03,             /* serve: mov (%rbx),%rax */
     0x48, 0x85, 0xc0,             /* test %rax,%rax */
-    0x74, 0x2d,                   /* je done */
+    0x74, 0x2d,                   /* je end */
     0x48, 0x8b, 0x7b, 0x08,       /* mov 8(%rbx),%rdi */
     0x48, 0x8b, 0x73, 0x10,       /* mov 16(%rbx),%rsi */
     0x48, 0x8b, 0x53, 0x18,       /* mov 24(%rbx),%rdx */
@@ -64,10 +67,22 @@ static const uint8_t stub_code[] = {
     0x48, 0x83, 0xc3, 0x40,       /* STUB_CALL: add $64,%rbx */
     0x48, 0x85, 0xc0,             /* test %rax,%rax */
     0x79, 0xcc,                   /* jns serve */
-    0x90,
     0xcc,                         /* done: int3 */
+    0x48, 0x8b, 0x63, 0x08,       /* end: mov 8(%rbx),%rsp */
+    0x48, 0x85, 0xe4,             /* test %rsp,%rsp */
+    0x74, 0xf6,                   /* je done */
+    0x66, 0x90,
+    0x41, 0x5f, 0x41, 0x5e,       /* go: pop %r15; pop %r14 */
+    0x41, 0x5d, 0x41, 0x5c,       /* pop %r13; pop %r12 */
+    0x5d, 0x5b,                   /* pop %rbp; pop %rbx */
+    0x41, 0x5b, 0x41, 0x5a,       /* pop %r11; pop %r10 */
+    0x41, 0x59, 0x41, 0x58,       /* pop %r9; pop %r8 */
+    0x58, 0x59, 0x5a, 0x5e, 0x5f, /* pop %rax; pop %rcx; pop %rdx; pop %rsi; pop %rdi: as struct user_regs_struct has them, */
+    0x48, 0x8d, 0x64, 0x24, 0x08, /* lea 8(%rsp),%rsp: but for orig_rax */
+    0x48, 0xcf,                   /* iretq */
 };
 _Static_assert(sizeof(struct runner_call) == 64, "as the stub steps");
+_Static_assert(offsetof(struct user_regs_struct, orig_rax) == 15 * 8 && offsetof(struct user_regs_struct, ss) == 20 * 8, "as the stub pops");
 
 /* -- what a tracer does -- */
 
@@ -106,11 +121,21 @@ static int runner_trap(pid_t pid)
     }
 }
 
-/* Let it begin with the stub's list. */
-static int stub_begin(pid_t pid, const uint64_t secret[2])
+static const struct user_regs_struct no_regs;
+
+/* Let it begin with the stub's list; what the stub does not need is as it will be behind. */
+static int stub_begin(pid_t pid, const uint64_t secret[2], const struct user_regs_struct *behind)
 {
-    struct user_regs_struct regs = { .rip = RUNNER_STUB + STUB_SERVE, .rbx = LIST_AT, .r12 = secret[0], .r13 = secret[1], .cs = 0x33, .ss = 0x2b,
-                                     .eflags = FLAGS_PLAIN, .orig_rax = ~0ULL };
+    struct user_regs_struct regs = *behind;
+
+    regs.rip = RUNNER_STUB + STUB_SERVE;
+    regs.rbx = LIST_AT;
+    regs.r12 = secret[0];
+    regs.r13 = secret[1];
+    regs.cs = 0x33;
+    regs.ss = 0x2b;
+    regs.eflags = FLAGS_PLAIN;
+    regs.orig_rax = ~0ULL;
     int r = runner_ptrace(PTRACE_SETREGS, pid, 0, &regs);
 
     return r < 0 ? r : runner_ptrace(PTRACE_CONT, pid, 0, NULL);
@@ -120,7 +145,7 @@ static int stub_begin(pid_t pid, const uint64_t secret[2])
 static int64_t stub_run(pid_t pid, const uint64_t secret[2])
 {
     struct user_regs_struct regs;
-    int r = stub_begin(pid, secret);
+    int r = stub_begin(pid, secret, &no_regs);
 
     if (r == 0)
         r = runner_trap(pid);
@@ -213,7 +238,7 @@ static int template_trace(struct runners *all)
 
     runner_call_put(&all->list[0], SYS_munmap, 0, RUNNER_STUB, 0);
     runner_call_put(&all->list[1], SYS_munmap, RUNNER_STUB + STUB_BYTES, RUNNER_TOP - RUNNER_STUB - STUB_BYTES, 0);
-    all->list[2].nr = 0;
+    runner_call_put(&all->list[2], 0, 0, 0, 0);
     atomic_thread_fence(memory_order_seq_cst);
     if (r < 0)
         return r;
@@ -292,8 +317,8 @@ static int runner_copy(struct runners *all, pid_t *pid)
     int r;
 
     runner_call_put(&all->list[0], SYS_clone, CLONE_PARENT, 0, 0);
-    all->list[1].nr = 0;
-    r = stub_begin(all->template, no_secret);
+    runner_call_put(&all->list[1], 0, 0, 0, 0);
+    r = stub_begin(all->template, no_secret, &no_regs);
     while (r == 0 && !message) {
         int status = runner_wait(all->template);
 
@@ -333,7 +358,7 @@ int runner_start(struct runner *r, struct runners *all)
         prog->len = (unsigned short)runner_filter(r->secret, f);
         prog->filter = (struct sock_filter *)(LIST_AT + ((uintptr_t)f - (uintptr_t)all->list));
         runner_call_put(&all->list[0], SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, LIST_AT + ((uintptr_t)prog - (uintptr_t)all->list));
-        all->list[1].nr = 0;
+        runner_call_put(&all->list[1], 0, 0, 0, 0);
         e = (int)stub_run(r->pid, no_secret);
         memset(&all->list[3], 0, 8 * sizeof(*all->list)); /* the secrets */
     }
@@ -375,17 +400,6 @@ bool runner_unmap_all(struct runner *r)
     r->calls = 0;
     runner_map(r, 0, RUNNER_STUB, -1, 0, 0);
     return runner_map(r, RUNNER_STUB + STUB_BYTES, RUNNER_TOP - RUNNER_STUB - STUB_BYTES, -1, 0, 0);
-}
-
-int runner_serve(struct runner *r)
-{
-    if (!r->calls)
-        return 0;
-    memcpy(r->all->list, r->call, r->calls * sizeof(*r->call));
-    r->all->list[r->calls].nr = 0;
-    r->calls = 0;
-    int64_t e = stub_run(r->pid, r->secret);
-    return e < 0 ? (int)e : 0;
 }
 
 void runner_join(struct runner *r)
@@ -438,23 +452,65 @@ static bool runner_stopped(pid_t pid, int status, struct runner_stop *stop)
     }
 }
 
+/* Let it run from *regs, by way of the stub if there is something to be mapped. */
+static int runner_begin(struct runner *r, struct user_regs_struct *regs)
+{
+    struct runner_call *list = r->all->list;
+
+    if (!r->calls) {
+        int e = runner_ptrace(PTRACE_SETREGS, r->pid, 0, regs);
+        return e < 0 ? e : runner_ptrace(PTRACE_CONT, r->pid, 0, NULL);
+    }
+    memcpy(list, r->call, r->calls * sizeof(*list));
+    runner_call_put(&list[r->calls], 0, LIST_AT + LIST_REGS * sizeof(*list), 0, 0);
+    memcpy(&list[LIST_REGS], regs, offsetof(struct user_regs_struct, fs_base));
+    return stub_begin(r->pid, r->secret, regs);
+}
+
+/* It stopped in the stub, at *now: it was poked, or could not do what it should. Guest code has not begun: 0 or -errno. */
+static int runner_in_stub(struct runner *r, struct runner_call *end, const struct user_regs_struct *now, const struct runner_stop *stop)
+{
+    struct user_regs_struct last = *now;
+    int e = 0;
+
+    if (stop->signal == 0 && now->rip <= RUNNER_STUB + STUB_END) {
+        end->arg[0] = 0;
+        e = runner_ptrace(PTRACE_CONT, r->pid, 0, NULL);
+        e = e < 0 ? e : runner_trap(r->pid);
+        e = e < 0 ? e : runner_ptrace(PTRACE_GETREGS, r->pid, 0, &last);
+        if (e == 0 && (int64_t)last.rax < 0)
+            e = (int)last.rax;
+    }
+    return stop->signal ? -EFAULT : e;
+}
+
 int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_stop *stop)
 {
+    struct user_regs_struct now;
+    struct runner_call *end = &r->all->list[r->calls];
+    bool serve = r->calls != 0;
     int e, status;
 
     regs->orig_rax = ~0ULL;
-    e = runner_ptrace(PTRACE_SETREGS, r->pid, 0, regs);
-    do {
+    e = runner_begin(r, regs);
+    r->calls = 0;
+    for (;;) {
         if (e < 0)
-            return e;
-        e = runner_ptrace(PTRACE_CONT, r->pid, 0, NULL);
-        status = e < 0 ? e : runner_wait(r->pid);
+            return -ESRCH;
+        status = runner_wait(r->pid);
         if (status < 0) {
             r->pid = 0;
-            return status;
+            return -ESRCH;
         }
-    } while (!runner_stopped(r->pid, status, stop));
-    return runner_ptrace(PTRACE_GETREGS, r->pid, 0, regs);
+        if (runner_stopped(r->pid, status, stop))
+            break;
+        e = runner_ptrace(PTRACE_CONT, r->pid, 0, NULL);
+    }
+    e = runner_ptrace(PTRACE_GETREGS, r->pid, 0, &now);
+    if (e == 0 && serve && now.rip - RUNNER_STUB <= sizeof(stub_code))
+        return runner_in_stub(r, end, &now, stop);
+    *regs = now;
+    return e;
 }
 
 uint64_t runner_ns(const struct runner *r)

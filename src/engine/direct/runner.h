@@ -24,7 +24,7 @@
 #define RUNNER_SLOT   0x8000000000ULL   /* what an entry of the topmost table (PML4) covers */
 #define RUNNER_TOP    0x7ffffffff000ULL /* of a process's address space */
 #define RUNNER_FILES  16
-#define RUNNER_LIST   252               /* requests at a time */
+#define RUNNER_LIST   248               /* requests at a time */
 #define RUNNER_SIGNAL SIGURG            /* to the vCPU's thread: its runner is to stop; ignored where nobody handles it */
 
 /* A system call for the stub to make. */
@@ -64,15 +64,13 @@ void runners_fini(struct runners *all);
 int runner_start(struct runner *r, struct runners *all);
 void runner_end(struct runner *r);
 
-/* Put a mapping of pages of a file (by slot), or nothing (prot < 0), at lin. False: the list is full, runner_serve() first. */
+/* Put a mapping of pages of a file (by slot), or nothing (prot < 0), at lin, before it runs the next time. False: the list is full. */
 bool runner_map(struct runner *r, uint64_t lin, uint64_t len, int prot, unsigned file, uint64_t off);
 /* Take away everything. */
 bool runner_unmap_all(struct runner *r);
-/* Have it done what the list says. 0 or -errno: then its address space is not what it should be. */
-int runner_serve(struct runner *r);
 
-/* Run from regs on until something stops it; regs are then what it has. xstate: as NT_X86_XSTATE, both ways; put: it has changed. 0, or -errno: the runner is
- * gone, and with it the registers. */
+/* Do what the list says, and run from *regs on until something stops it; *regs are then what it has. 0, or -ESRCH: the runner is gone, and with it the registers;
+ * or another -errno: its address space is not what it should be, and *regs is as it was. */
 int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_stop *stop);
 /* CPU time that it has had, in ns: what it waited for its turn is not in it. */
 uint64_t runner_ns(const struct runner *r);

@@ -230,7 +230,7 @@ static void space_compare(struct space *s, struct cpu *cpu)
     }
 }
 
-int space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules)
+void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules)
 {
     if (s->check && s->pages > SPACE_CHECKS)
         space_forget_all(s);
@@ -241,7 +241,6 @@ int space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rul
     if (s->lost)
         runner_unmap_all(&s->runner);
     s->lost = false;
-    return runner_serve(&s->runner);
 }
 
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip)

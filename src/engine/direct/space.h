@@ -47,8 +47,8 @@ struct space_rules {
 int space_init(struct space *s, struct runners *all, const struct ram *ram);
 void space_fini(struct space *s);
 
-/* The CPU is at level 3 in this space. Have its runner's mappings be valid. 0 or -errno: then it must not run. */
-int space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules);
+/* The CPU is at level 3 in this space. Have its runner's mappings be valid when it runs. */
+void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *rules);
 
 enum space_fault {
     SPACE_MAPPED, /* go on */
