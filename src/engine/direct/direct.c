@@ -24,6 +24,7 @@
 #define DIRECT_SLICE  2000000 /* ns: about what a busy host lets a process run at a time */
 #define DIRECT_WITHIN 200     /* instructions that are interpreted to leave a page that must not run here; else it costs: */
 #define DIRECT_DECLINED 500000 /* ns */
+#define DIRECT_JOINED 20000000 /* ns: the thread and its runners stay on one CPU, until the host may choose again */
 #define DIRECT_TICK   4000000 /* ns: longer than this no stretch of user code counts, it may have slept */
 
 #define VSYSCALL_PAGE 0xffffffffff600000ULL
@@ -50,6 +51,7 @@ struct direct {
     struct direct_space *now; /* the one that was looked at last */
     uint64_t clock;           /* counts looks, for `used` */
     uint64_t seen_ns, seen_entries, seen_halts;
+    uint64_t joined;          /* ns: since then on one CPU */
     uint64_t since;           /* ns: until then all is paid for */
     uint64_t price;           /* ns: what a stop and the way back have cost lately */
     uint64_t calls;           /* system calls and the like that were made here */
@@ -196,6 +198,10 @@ bool direct_wants(struct direct *d, struct cpu *cpu, uint64_t syscalls)
         direct_pay(s, (int64_t)past - (int64_t)(ways * d->price));
     if (!s->hot && s->account >= s->bar && !direct_open(d, s))
         s->account = 0;
+    if (d->runners.joined && (!s->hot || now - d->joined > DIRECT_JOINED))
+        runner_part(&d->runners);
+    if (!d->runners.joined)
+        d->joined = now;
     return s->hot && s->declined != entries;
 }
 
@@ -390,7 +396,6 @@ static void direct_after(struct direct *d, struct direct_space *s, struct interp
         direct_lost(d, s, cpu);
         return;
     }
-    runner_part(&d->runners); /* what follows may raise */
     if (next == NEXT_TRAP)
         debug_after(cpu, true);
     if (next == NEXT_STEP)
@@ -433,7 +438,6 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
         else
             d->vcpu->stats.direct_maps++;
     }
-    runner_part(&d->runners);
     return true;
 }
 

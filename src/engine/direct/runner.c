@@ -84,6 +84,9 @@ static const uint8_t stub_code[] = {
 _Static_assert(sizeof(struct runner_call) == 64, "as the stub steps");
 _Static_assert(offsetof(struct user_regs_struct, orig_rax) == 15 * 8 && offsetof(struct user_regs_struct, ss) == 20 * 8, "as the stub pops");
 
+/* vCPUs that are bound to each of the host's CPUs: those of a machine should not share one while another is free. */
+static _Atomic unsigned runner_bound[CPU_SETSIZE];
+
 /* -- what a tracer does -- */
 
 static int runner_ptrace(int request, pid_t pid, uintptr_t addr, void *data)
@@ -248,7 +251,7 @@ static int template_trace(struct runners *all)
 
 int runners_init(struct runners *all, const int files[RUNNER_FILES])
 {
-    *all = (struct runners){ .thread = (pid_t)syscall(SYS_gettid) };
+    *all = (struct runners){ .thread = (pid_t)syscall(SYS_gettid), .cpu = -1 };
     all->list = mmap(NULL, STUB_LIST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (all->list == MAP_FAILED) {
         all->list = NULL;
@@ -279,6 +282,9 @@ static void runner_kill(const struct runners *all, pid_t pid)
 
 void runners_fini(struct runners *all)
 {
+    if (all->joined)
+        atomic_fetch_sub(&runner_bound[all->cpu], 1);
+    all->joined = false;
     if (all->template)
         runner_kill(all, all->template);
     if (all->list)
@@ -402,25 +408,46 @@ bool runner_unmap_all(struct runner *r)
     return runner_map(r, RUNNER_STUB + STUB_BYTES, RUNNER_TOP - RUNNER_STUB - STUB_BYTES, -1, 0, 0);
 }
 
+static unsigned runner_choose(const struct runners *all, unsigned here)
+{
+    if (!atomic_load(&runner_bound[here]))
+        return here;
+    for (unsigned n = 0; n < CPU_SETSIZE; n++)
+        if (CPU_ISSET(n, &all->may) && !atomic_load(&runner_bound[n]))
+            return n;
+    return here;
+}
+
 void runner_join(struct runner *r)
 {
+    struct runners *all = r->all;
     unsigned cpu = 0;
     cpu_set_t set;
 
-    if (r->all->joined || getcpu(&cpu, NULL) < 0 || cpu >= CPU_SETSIZE)
+    if (all->cpu < 0 && (getcpu(&cpu, NULL) < 0 || cpu >= CPU_SETSIZE))
+        return;
+    if (all->cpu < 0)
+        all->cpu = (int)runner_choose(all, cpu);
+    else if (r->cpu == all->cpu)
         return;
     CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    r->all->joined = sched_setaffinity(0, sizeof(set), &set) == 0;
-    if ((int)cpu != r->cpu && sched_setaffinity(r->pid, sizeof(set), &set) == 0)
-        r->cpu = (int)cpu;
+    CPU_SET(all->cpu, &set);
+    if (r->cpu != all->cpu && sched_setaffinity(r->pid, sizeof(set), &set) == 0)
+        r->cpu = all->cpu;
+    if (!all->joined && sched_setaffinity(0, sizeof(set), &set) == 0) {
+        all->joined = true;
+        atomic_fetch_add(&runner_bound[all->cpu], 1);
+    }
 }
 
 void runner_part(struct runners *all)
 {
-    if (all->joined)
+    if (all->joined) {
         sched_setaffinity(0, sizeof(all->may), &all->may);
+        atomic_fetch_sub(&runner_bound[all->cpu], 1);
+    }
     all->joined = false;
+    all->cpu = -1;
 }
 
 /* A stop because it was poked hides a signal that came at the same time: one of a system call, say, whose registers are not those of an instruction's end. */

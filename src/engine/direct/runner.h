@@ -43,7 +43,8 @@ struct runners {
     struct runner_call *list;      /* what the stub reads; runners may not write it */
     pid_t thread;                  /* the tracer's, */
     cpu_set_t may;                 /* and where that may run */
-    bool joined;
+    bool joined;                   /* it is bound to this CPU: */
+    int cpu;                       /* -1: none */
     _Atomic pid_t running;         /* the runner that runs; 0: none */
 };
 
@@ -77,8 +78,8 @@ uint64_t runner_ns(const struct runner *r);
 int runner_put_xstate(struct runner *r, void *area, size_t size);
 int runner_get_xstate(struct runner *r, void *area, size_t size);
 
-/* The tracer's thread and r stay on one CPU from here on: each waits for the other, and woken on another CPU it is there twice as late, and r has to follow. Until
- * runner_part(): the thread goes where it may. */
+/* The tracer's thread and r stay on one CPU from here on: each waits for the other, and woken on another CPU it is there twice as late, and r has to follow. It is
+ * another CPU than those of the machine's other vCPUs, if there is one. Until runner_part(): the thread goes where it may. */
 void runner_join(struct runner *r);
 void runner_part(struct runners *all);
 
