@@ -39,7 +39,8 @@ void cmd_migrate_help(void)
          "  --disk-folder DIR   in this folder\n"
          "  --force             also in the place of files that are there\n"
          "  --insecure          accept a connection by TCP, which is neither encrypted nor checked\n"
-         "  --trust-disks       do not compare the disks' lengths and times of change with the source's");
+         "  --trust-disks       do not compare the disks' lengths and times of change with the source's;\n"
+         "                      a file of other firmware variables is replaced");
 }
 
 static volatile sig_atomic_t migrate_interrupted;

@@ -10,15 +10,12 @@
 #include "machine/firmware.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/err.h"
 #include "base/log.h"
-#include "block/file.h"
 #include "boot/layout.h"
 #include "machine/vm.h"
 
@@ -29,72 +26,7 @@ enum { CMOS_EQUIPMENT = 0x14, CMOS_BOOT_ORDER = 0x3d, CMOS_CPUS = 0x5f };
 #define DISPLAY_ROM "pci1234,1111.rom"
 #define KERNEL_ROM "genroms/vitro-linux.bin"
 
-void pc_firmware_prepare(struct vm *vm) { vm->firmware.vars_fd = -1; }
-
 static bool pc_has_firmware(const struct vm *vm) { return vm->cfg->firmware != NULL; }
-
-/* ---- the file of the variables ---- */
-
-/* Make the file from the template if there is none: whole or not at all. */
-static int pc_make_vars(struct vm_firmware *fw, const char *path, struct err *err)
-{
-    char temp[4096];
-    int fd, r;
-
-    if (access(path, F_OK) == 0)
-        return 0;
-    if ((size_t)snprintf(temp, sizeof(temp), "%s.XXXXXX", path) >= sizeof(temp))
-        return err_set(err, ENAMETOOLONG, "firmware: the name of the file of variables is too long");
-    fd = mkostemp(temp, O_CLOEXEC);
-    if (fd < 0)
-        return err_set(err, errno, "firmware: cannot make '%s' for the variables: %s", path, strerror(errno));
-    r = block_file_write(fd, 0, fw->image.vars.data, fw->image.vars.len);
-    if (r == 0 && fsync(fd) < 0)
-        r = -errno;
-    close(fd);
-    if (r == 0 && link(temp, path) < 0 && errno != EEXIST)
-        r = -errno;
-    unlink(temp);
-    return r < 0 ? err_set(err, -r, "firmware: cannot make '%s' for the variables: %s", path, strerror(-r)) : 0;
-}
-
-static int pc_read_vars(struct vm_firmware *fw, const char *path, struct err *err)
-{
-    uint64_t size;
-    int fd = block_file_open(path, false, &size, err), r;
-
-    if (fd < 0) {
-        err_prefix(err, "firmware variables");
-        return fd;
-    }
-    fw->vars_fd = fd;
-    if (fw->image.vars.data ? size != fw->image.vars.len : size == 0 || size > PFLASH_MAX || size % PFLASH_BLOCK)
-        return err_set(err, EINVAL,
-                       "firmware variables '%s': its size of %llu bytes does not belong to this firmware; name "
-                       "a file that does not exist, and it is made",
-                       path, (unsigned long long)size);
-    if (!fw->image.vars.data) {
-        fw->image.vars.data = malloc(size);
-        fw->image.vars.len = size;
-        if (!fw->image.vars.data)
-            return err_set(err, ENOMEM, "out of memory");
-    }
-    r = block_file_read(fd, 0, fw->image.vars.data, size);
-    return r < 0 ? err_set(err, -r, "cannot read firmware variables '%s': %s", path, strerror(-r)) : 0;
-}
-
-static int pc_open_vars(struct vm_firmware *fw, const struct machine_config *cfg, struct err *err)
-{
-    int r = 0;
-
-    if (!cfg->firmware_vars)
-        return 0;
-    if (!strcmp(cfg->firmware, "seabios"))
-        return err_set(err, EINVAL, "firmware seabios keeps no variables: leave out vars=");
-    if (fw->image.vars.data)
-        r = pc_make_vars(fw, cfg->firmware_vars, err);
-    return r < 0 ? r : pc_read_vars(fw, cfg->firmware_vars, err);
-}
 
 int pc_firmware_open(struct vm *vm, struct err *err)
 {
@@ -104,20 +36,9 @@ int pc_firmware_open(struct vm *vm, struct err *err)
     if (r == 0 && vm->cfg->vga && pc_has_firmware(vm) && strcmp(vm->cfg->firmware, "ovmf"))
         r = boot_vgabios_open(&fw->vgabios, err);
     if (r == 0)
-        r = pc_open_vars(fw, vm->cfg, err);
+        r = pc_vars_open(vm, err);
     if (r == 0 && fw->image.vars.len > PFLASH_MAX)
         return err_set(err, EINVAL, "firmware %s: its variables are larger than 1 MiB", vm->cfg->firmware);
-    return r;
-}
-
-/* Device lock held. */
-static int pc_store_vars(void *opaque, uint32_t off, const uint8_t *data, uint32_t len)
-{
-    struct vm_firmware *fw = opaque;
-    int r = block_file_write(fw->vars_fd, off, data, len);
-
-    if (r < 0)
-        log_guest("firmware: cannot store variables: %s", strerror(-r));
     return r;
 }
 
@@ -144,7 +65,7 @@ static int pc_wire_flash(struct vm *vm)
 
     if (!vars->data)
         return 0;
-    r = pflash_init(&fw->flash, vars->data, (uint32_t)vars->len, fw->vars_fd < 0 ? NULL : pc_store_vars, fw);
+    r = pflash_init(&fw->flash, vars->data, (uint32_t)vars->len, vm->cfg->firmware_vars ? pc_vars_store : NULL, fw);
     if (r < 0)
         return r;
     pc_add_device(vm, &pflash_ops, &fw->flash, 0);
@@ -369,16 +290,8 @@ int pc_firmware_reset(struct vm *vm, struct err *err)
 void pc_firmware_close(struct vm *vm)
 {
     struct vm_firmware *fw = &vm->firmware;
-    int r;
 
     boot_firmware_close(&fw->image);
     boot_blob_free(&fw->vgabios);
-    if (fw->vars_fd < 0)
-        return;
-    r = block_file_flush(fw->vars_fd);
-    if (r < 0)
-        log_msg(LOG_ERROR, "firmware: the variables in '%s' may not have reached the disk: %s",
-                vm->cfg->firmware_vars, strerror(-r));
-    close(fw->vars_fd);
-    fw->vars_fd = -1;
+    pc_vars_close(vm);
 }

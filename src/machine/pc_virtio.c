@@ -87,7 +87,7 @@ int pc_flush_disks(struct vm *vm, struct err *err)
         if (r < 0)
             return err_set(err, -r, "%s cannot be written: %s", vm->disk[n]->name, strerror(-r));
     }
-    return 0;
+    return pc_vars_flush(vm, err);
 }
 
 /* What can fail comes before anything has changed. */
@@ -128,11 +128,12 @@ int pc_take_disks(struct vm *vm, struct err *err)
             return err_set(err, -r, "%s cannot be locked: %s", vm->disk[n]->name,
                            r == -EAGAIN ? "it is in use by another machine or tool" : strerror(-r));
     }
-    return 0;
+    return pc_vars_take(vm, err);
 }
 
 void pc_give_disks(struct vm *vm)
 {
+    pc_vars_give(vm);
     for (unsigned n = 0; n < vm->ndisks; n++) {
         if (!vm->disk[n]->block->ro)
             block_give(vm->disk[n]->block);

@@ -313,14 +313,14 @@ void pc_deliver(void *opaque, const struct apic_msg *msg);
 /* pc_virtio.c: what is on PCI slots; after the rest, and undone after it. */
 int pc_init_virtio(struct vm *vm, struct err *err);
 void pc_fini_virtio(struct vm *vm);
-/* Everything that was written is in the disks' files, for whoever opens them next; nothing is under way. */
+/* Everything that was written is in the files of disks and firmware variables, for whoever opens them next; nothing is under way. */
 int pc_flush_disks(struct vm *vm, struct err *err);
 /* A machine that was made with disks_late: its disks are looked at when it is made, and opened by this, without their locks, when nobody
  * writes to them any more. No vCPU has run; the machine stands. 0 or -errno with a sentence. */
 int pc_open_disks(struct vm *vm, struct err *err);
 /* Disk n, which was not there yet, is block, of the same size; it is the machine's from now on. As above. */
 void pc_set_disk(struct vm *vm, unsigned n, struct block *block);
-/* A machine that moves: take the locks of disks that were opened without; give them up for good, after a flush. */
+/* A machine that moves: take the locks of disks (and of firmware variables) that were opened without; give them up for good, after a flush. */
 int pc_take_disks(struct vm *vm, struct err *err);
 void pc_give_disks(struct vm *vm);
 struct block *pc_disk_block(const struct vm *vm, unsigned n); /* what is behind disk n, borrowed; the machine stands */

@@ -282,7 +282,9 @@ static int receive_give(struct migrate_in *in, const uint8_t *state, size_t len,
         r = pc_open_disks(vm, err);
     if (r == 0 && (r = ram_take(&vm->ram, &in->ram)) < 0)
         err_set(err, -r, "the memory cannot be moved into the machine: %s", strerror(-r));
-    return r < 0 ? r : save_state_give(vm, state + 16 + about, len - 16 - about, err);
+    if (r == 0)
+        r = save_state_give(vm, state + 16 + about, len - 16 - about, err);
+    return r < 0 ? r : pc_vars_arrive(vm, in->o.trust_disks || in->o.force, err);
 }
 
 /* STATE's bytes are copied, since ALL takes their place. */

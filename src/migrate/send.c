@@ -492,8 +492,6 @@ static int send_check(struct vm *vm, struct err *err)
 {
     int r = 0;
 
-    if (vm->cfg->firmware_vars)
-        return err_set(err, ENOTSUP, "a machine that keeps firmware variables (--firmware ...,vars=FILE) cannot be migrated: the file has one user at a time");
     loop_lock(&vm->loop);
     for (unsigned n = 0; r == 0 && n < vm->ndevices; n++) { /* it may be mounted later: save_state_take() refuses that */
         if (vm->device[n].ops == &virtio_fs_ops && virtio_fs_mounted(vm->device[n].dev))

@@ -152,6 +152,8 @@ int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how,
 
     if (r == 0)
         r = save_fill(f, vm, how->whole, err);
+    if (r == 0)
+        r = pc_vars_settle(vm, err);
     if (r < 0) {
         err_prefix(err, "saved machine '%s'", f->path);
         return r;
