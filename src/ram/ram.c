@@ -13,6 +13,7 @@
 
 #include "base/bits.h"
 #include "base/map.h"
+#include "ram/large.h"
 #include "ram/lend.h"
 #include "ram/share.h"
 #include "ram/still.h"
@@ -40,10 +41,12 @@ void ram_fini(struct ram *r)
     unsigned i;
 
     ram_swap_destroy(r->swap);
+    ram_large_stop(r);
     ram_still_fini(r);
     for (i = 0; i < r->nslots; i++) {
         munmap(r->slot[i].hva, r->slot[i].size);
         munmap((void *)r->slot[i].flags, ram_flags_size(&r->slot[i]));
+        ram_large_fini(&r->slot[i]);
     }
     ram_share_fini(r);
     ram_init(r);
@@ -87,6 +90,7 @@ static int ram_map_slot(struct ram *r, struct ram_slot *s)
     munmap(s->hva, s->size);
     if (s->flags)
         munmap((void *)s->flags, ram_flags_size(s));
+    ram_large_fini(s);
     return -ENOMEM;
 }
 
@@ -289,6 +293,7 @@ static void ram_write_page(struct ram *r, struct ram_slot *s, uint64_t off, uint
 
     ram_tell_code(r, s, atomic_load(flags), off, len);
     ram_keep(r, s->gpa + off, len);
+    ram_touch(r, s, off, false);
     if (from.src)
         ram_copy_in(s->hva + off, from.src, len);
     else
@@ -352,6 +357,12 @@ static void ram_tell_code_pages(struct ram *r, const struct ram_slot *s, uint64_
         ram_tell_code(r, s, atomic_load(&s->flags[off >> PAGE_SHIFT]), off, PAGE_SIZE);
 }
 
+static void ram_touch_all(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
+{
+    for (; off < end; off = ALIGN_UP(s->gpa + off + 1, LARGE_PAGE) - s->gpa)
+        ram_touch(r, s, off, false);
+}
+
 /* As ram_write_page(), with the bytes changed by somebody else between these two. */
 void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
 {
@@ -361,6 +372,7 @@ void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
         return NULL;
     ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
     ram_keep(r, gpa, c.len);
+    ram_touch_all(r, c.slot, c.off, c.off + c.len);
     *n = c.len;
     return c.slot->hva + c.off;
 }

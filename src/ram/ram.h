@@ -41,6 +41,7 @@ struct ram_slot {
     bool shared;            /* it lies in the machine's file of memory, at share_off, see share.h */
     int share_fd;           /* borrowed */
     uint64_t share_off;
+    _Atomic uint8_t *touched; /* of a shared slot: one byte a piece of LARGE_PAGE, see large.h; or NULL */
 };
 
 #define RAM_UNSEEN UINT64_MAX
@@ -59,6 +60,7 @@ struct ram {
     bool share;            /* slots that are added go into the file of memory, */
     int share_fd;          /* if it has a size */
     uint64_t share_size;
+    struct ram_large *large; /* owned, see large.h; or NULL */
     struct ram_still *still; /* owned, see still.h; or NULL */
     _Atomic bool keeping;    /* somebody reads shared memory as it was: pages are kept before they change */
     _Atomic bool dirty_log;

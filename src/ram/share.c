@@ -13,6 +13,7 @@
 
 #include "base/bits.h"
 #include "base/map.h"
+#include "ram/large.h"
 
 void ram_share(struct ram *r, bool on) { r->share = on; }
 
@@ -58,6 +59,7 @@ int ram_share_slot(struct ram *r, struct ram_slot *s)
     s->shared = true;
     s->share_fd = r->share_fd;
     s->share_off = off;
+    ram_large_slot(s);
     return mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, r->share_fd, (off_t)off) == MAP_FAILED ? -ENOMEM : 0;
 }
 
@@ -101,7 +103,10 @@ uint64_t ram_shared_used(const struct ram *r)
 /* The host takes the pages out of all mappings, also those of other processes. */
 int ram_share_drop(const struct ram_slot *s, uint64_t off, uint64_t len)
 {
-    return madvise(s->hva + off, len, MADV_REMOVE) < 0 ? -errno : 0;
+    if (madvise(s->hva + off, len, MADV_REMOVE) < 0)
+        return -errno;
+    ram_untouch(s, off, len);
+    return 0;
 }
 
 void ram_share_fini(struct ram *r)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "ram/large.h"
 #include "ram/ram.h"
 #include "x86/lapic.h"
 #include "x86/tlb.h"
@@ -125,6 +126,7 @@ static uint8_t *tlb_backing(struct cpu *cpu, uint64_t *gpa, uint64_t *flags)
     }
     if (s->readonly)
         *flags |= TLB_ROM;
+    ram_touch(cpu->ram, s, *gpa - s->gpa, true);
     return s->hva + (*gpa - s->gpa);
 }
 
