@@ -28,9 +28,8 @@ bool fc_late(struct fc_call *k);
 json_t *fc_said(const struct firecracker *f, const char *key);
 void fc_keep(struct fc_call *k, const char *key);
 
-/* fc_config.c: can a path be a part of an option? And: from the root on. 0 or -errno with a sentence. */
+/* fc_config.c: can a path be a part of an option? 0 or -errno with a sentence. */
 int fc_path(const char *path, const char *what, struct err *err);
-int fc_absolute(const char *path, char out[PATH_MAX], struct err *err);
 
 /* Make f->cfg's machine, from file or new (NULL), with the server in its loop. 0; or -errno with a sentence, and another may be tried. */
 int fc_start(struct firecracker *f, struct save_file *file, struct err *err);

@@ -18,17 +18,6 @@ int fc_path(const char *path, const char *what, struct err *err)
     return strchr(path, ',') ? err_set(err, EINVAL, "%s '%.200s' holds a comma", what, path) : 0;
 }
 
-int fc_absolute(const char *path, char out[PATH_MAX], struct err *err)
-{
-    char cwd[PATH_MAX] = "";
-
-    if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
-        return err_set(err, errno, "there is no current folder");
-    if ((size_t)snprintf(out, PATH_MAX, "%s%s%s", cwd, *cwd ? "/" : "", path) < PATH_MAX)
-        return 0;
-    return err_set(err, ENAMETOOLONG, "'%.100s...' is too long", path);
-}
-
 static int fc_number(struct machine_config *c, const char *key, const json_t *v, const char *suffix, struct err *err)
 {
     char text[32];

@@ -206,8 +206,8 @@ static bool drive_change(struct fc_call *k, json_t *d, unsigned n)
     if (!path || json_is_null(path))
         return true;
     r = name ? fc_path(name, "path_on_host", &err) : err_set(&err, EINVAL, "path_on_host is not a text");
-    if (r == 0)
-        r = fc_absolute(name, real, &err);
+    if (r == 0 && (r = config_whole_path(name, strlen(name), real)) < 0)
+        err_set(&err, -r, "path_on_host '%.100s' cannot be used: %s", name, strerror(-r));
     fd = r < 0 ? r : maker_open(&k->f->maker, real, ro, &size, &err);
     r = fd < 0 ? fd : block_raw_adopt(&block, fd, size, real, ro, &err);
     if (r == 0)

@@ -57,8 +57,7 @@ void fc_base_drop(struct fc_base *b)
 static void base_set(struct fc_base *b, const char *path, const int *fd, unsigned count)
 {
     struct fc_base next = { .count = 0 };
-    struct err err;
-    bool good = count <= SAVE_LAYERS && fc_absolute(path, next.path, &err) == 0;
+    bool good = count <= SAVE_LAYERS && config_whole_path(path, strlen(path), next.path) == 0;
 
     for (unsigned n = 0; good && n < count; n++) {
         next.fd[n] = fcntl(fd[n], F_DUPFD_CLOEXEC, 3);
@@ -75,10 +74,9 @@ static void base_set(struct fc_base *b, const char *path, const int *fd, unsigne
 static bool base_fits(const struct fc_base *b, const char *path)
 {
     char real[PATH_MAX];
-    struct err err;
     size_t len;
 
-    if (!b->count || b->count >= SAVE_LAYERS || fc_absolute(path, real, &err) < 0)
+    if (!b->count || b->count >= SAVE_LAYERS || config_whole_path(path, strlen(path), real) < 0)
         return false;
     len = (size_t)(strrchr(real, '/') - real);
     return !strncmp(real, b->path, len + 1) && !strchr(b->path + len + 1, '/') && strcmp(real, b->path);

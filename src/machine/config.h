@@ -6,6 +6,7 @@
 #ifndef VITRO_MACHINE_CONFIG_H
 #define VITRO_MACHINE_CONFIG_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -190,6 +191,8 @@ int config_load_text(struct machine_config *c, const char *text, size_t len, con
 
 /* Make every path in an object with the keys of `vitro run` absolute. 0 or -errno. */
 int config_absolute(struct json_t *root); /* config_dump.c */
+/* The first len bytes of a path, from the root on. 0 or -errno. */
+int config_whole_path(const char *path, size_t len, char out[PATH_MAX]);
 
 /* Everything that was set, as such an object, with absolute paths: a machine like this one can be made from it in
  * another folder. To be freed; NULL: no memory, or there is no current folder. */

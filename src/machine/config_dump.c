@@ -60,13 +60,22 @@ static size_t config_path_before(const struct config_paths *k, const char *piece
     return SIZE_MAX;
 }
 
-/* A value with its paths made absolute; NULL: out of memory. */
-static char *config_path_value(const struct config_paths *k, const char *value, const char *cwd)
+int config_whole_path(const char *path, size_t len, char out[PATH_MAX])
 {
-    char *text = NULL;
+    char cwd[PATH_MAX] = "";
+
+    if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
+        return -errno;
+    return (size_t)snprintf(out, PATH_MAX, "%s%s%.*s", cwd, *cwd ? "/" : "", (int)len, path) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+/* A value with its paths made absolute; NULL with errno. */
+static char *config_path_value(const struct config_paths *k, const char *value)
+{
+    char *text = NULL, path[PATH_MAX];
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
-    bool bad;
+    int r = 0;
 
     if (!f)
         return NULL;
@@ -75,22 +84,24 @@ static char *config_path_value(const struct config_paths *k, const char *value, 
 
         if (p != value)
             fputc(',', f);
-        if (skip != SIZE_MAX && skip < len && p[skip] != '/')
-            fprintf(f, "%.*s%s/%.*s", (int)skip, p, cwd, (int)(len - skip), p + skip);
+        if (skip < len)
+            r = r < 0 ? r : config_whole_path(p + skip, len - skip, path);
         else
-            fprintf(f, "%.*s", (int)len, p);
+            skip = len;
+        fprintf(f, "%.*s%s", (int)skip, p, skip < len ? path : "");
     }
-    bad = ferror(f);
-    if (fclose(f) || bad) {
-        free(text);
-        return NULL;
-    }
-    return text;
+    if (r == 0 && ferror(f))
+        r = -ENOMEM;
+    if (fclose(f) == 0 && r == 0)
+        return text;
+    free(text);
+    errno = r < 0 ? -r : ENOMEM;
+    return NULL;
 }
 
-static json_t *config_path_item(const struct config_paths *k, const json_t *item, const char *cwd)
+static json_t *config_path_item(const struct config_paths *k, const json_t *item)
 {
-    char *text = json_is_string(item) ? config_path_value(k, json_string_value(item), cwd) : NULL;
+    char *text = json_is_string(item) ? config_path_value(k, json_string_value(item)) : NULL;
     json_t *made = text ? json_string(text) : NULL;
 
     free(text);
@@ -99,21 +110,18 @@ static json_t *config_path_item(const struct config_paths *k, const json_t *item
 
 int config_absolute(json_t *root)
 {
-    char cwd[PATH_MAX];
-
-    if (!getcwd(cwd, sizeof(cwd)))
-        return -errno;
     for (size_t n = 0; n < ARRAY_LEN(config_path_keys); n++) {
         const struct config_paths *k = &config_path_keys[n];
         json_t *v = json_object_get(root, k->key);
         int r = 0;
 
+        errno = ENOMEM;
         for (size_t i = 0; r == 0 && json_is_array(v) && i < json_array_size(v); i++)
-            r = json_array_set_new(v, i, config_path_item(k, json_array_get(v, i), cwd));
+            r = json_array_set_new(v, i, config_path_item(k, json_array_get(v, i)));
         if (r == 0 && json_is_string(v))
-            r = json_object_set_new(root, k->key, config_path_item(k, v, cwd));
+            r = json_object_set_new(root, k->key, config_path_item(k, v));
         if (r < 0)
-            return -ENOMEM;
+            return -errno;
     }
     return 0;
 }

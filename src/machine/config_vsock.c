@@ -38,18 +38,20 @@ static int config_vsock_cid(struct machine_config *c, const char *value, struct 
 static int config_vsock_path(struct machine_config *c, const char *value, struct err *err)
 {
     const size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - VSOCK_PORT_TEXT;
-    char cwd[PATH_MAX] = "", *path = NULL;
+    char whole[PATH_MAX], *path;
+    int r;
 
     if (!*value)
         return err_set(err, EINVAL, "vsock: path is empty: write it like path=/run/user/1000/guest.sock");
-    if ((*value != '/' && !getcwd(cwd, sizeof(cwd))) || asprintf(&path, "%s%s%s", cwd, *cwd ? "/" : "", value) < 0)
-        return err_set(err, ENOMEM, "vsock: the current folder's path cannot be had");
-    if (strlen(path) > max) {
-        err_set(err, EINVAL, "vsock: the path '%.40s...' is longer than %zu bytes, which a socket's name with a port behind it may have",
-                path, max);
-        free(path);
-        return -EINVAL;
-    }
+    r = config_whole_path(value, strlen(value), whole);
+    if (r < 0 && r != -ENAMETOOLONG)
+        return err_set(err, -r, "vsock: the current folder's path cannot be had: %s", strerror(-r));
+    if (r < 0 || strlen(whole) > max)
+        return err_set(err, EINVAL, "vsock: the path '%.40s...' is longer than %zu bytes, which a socket's name with a port behind it may have",
+                       r < 0 ? value : whole, max);
+    path = strdup(whole);
+    if (!path)
+        return err_set(err, ENOMEM, "out of memory");
     free(c->vsock_path);
     c->vsock_path = path;
     return 0;
