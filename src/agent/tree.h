@@ -18,14 +18,16 @@ struct err;
 #define TREE_DEPTH 200 /* folders in folders; each has a descriptor */
 #define TREE_NAME  256 /* with its zero */
 
-/* What was copied so far. skipped: what was neither file, folder nor link, or went away meanwhile, as the sender says at the end. */
+/* What was copied so far. skipped: what was neither file, folder nor link, or went away meanwhile, as the sender says at the end; kept: what
+ * the receiver had already, and not older. */
 struct tree_count {
-    uint64_t files, folders, links, bytes;
+    bool newer; /* the caller's: only files and links go that are newer than what is in their place. Both sides must want it */
+    uint64_t files, folders, links, bytes, kept;
     unsigned skipped;
     void (*tell)(const struct tree_count *c); /* called now and then; NULL: not */
 };
 
-/* Send what is at path (a link there is followed), then WIRE_END. *c: all zeros but tell.
+/* Send what is at path (a link there is followed), then WIRE_END. *c: all zeros but tell and newer.
  * 0; -ECANCELED: the peer has sent a frame, which w holds; another -errno with a sentence, or one of wire.h without. */
 int tree_send(struct wire *w, const char *path, struct tree_count *c, struct err *err);
 
@@ -37,7 +39,7 @@ int tree_target(const char *path, const char *name, int *folder, char entry[TREE
 void tree_base(const char *path, char name[TREE_NAME]);
 
 /* Make what comes, as entry in folder, until WIRE_END. modes: the bits that files and folders may have of what they had. stop (may be
- * NULL): looked at now and then. *c: all zeros but tell. 0; -EINTR: *stop; -ECANCELED: a frame that is none of a tree, which w
+ * NULL): looked at now and then. *c: all zeros but tell and newer. 0; -EINTR: *stop; -ECANCELED: a frame that is none of a tree, which w
  * holds; another -errno with a sentence, or one of wire.h without. */
 int tree_take(struct wire *w, int folder, const char *entry, mode_t modes, const volatile sig_atomic_t *stop, struct tree_count *c,
               struct err *err);

@@ -28,12 +28,32 @@ static int send_listen(struct send *s)
     return r == 1 ? -ECANCELED : r;
 }
 
+/* Does the receiver want what was just named? 1, 0 or an error. */
+static int send_ask(struct send *s)
+{
+    const uint8_t *d;
+    size_t len;
+    int r = wire_wait(s->w, -1);
+
+    if (r < 0)
+        return r;
+    d = wire_data(s->w, &len);
+    if (wire_type(s->w) != WIRE_WANT || len != 1)
+        return -ECANCELED;
+    r = *d == 1;
+    s->count->kept += !r;
+    wire_done(s->w);
+    return r;
+}
+
+/* 1: what belongs to it follows; 0: the receiver does not want it; or an error. */
 static int send_head(struct send *s, enum wire_type type, const struct stat *st, const char *name, const char *target)
 {
     struct tree_entry e = { .mode = st->st_mode & 07777, .sec = st->st_mtim.tv_sec, .nsec = (uint32_t)st->st_mtim.tv_nsec, .name = name,
                             .target = target };
+    int r = tree_put_entry(s->w, type, &e);
 
-    return tree_put_entry(s->w, type, &e);
+    return r < 0 ? r : s->count->newer && type != WIRE_DIR ? send_ask(s) : 1;
 }
 
 static int send_data(struct send *s, size_t n)
@@ -49,7 +69,9 @@ static int send_file(struct send *s, int fd, const struct stat *st, const char *
     int r = send_head(s, WIRE_FILE, st, name, NULL);
     ssize_t n = 1;
 
-    while (r == 0 && n > 0) {
+    if (r <= 0)
+        return r;
+    for (r = 0; r == 0 && n > 0;) {
         n = read(fd, s->buf, sizeof(s->buf));
         if (n < 0 && errno == EINTR)
             n = 1;
@@ -69,6 +91,7 @@ static int send_folder(struct send *s, int fd, const struct stat *st, const char
     int copy = dup(fd), r = send_head(s, WIRE_DIR, st, name, NULL);
     DIR *d = copy < 0 ? NULL : fdopendir(copy);
 
+    r = r < 0 ? r : 0;
     if (!d) {
         close(copy);
         return err_set(s->err, EMFILE, "folder '%.200s' cannot be read: %s", name, strerror(errno));
@@ -89,14 +112,16 @@ static int send_link(struct send *s, int at, const char *path, const struct stat
 {
     char target[4096];
     ssize_t n = readlinkat(at, path, target, sizeof(target));
+    int r;
 
     if (n <= 0 || n == (ssize_t)sizeof(target)) {
         s->count->skipped++;
         return 0;
     }
     target[n] = '\0';
-    s->count->links++;
-    return send_head(s, WIRE_LINK, st, name, target);
+    r = send_head(s, WIRE_LINK, st, name, target);
+    s->count->links += r > 0;
+    return r < 0 ? r : 0;
 }
 
 /* That is only an error if it was asked for by name. */

@@ -144,10 +144,24 @@ static int take_data(struct take *t)
     return r;
 }
 
+/* Tell the sender whether we want it: what is in its place is no file or link (which is said later), or older. 1, 0 or an error. */
+static int take_answer(struct take *t, const struct tree_entry *e)
+{
+    struct stat st;
+    bool there = fstatat(take_here(t), t->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode));
+    uint8_t want = !there || st.st_mtim.tv_sec < e->sec || (st.st_mtim.tv_sec == e->sec && st.st_mtim.tv_nsec < (long)e->nsec);
+    int r = wire_put(t->w, WIRE_WANT, &want, 1);
+
+    t->done |= t->depth == 0 && !want;
+    t->count->kept += !want;
+    return r < 0 ? r : wire_idle(t->w) ? want : -EPROTO; /* who waits for it has room for it */
+}
+
 /* A new entry: the first has the name that the caller chose. "." can only be a folder. */
 static int take_entry(struct take *t)
 {
     struct tree_entry e;
+    int r;
 
     if (t->done || t->file.fd >= 0 || !tree_get_entry(t->w, &e))
         return -EPROTO;
@@ -156,6 +170,8 @@ static int take_entry(struct take *t)
         return take_folder(t, &e);
     if (!strcmp(t->name, "."))
         return err_set(t->err, ENOTDIR, "what came is no folder, and has no name");
+    if (t->count->newer && (r = take_answer(t, &e)) != 1)
+        return r;
     return wire_type(t->w) == WIRE_FILE ? take_file(t, &e) : take_link(t, &e);
 }
 

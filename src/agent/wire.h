@@ -40,6 +40,9 @@ enum wire_type {
     WIRE_LINK,  /* a symbolic link: struct tree_entry */
     WIRE_END,   /* it is all there; how many were left out, 32 bits */
     WIRE_IDENTITY, /* host: be another machine: strings as in WIRE_EXEC; the answer is WIRE_EXIT */
+    WIRE_FETCH_NEWER, /* as WIRE_FETCH and WIRE_STORE, and the receiver says of each file and link whether it wants it */
+    WIRE_STORE_NEWER,
+    WIRE_WANT, /* the answer to WIRE_FILE and WIRE_LINK then, one byte: 1: go on; 0: it has one that is not older */
     WIRE_TYPES
 };
 

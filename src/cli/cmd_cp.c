@@ -24,15 +24,16 @@ void cmd_cp_help(void)
          "target is a folder it goes into that, otherwise it is called so. Modes, times and symbolic links stay as they are; what is made in the\n"
          "guest is root's, what is made here yours, and never set-user-ID. A file is there whole or as it was before. A path of the guest that does\n"
          "not begin with / begins in root's home.\n\n"
+         "  -u, --update     only files and links that are newer than what is in their place, or that are not there\n"
          "  --time SECONDS   how long to wait for the guest's agent (default 60)\n"
-         "  --json           what was copied, as an object: files, folders, links, bytes, skipped\n\n"
+         "  --json           what was copied, as an object: files, folders, links, bytes, skipped, kept (by -u)\n\n"
          "On a terminal it shows how far it is.");
 }
 
 struct cp {
     char name[SITE_NAME_MAX + 1];
     const char *there, *here; /* in the guest, on the host */
-    bool push;
+    bool push, newer;
     unsigned seconds;
     bool json;
 };
@@ -55,7 +56,7 @@ static const char *cp_remote(const char *word, char name[SITE_NAME_MAX + 1])
 static int cp_parse(struct cp *c, int argc, char **argv)
 {
     const char *seconds = NULL, *from, *to;
-    const struct verb_option options[] = { { "--time", NULL, &seconds }, { .name = NULL } };
+    const struct verb_option options[] = { { "--time", NULL, &seconds }, { "-u", &c->newer, NULL }, { "--update", &c->newer, NULL }, { .name = NULL } };
     struct err err = { "" };
     struct verb_args a;
     char other[SITE_NAME_MAX + 1];
@@ -81,6 +82,7 @@ static int cp_parse(struct cp *c, int argc, char **argv)
 /* The path in the guest, and what it is called here, with their zeros. */
 static int cp_ask(const struct cp *c, struct wire *w, struct err *err)
 {
+    enum wire_type type = c->push ? (c->newer ? WIRE_STORE_NEWER : WIRE_STORE) : c->newer ? WIRE_FETCH_NEWER : WIRE_FETCH;
     char text[8192], name[TREE_NAME];
     int len;
 
@@ -88,7 +90,7 @@ static int cp_ask(const struct cp *c, struct wire *w, struct err *err)
     len = snprintf(text, sizeof(text), "%s%c%s", c->there, 0, c->push ? name : "");
     if (len >= (int)sizeof(text) - 1)
         return err_set(err, ENAMETOOLONG, "'%.40s...' is too long", c->there);
-    return wire_send(w, c->push ? WIRE_STORE : WIRE_FETCH, text, strlen(c->there) + 1 + (c->push ? strlen(name) + 1 : 0), -1);
+    return wire_send(w, type, text, strlen(c->there) + 1 + (c->push ? strlen(name) + 1 : 0), -1);
 }
 
 static int cp_push(const struct cp *c, struct wire *w, struct tree_count *count, struct err *err)
@@ -151,8 +153,8 @@ static void cp_said(const struct cp *c, const struct tree_count *count, bool goo
     if (good && count->skipped)
         fprintf(stderr, "vitro: %u that are neither files, folders nor links were left out\n", count->skipped);
     if (good && c->json)
-        printf("{\"files\":%" PRIu64 ",\"folders\":%" PRIu64 ",\"links\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"skipped\":%u}\n", count->files,
-               count->folders, count->links, count->bytes, count->skipped);
+        printf("{\"files\":%" PRIu64 ",\"folders\":%" PRIu64 ",\"links\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"skipped\":%u,\"kept\":%" PRIu64 "}\n", count->files,
+               count->folders, count->links, count->bytes, count->skipped, count->kept);
 }
 
 int cmd_cp(int argc, char **argv)
@@ -166,6 +168,7 @@ int cmd_cp(int argc, char **argv)
     if (!w) {
         status = cli_failf("out of memory");
     } else if (cp_parse(&c, argc, argv) == 0 && agent_link(w, c.name, c.seconds, &err) == 0) {
+        count.newer = c.newer;
         if (cp_ask(&c, w, &err) == 0)
             status = c.push ? cp_push(&c, w, &count, &err) : cp_pull(&c, w, &count, &err);
         else if (!err.text[0])

@@ -26,7 +26,7 @@ const struct cli_verb cli_verbs[] = {
       "vitro stats [NAME ...] [--once] [--prometheus] [--json]", cmd_stats_help, cmd_stats },
     { "exec", "Run a program in a guest.",
       "vitro exec NAME [-t] [-e NAME=VALUE] [-u USER] [-w DIR] [--time SECONDS] -- PROGRAM [ARGUMENT ...]", cmd_exec_help, cmd_exec },
-    { "cp", "Copy files into a guest and out of it.", "vitro cp PATH NAME:PATH [--time SECONDS] [--json]\n       vitro cp NAME:PATH PATH [--time SECONDS] [--json]", cmd_cp_help, cmd_cp },
+    { "cp", "Copy files into a guest and out of it.", "vitro cp PATH NAME:PATH [-u] [--time SECONDS] [--json]\n       vitro cp NAME:PATH PATH [-u] [--time SECONDS] [--json]", cmd_cp_help, cmd_cp },
     { "screen", "Show a machine's screen, or type on its keyboard.",
       "vitro screen NAME [--watch | --png FILE | --type TEXT | --key NAME] [--json]", cmd_screen_help, cmd_screen },
     { "pause", "Make machines stand still, and their time with them.", "vitro pause NAME ... [--json]", NULL,

@@ -12,22 +12,22 @@ static void copy_failed(struct wire *w, int r, const struct err *err)
     agent_fail(w, AGENT_FAILED, "in the guest: %s", err->text[0] ? err->text : r == -ECANCELED ? "that is no tree" : strerror(-r));
 }
 
-static void copy_fetch(struct wire *w, const char *path)
+static void copy_fetch(struct wire *w, const char *path, bool newer)
 {
     struct err err = { "" };
-    struct tree_count count = { 0 };
+    struct tree_count count = { .newer = newer };
     int r = tree_send(w, path, &count, &err);
 
     if (r < 0)
         copy_failed(w, r, &err);
 }
 
-static void copy_store(struct wire *w, const char *path, const char *name)
+static void copy_store(struct wire *w, const char *path, const char *name, bool newer)
 {
     static const uint8_t good = 0;
     char base[TREE_NAME], entry[TREE_NAME];
     struct err err = { "" };
-    struct tree_count count = { 0 };
+    struct tree_count count = { .newer = newer };
     int folder = -1, r;
 
     tree_base(name, base);
@@ -53,8 +53,8 @@ void agent_copy(struct wire *w)
     wire_done(w);
     if (chdir("/root") < 0 && chdir("/") < 0)
         return;
-    if (type == WIRE_FETCH)
-        copy_fetch(w, text);
+    if (type == WIRE_FETCH || type == WIRE_FETCH_NEWER)
+        copy_fetch(w, text, type == WIRE_FETCH_NEWER);
     else
-        copy_store(w, text, text + strlen(text) + 1);
+        copy_store(w, text, text + strlen(text) + 1, type == WIRE_STORE_NEWER);
 }

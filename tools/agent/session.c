@@ -76,7 +76,7 @@ void agent_session(int fd)
         return;
     if (wire_type(&w) == WIRE_EXEC)
         session_exec(&w);
-    else if (wire_type(&w) == WIRE_FETCH || wire_type(&w) == WIRE_STORE)
+    else if (wire_type(&w) == WIRE_FETCH || wire_type(&w) == WIRE_STORE || wire_type(&w) == WIRE_FETCH_NEWER || wire_type(&w) == WIRE_STORE_NEWER)
         agent_copy(&w);
     else if (wire_type(&w) == WIRE_IDENTITY)
         agent_identity(&w);
