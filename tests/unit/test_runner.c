@@ -411,6 +411,20 @@ static void test_odd_pages(void **state)
         }
 }
 
+/* The last byte of a constant in front of it looks like a prefix, and two of eight places say that it is one. */
+static void test_odd_instructions_begin_where_most_say(void **state)
+{
+    static uint8_t page[4096];
+    uint16_t at;
+
+    put(page, 300, "\x90\x90", 2);
+    for (unsigned n = 0; n < 19; n++)
+        memcpy(page + 302 + n * 5, "\xb8\x01\x00\x00\x48", 5); /* mov $0x48000001,%eax */
+    memcpy(page + 397, "\x0f\xa2", 2);
+    assert_int_equal(odd_find(page, true, false, &at, 1), 1);
+    assert_int_equal(at, 397);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -431,6 +445,7 @@ int main(void)
         TEST(test_who_is_killed_is_gone),
         TEST(test_signals_from_outside_do_nothing),
         cmocka_unit_test(test_odd_pages),
+        cmocka_unit_test(test_odd_instructions_begin_where_most_say),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

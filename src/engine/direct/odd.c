@@ -80,7 +80,7 @@ static unsigned odd_walk(struct odd_scan *scan, unsigned from, unsigned to)
  * after a few instructions. Where it begins, or -1. */
 static int odd_really(struct odd_scan *scan, unsigned at)
 {
-    unsigned first = odd_first(scan->page, at), from = first > ODD_BACK ? first - ODD_BACK : 0, yes = 0, all = 0, begin = at;
+    unsigned first = odd_first(scan->page, at), from = first > ODD_BACK ? first - ODD_BACK : 0, yes = 0, all = 0, votes[ODD_PREFIXES + 1] = { 0 }, best = 0;
     bool no = first > ODD_BACK && odd_walk(scan, from, first) > at && odd_walk(scan, from + ODD_STARTS / 2, first) > at;
 
     if (no)
@@ -91,8 +91,10 @@ static int odd_really(struct odd_scan *scan, unsigned at)
         if (there > at)
             continue;
         yes++;
-        begin = there < begin ? there : begin;
+        if (++votes[at - there] > votes[best])
+            best = at - there;
     }
+    unsigned begin = at - best;
     if (yes * 2 < all)
         return -1;
     bool rdpid = scan->page[at + 1] == 0xc7;
