@@ -65,7 +65,8 @@ enum vcpu_exit {
     X(code_emptied, "times that all translated code was dropped")                                                      \
     X(direct_runs, "times that user code began to run by itself")                                                      \
     X(direct_stops, "times that it stopped")                                                                           \
-    X(direct_maps, "of these, because a page was not mapped yet")
+    X(direct_maps, "of these, because a page was not mapped yet")                                                      \
+    X(direct_odd, "and because of an instruction that would show the host's CPU")
 
 struct engine_stats {
 #define X(field, what) uint64_t field;

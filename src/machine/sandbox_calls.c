@@ -100,6 +100,7 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL_IS(ptrace, VCPU, 0, PTRACE_SETREGS) },
     { CALL_IS(ptrace, VCPU, 0, PTRACE_GETREGSET) },
     { CALL_IS(ptrace, VCPU, 0, PTRACE_SETREGSET) },
+    { CALL_IS(ptrace, VCPU, 0, PTRACE_POKEUSER) }, /* what SETREGS may as well, and breakpoints */
     { CALL_IS(ptrace, VCPU, 0, PTRACE_INTERRUPT) },
     { CALL_IS(ptrace, VCPU, 0, PTRACE_GETSIGINFO) },
     { CALL_IS(ptrace, VCPU, 0, PTRACE_PEEKSIGINFO) },

@@ -178,6 +178,49 @@ static void test_faults_tell_where(void **state)
     assert_ptr_equal(stop.info.si_addr, (void *)DATA);
 }
 
+static void test_it_stops_at_breakpoints(void **state)
+{
+    const uint64_t breaks[RUNNER_BREAKS] = { CODE + 1, 0, CODE + 3 }, bad[RUNNER_BREAKS] = { CODE + 1, ~0ULL << 47 }, none[RUNNER_BREAKS] = { 0 };
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    assert_int_equal(runner_breaks(&f.r, breaks), 0);
+    RUN(stop, regs, 0x90, 0x90, 0x90, 0x0f, 0xa2, 0xcc); /* nop; nop; nop; cpuid; int3 */
+    assert_int_equal(stop.signal, SIGTRAP);
+    assert_int_equal(stop.info.si_code, TRAP_HWBKPT);
+    assert_int_equal(regs.rip, CODE + 1);
+    regs.rip++;
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_int_equal(regs.rip, CODE + 3);
+    assert_true(runner_breaks(&f.r, bad) < 0); /* what was good still is */
+    regs = at(CODE);
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_int_equal(regs.rip, CODE + 1);
+    assert_int_equal(runner_breaks(&f.r, breaks), 0);
+    assert_int_equal(runner_breaks(&f.r, none), 0);
+    regs = at(CODE);
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_int_equal(regs.rip, CODE + 6);
+}
+
+/* A single step that ends in front of a breakpoint is a single step; then comes the breakpoint. */
+static void test_steps_onto_breakpoints(void **state)
+{
+    const uint64_t breaks[RUNNER_BREAKS] = { CODE + 1 };
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+
+    assert_int_equal(runner_breaks(&f.r, breaks), 0);
+    regs.eflags |= 0x100;
+    RUN(stop, regs, 0x90, 0x90, 0xcc);
+    assert_int_equal(stop.info.si_code, TRAP_TRACE);
+    assert_int_equal(regs.rip, CODE + 1);
+    regs.eflags |= 0x100;
+    assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
+    assert_int_equal(stop.info.si_code, TRAP_HWBKPT);
+    assert_int_equal(regs.rip, CODE + 1);
+}
+
 static void test_unmapped_is_gone(void **state)
 {
     struct user_regs_struct regs = at(CODE);
@@ -382,7 +425,7 @@ static void put(uint8_t *page, unsigned off, const char *bytes, unsigned n)
 static void test_odd_pages(void **state)
 {
     static uint8_t page[4096];
-    uint16_t at;
+    uint16_t at[5];
     static const struct {
         const char *bytes;
         unsigned n;
@@ -405,9 +448,11 @@ static void test_odd_pages(void **state)
     for (unsigned n = 0; n < ARRAY_LEN(t); n++)
         for (unsigned off = 123; off < 4096 - 16; off += 123) { /* at a page's beginning nobody knows where instructions begin */
             put(page, off, t[n].bytes, t[n].n);
-            assert_int_equal(odd_find(page, false, false, &at, 1), t[n].plain);
-            assert_int_equal(odd_find(page, true, false, &at, 1), t[n].cpuid || t[n].plain);
-            assert_int_equal(odd_find(page, false, true, &at, 1), t[n].xcr0 || t[n].plain);
+            assert_int_equal(odd_find(page, false, false, at, 5), t[n].plain);
+            assert_int_equal(odd_find(page, true, false, at, 5), t[n].cpuid || t[n].plain);
+            assert_int_equal(odd_find(page, false, true, at, 5), t[n].xcr0 || t[n].plain);
+            if (t[n].plain)
+                assert_int_equal(at[0], off);
         }
 }
 
@@ -415,14 +460,14 @@ static void test_odd_pages(void **state)
 static void test_odd_instructions_begin_where_most_say(void **state)
 {
     static uint8_t page[4096];
-    uint16_t at;
+    uint16_t at[5];
 
     put(page, 300, "\x90\x90", 2);
     for (unsigned n = 0; n < 19; n++)
         memcpy(page + 302 + n * 5, "\xb8\x01\x00\x00\x48", 5); /* mov $0x48000001,%eax */
     memcpy(page + 397, "\x0f\xa2", 2);
-    assert_int_equal(odd_find(page, true, false, &at, 1), 1);
-    assert_int_equal(at, 397);
+    assert_int_equal(odd_find(page, true, false, at, 5), 1);
+    assert_int_equal(at[0], 397);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -435,6 +480,8 @@ int main(void)
         TEST(test_the_stub_serves_its_tracer_only),
         TEST(test_the_template_may_do_little),
         TEST(test_faults_tell_where),
+        TEST(test_it_stops_at_breakpoints),
+        TEST(test_steps_onto_breakpoints),
         TEST(test_unmapped_is_gone),
         TEST(test_the_list_has_an_end),
         TEST(test_registers_by_way_of_the_stub),

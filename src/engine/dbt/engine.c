@@ -104,6 +104,13 @@ static void dbt_protected(struct interp *it, uint64_t gpa)
         direct_protected(t->direct, gpa);
 }
 
+static void dbt_changed(struct interp *it, uint64_t gpa)
+{
+    struct dbt *t = it->translator_data;
+    if (t->direct)
+        direct_changed(t->direct, gpa);
+}
+
 static void dbt_stale(struct interp *it)
 {
     struct dbt *t = it->translator_data;
@@ -115,6 +122,7 @@ static void dbt_drop(struct interp *it)
 {
     struct dbt *t = it->translator_data;
     dbt_stale(it);
+    dbt_changed(it, ~0ULL);
     dbt_code_clear(t);
     t->stats->code_emptied++;
 }
@@ -319,6 +327,7 @@ static const struct interp_translator dbt_translator = {
     .flushed = dbt_flushed,
     .switched = dbt_switched,
     .protected = dbt_protected,
+    .changed = dbt_changed,
     .stale = dbt_stale,
     .drop = dbt_drop,
     .rest = dbt_rest,

@@ -242,10 +242,14 @@ static enum direct_next direct_call(struct direct *d, struct cpu *cpu, struct us
     return NEXT_STEP;
 }
 
-static enum direct_next direct_trap(struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
+static enum direct_next direct_trap(struct direct *d, struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
 {
     unsigned before = direct_before(cpu, regs->rip);
 
+    if (info->si_code == TRAP_HWBKPT) { /* in front of an odd instruction; a single step that ends there is TRAP_TRACE */
+        d->vcpu->stats.direct_odd++;
+        return NEXT_STEP;
+    }
     if (regs->eflags & FL_TF)
         return NEXT_TRAP;
     if (before == 0xcd03 && info->si_code == SI_KERNEL)
@@ -254,13 +258,22 @@ static enum direct_next direct_trap(struct cpu *cpu, struct user_regs_struct *re
     return NEXT_STEP;
 }
 
+/* It is about to execute a page with odd instructions. Nobody decodes the page if it can run here; but it is code, whose stores are told of. */
+static enum direct_next direct_break(struct direct *d, struct direct_space *s, struct cpu *cpu, uint64_t lin)
+{
+    struct mmu_look look = mmu_look(cpu, lin);
+
+    cache_mark(d->vcpu, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))), PAGE_SIZE);
+    return space_break(&s->space, cpu, &d->rules, lin) ? NEXT_GO : NEXT_DECLINE;
+}
+
 static enum direct_next direct_memory(struct direct *d, struct direct_space *s, struct cpu *cpu, const struct user_regs_struct *regs, const siginfo_t *info)
 {
     if (info->si_code == SI_KERNEL)
         return NEXT_STEP; /* #GP */
     switch (space_fault(&s->space, cpu, &d->rules, (uintptr_t)info->si_addr, regs->rip)) {
     case SPACE_MAPPED: return NEXT_GO;
-    case SPACE_ODD: return NEXT_DECLINE;
+    case SPACE_ODD: return direct_break(d, s, cpu, (uintptr_t)info->si_addr);
     default: return NEXT_STEP;
     }
 }
@@ -276,7 +289,7 @@ static enum direct_next direct_stopped(struct direct *d, struct direct_space *s,
     case SIGSEGV:
         return direct_memory(d, s, cpu, regs, &stop->info);
     case SIGTRAP:
-        return direct_trap(cpu, regs, &stop->info);
+        return direct_trap(d, cpu, regs, &stop->info);
     case SIGILL:
         if (direct_before(cpu, regs->rip) == 0x0f05 && regs->rcx == regs->rip) {
             regs->rip -= 2;
@@ -455,6 +468,13 @@ void direct_protected(struct direct *d, uint64_t gpa)
     for (unsigned n = 0; n < DIRECT_SPACES; n++)
         if (d->space[n].area)
             space_protect(&d->space[n].space, gpa);
+}
+
+void direct_changed(struct direct *d, uint64_t gpa)
+{
+    for (unsigned n = 0; n < DIRECT_SPACES; n++)
+        if (d->space[n].area)
+            space_changed(&d->space[n].space, gpa);
 }
 
 void direct_notice(const struct direct *d) { runner_poke(&d->runners); }

@@ -29,6 +29,8 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu);
 /* The choke point: what of struct cpu_ops has the same names. */
 void direct_flushed(struct direct *d, const struct tlb_flush *f);
 void direct_protected(struct direct *d, uint64_t gpa);
+/* And interp_translator.changed. */
+void direct_changed(struct direct *d, uint64_t gpa);
 /* Somebody wants the vCPU's attention. */
 void direct_notice(const struct direct *d);
 

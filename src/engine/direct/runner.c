@@ -41,6 +41,7 @@
 #define STUB_CALL  43 /* behind serve's SYSCALL */
 #define STUB_END   53 /* where it looks whether to go on */
 #define FLAGS_PLAIN 0x202
+#define FLAGS_RF    0x10000
 
 #ifndef ARCH_SET_CPUID
 #define ARCH_SET_CPUID 0x1012
@@ -418,6 +419,27 @@ static unsigned runner_choose(const struct runners *all, unsigned here)
     return here;
 }
 
+int runner_breaks(struct runner *r, const uint64_t at[RUNNER_BREAKS])
+{
+    uintptr_t dr = offsetof(struct user, u_debugreg), enabled = 0;
+    int e = 0;
+
+    if (!memcmp(at, r->breaks, sizeof(r->breaks)))
+        return 0;
+    for (unsigned n = 0; n < RUNNER_BREAKS && e == 0; n++) {
+        enabled |= at[n] ? 1UL << 2 * n : 0; /* DR7.Ln; type and length are 0: execution */
+        if (at[n] && at[n] != r->breaks[n])
+            e = runner_ptrace(PTRACE_POKEUSER, r->pid, dr + n * sizeof(long), (void *)(uintptr_t)at[n]);
+    }
+    if (e == 0)
+        e = runner_ptrace(PTRACE_POKEUSER, r->pid, dr + 7 * sizeof(long), (void *)enabled);
+    if (e == 0)
+        memcpy(r->breaks, at, sizeof(r->breaks));
+    else
+        memset(r->breaks, 0, sizeof(r->breaks)); /* nobody knows; the next time all are set again */
+    return e;
+}
+
 void runner_join(struct runner *r)
 {
     struct runners *all = r->all;
@@ -519,6 +541,7 @@ int runner_run(struct runner *r, struct user_regs_struct *regs, struct runner_st
     int e, status;
 
     regs->orig_rax = ~0ULL;
+    regs->eflags &= ~(uint64_t)FLAGS_RF; /* after a fault of its fetch, it would hide a breakpoint at this instruction */
     e = runner_begin(r, regs);
     r->calls = 0;
     for (;;) {

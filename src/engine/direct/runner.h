@@ -25,6 +25,7 @@
 #define RUNNER_TOP    0x7ffffffff000ULL /* of a process's address space */
 #define RUNNER_FILES  16
 #define RUNNER_LIST   248               /* requests at a time */
+#define RUNNER_BREAKS 4                 /* instructions at which it stops: DR0 to DR3 */
 #define RUNNER_SIGNAL SIGURG            /* to the vCPU's thread: its runner is to stop; ignored where nobody handles it */
 
 /* A system call for the stub to make. */
@@ -55,6 +56,7 @@ struct runner {
     int cpu;          /* that it is bound to; -1: none */
     struct runner_call *call; /* owned: RUNNER_LIST, `calls` of them are to be made */
     unsigned calls;
+    uint64_t breaks[RUNNER_BREAKS]; /* as runner_breaks() set them last */
 };
 
 /* Make the template; files: descriptors of guest RAM, by slot, -1: none. 0 or -errno: the host allows none. */
@@ -69,6 +71,9 @@ void runner_end(struct runner *r);
 bool runner_map(struct runner *r, uint64_t lin, uint64_t len, int prot, unsigned file, uint64_t off);
 /* Take away everything. */
 bool runner_unmap_all(struct runner *r);
+/* Have it stop before it executes an instruction at one of these (0: none): SIGTRAP, TRAP_HWBKPT. 0; or -errno: the host does not allow it, and those of before that
+ * are also in `at` are still good. */
+int runner_breaks(struct runner *r, const uint64_t at[RUNNER_BREAKS]);
 
 /* Do what the list says, and run from *regs on until something stops it; *regs are then what it has. 0, or -ESRCH: the runner is gone, and with it the registers;
  * or another -errno: its address space is not what it should be, and *regs is as it was. */

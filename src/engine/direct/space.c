@@ -14,6 +14,7 @@
 #define SPACE_NEAR   32u  /* pages that are mapped together */
 #define SPACE_LARGE  512u /* the same in the guest's large pages */
 #define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
+#define SPACE_PATIENCE 16u  /* times that breakpoints are refused until those that have some give them back */
 
 /* What is to be mapped at a page. prot 0: nothing. */
 struct space_view {
@@ -31,8 +32,8 @@ int space_init(struct space *s, struct runners *all, const struct ram *ram)
     s->limit = (ram->slot[ram->nslots - 1].gpa + ram->slot[ram->nslots - 1].size) >> PAGE_SHIFT; /* they are sorted */
     s->page = (struct space_page *)space_reserve((size_t)SPACE_PAGES * sizeof(*s->page));
     s->hash = (uint32_t *)space_reserve(SPACE_HASH * sizeof(*s->hash));
-    s->writable = space_reserve(s->limit / 8 + 8);
-    if (!s->page || !s->hash || !s->writable) {
+    s->told = space_reserve(s->limit / 8 + 8);
+    if (!s->page || !s->hash || !s->told) {
         space_fini(s);
         return -ENOMEM;
     }
@@ -50,8 +51,8 @@ void space_fini(struct space *s)
         munmap(s->page, (size_t)SPACE_PAGES * sizeof(*s->page));
     if (s->hash)
         munmap(s->hash, SPACE_HASH * sizeof(*s->hash));
-    if (s->writable)
-        munmap(s->writable, s->limit / 8 + 8);
+    if (s->told)
+        munmap(s->told, s->limit / 8 + 8);
     memset(s, 0, sizeof(*s));
     s->cr3 = ~0ULL;
 }
@@ -70,6 +71,17 @@ static uint32_t *space_find(struct space *s, uint64_t page)
     return at;
 }
 
+/* It is odd, and executable with breakpoints. */
+static bool space_broken(const struct space_page *p) { return p->odd && p->prot & PROT_EXEC; }
+
+/* No breakpoint of a page is needed any more. They are still set: to stop there is no harm. */
+static void space_unbreak(struct space *s, uint64_t page)
+{
+    for (unsigned n = 0; n < RUNNER_BREAKS; n++)
+        if (s->breaks[n] >> PAGE_SHIFT == page)
+            s->breaks[n] = 0;
+}
+
 static void space_note(struct space *s, uint64_t page, const struct space_view *v)
 {
     uint32_t *at = space_find(s, page);
@@ -82,8 +94,11 @@ static void space_note(struct space *s, uint64_t page, const struct space_view *
     p->gfn = (uint32_t)v->gfn;
     p->prot = (unsigned)v->prot & 7;
     p->odd = v->odd;
-    if (v->prot & PROT_WRITE)
-        s->writable[v->gfn / 64] |= 1ULL << v->gfn % 64;
+    if (!space_broken(p))
+        space_unbreak(s, page);
+    if (v->prot & PROT_WRITE || space_broken(p))
+        s->told[v->gfn / 64] |= 1ULL << v->gfn % 64;
+    s->broken |= space_broken(p);
 }
 
 /* Forget note n: the last one takes its place. */
@@ -91,6 +106,7 @@ static void space_forget(struct space *s, uint32_t n)
 {
     uint32_t *at = space_find(s, s->page[n].lin), last = s->pages - 1;
 
+    space_unbreak(s, s->page[n].lin);
     *at = s->page[n].next;
     if (n != last) {
         *space_find(s, s->page[last].lin) = n;
@@ -103,11 +119,12 @@ static void space_forget_all(struct space *s)
 {
     for (uint32_t n = 1; n < s->pages; n++) {
         *space_chain(s, s->page[n].lin) = 0;
-        s->writable[s->page[n].gfn / 64] = 0;
+        s->told[s->page[n].gfn / 64] = 0;
     }
+    memset(s->breaks, 0, sizeof(s->breaks));
     s->pages = 1;
     s->areas = 0;
-    s->check = false;
+    s->check = s->broken = false;
     s->lost = true;
 }
 
@@ -116,6 +133,14 @@ static void space_ask(struct space *s, uint64_t page, uint64_t pages, int prot, 
     if (!s->lost && !runner_map(&s->runner, page << PAGE_SHIFT, pages << PAGE_SHIFT, prot, file, off))
         space_forget_all(s);
     s->areas++;
+}
+
+/* Take page n away. */
+static void space_drop(struct space *s, uint32_t n)
+{
+    space_ask(s, s->page[n].lin, 1, -1, 0, 0);
+    if (!s->lost)
+        space_forget(s, n);
 }
 
 /* -- what may be there -- */
@@ -136,7 +161,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
     if (look->executable) {
-        v.odd = odd_find(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0, &any, 1);
+        v.odd = look->writable || odd_find(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0, &any, 1);
         v.prot |= v.odd ? 0 : PROT_EXEC;
     }
     return v;
@@ -144,7 +169,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
 
 static bool space_same(const struct space_page *p, const struct space_view *v)
 {
-    return p->gfn == v->gfn && p->prot == (unsigned)v->prot && p->odd == v->odd;
+    return p->gfn == v->gfn && p->odd == v->odd && p->prot == ((unsigned)v->prot | (space_broken(p) ? PROT_EXEC : 0));
 }
 
 /* Pages [page, page + n) are views of one after the other in a file: one mapping. */
@@ -223,9 +248,7 @@ static void space_compare(struct space *s, struct cpu *cpu)
             n++;
             continue;
         }
-        space_ask(s, lin >> PAGE_SHIFT, 1, -1, 0, 0);
-        if (!s->lost)
-            space_forget(s, n);
+        space_drop(s, n);
         base = 1;
     }
 }
@@ -241,6 +264,7 @@ void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *ru
     if (s->lost)
         runner_unmap_all(&s->runner);
     s->lost = false;
+    runner_breaks(&s->runner, s->breaks); /* there are only fewer now */
 }
 
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip)
@@ -259,7 +283,53 @@ enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct spac
         space_map(s, cpu, rules, page & ~(uint64_t)(n - 1), n);
         return SPACE_MAPPED;
     }
-    return v.odd && rip >> PAGE_SHIFT == page ? SPACE_ODD : SPACE_REAL;
+    return v.odd && rip >> PAGE_SHIFT == page && !(note && space_broken(&s->page[note])) ? SPACE_ODD : SPACE_REAL;
+}
+
+/* Who has breakpoints and still needs them comes back. */
+static void space_give_back(struct space *s)
+{
+    for (unsigned n = 0; n < RUNNER_BREAKS && !s->lost; n++)
+        if (s->breaks[n])
+            space_drop(s, *space_find(s, s->breaks[n] >> PAGE_SHIFT));
+}
+
+/* Breakpoints for n places in a page, of those that are free. */
+static bool space_set_breaks(struct space *s, uint64_t page, const uint16_t *off, unsigned n)
+{
+    uint64_t at[RUNNER_BREAKS];
+    unsigned used = 0;
+
+    for (unsigned k = 0; k < RUNNER_BREAKS; k++)
+        at[k] = s->breaks[k] || used == n ? s->breaks[k] : page << PAGE_SHIFT | off[used++];
+    if (used < n) {
+        if (++s->refused % SPACE_PATIENCE == 0)
+            space_give_back(s);
+        return false;
+    }
+    s->unbroken = runner_breaks(&s->runner, at) < 0;
+    if (!s->unbroken)
+        memcpy(s->breaks, at, sizeof(at));
+    return !s->unbroken;
+}
+
+bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin)
+{
+    uint64_t page = lin >> PAGE_SHIFT;
+    struct mmu_look look = mmu_look(cpu, lin);
+    struct space_view v = space_view(cpu, rules, &look, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))));
+    uint16_t off[RUNNER_BREAKS + 1];
+
+    if (s->lost)
+        return true; /* it comes back here when there is something again */
+    if (!v.odd || v.prot & PROT_WRITE || s->unbroken || !page)
+        return false;
+    unsigned n = odd_find(ram_borrow(cpu->ram, v.gfn << PAGE_SHIFT, PAGE_SIZE), rules->cpuid, rules->xcr0, off, RUNNER_BREAKS + 1);
+    if (n > RUNNER_BREAKS || !space_set_breaks(s, page, off, n))
+        return false;
+    v.prot |= PROT_EXEC;
+    space_put(s, cpu->ram, page, 1, &v);
+    return true;
 }
 
 /* -- the choke point -- */
@@ -272,11 +342,8 @@ static void space_flush_pages(struct space *s, uint64_t lin, uint64_t size)
     }
     for (uint64_t page = lin >> PAGE_SHIFT; page < (lin + size) >> PAGE_SHIFT && !s->lost; page++) {
         uint32_t note = *space_find(s, page);
-        if (!note)
-            continue;
-        space_ask(s, page, 1, -1, 0, 0);
-        if (!s->lost)
-            space_forget(s, note);
+        if (note)
+            space_drop(s, note);
     }
 }
 
@@ -303,14 +370,24 @@ void space_protect(struct space *s, uint64_t gpa)
             space_forget_all(s);
         return;
     }
-    if (gfn >= s->limit || !(s->writable[gfn / 64] >> gfn % 64 & 1))
+    if (gfn >= s->limit || !(s->told[gfn / 64] >> gfn % 64 & 1))
         return;
-    s->writable[gfn / 64] &= ~(1ULL << gfn % 64);
+    s->told[gfn / 64] &= ~(1ULL << gfn % 64);
     for (uint32_t n = s->pages; --n > 0 && !s->lost;) {
         if (s->page[n].gfn != gfn)
             continue;
-        space_ask(s, s->page[n].lin, 1, -1, 0, 0);
-        if (!s->lost)
-            space_forget(s, n);
+        space_drop(s, n);
     }
+}
+
+void space_changed(struct space *s, uint64_t gpa)
+{
+    if (gpa != ~0ULL) {
+        space_protect(s, gpa);
+        return;
+    }
+    for (uint32_t n = s->pages; s->broken && --n > 0 && !s->lost;)
+        if (space_broken(&s->page[n]))
+            space_drop(s, n);
+    s->broken = false;
 }

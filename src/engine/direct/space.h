@@ -22,7 +22,7 @@
 #define SPACE_AREAS 40000u /* a process has 65530 at most */
 
 struct space_page {
-    uint64_t lin : 48, prot : 3, odd : 1; /* lin: page number; prot: PROT_*; odd: it holds instructions that must not run there */
+    uint64_t lin : 48, prot : 3, odd : 1; /* lin: page number; prot: PROT_*; odd: it is code that does not simply run there, see space_break() */
     uint32_t gfn, next;                   /* next: with the same hash; 0: last */
 };
 
@@ -31,9 +31,13 @@ struct space {
     struct runner runner;
     struct space_page *page; /* from 1 on, pages of them */
     uint32_t *hash;
-    uint64_t *writable;      /* a bit for each guest page up to limit: it is mapped for stores */
+    uint64_t *told;          /* a bit for each guest page up to limit: it is mapped for stores, or odd and executable */
     uint64_t limit;
     unsigned pages, areas;
+    uint64_t breaks[RUNNER_BREAKS]; /* where it is to stop in odd pages that are executable; 0: free */
+    unsigned refused;               /* times that there were not enough of them free */
+    bool broken;                    /* odd pages may be executable */
+    bool unbroken;                  /* the host lets nobody set breakpoints */
     bool check;              /* page tables may have changed, compare */
     bool lost;               /* all mappings are void */
 };
@@ -53,13 +57,19 @@ void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *ru
 enum space_fault {
     SPACE_MAPPED, /* go on */
     SPACE_REAL,   /* the guest's page tables say so, or it must be seen: interpret this one instruction */
-    SPACE_ODD     /* it would execute what it must not */
+    SPACE_ODD     /* it would execute what it may not: space_break(), or interpret it until it leaves the page */
 };
 /* It faulted at lin, its next instruction being at rip. */
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip);
 
+/* After SPACE_ODD. Have the page at lin be executable, with a stop before each odd instruction (there is none in code that is odd because it may be written to). The
+ * caller has seen to it that stores there are told of, and space_changed() is called before them. False: it cannot be. */
+bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin);
+
 /* The choke point. */
 void space_flush(struct space *s, const struct tlb_flush *f);
 void space_protect(struct space *s, uint64_t gpa); /* ~0: every page */
+/* Code in that page is about to change, ~0: has changed in some: what was made executable by space_break() is not any more. */
+void space_changed(struct space *s, uint64_t gpa);
 
 #endif

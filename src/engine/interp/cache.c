@@ -344,8 +344,12 @@ static void cache_write_page(struct vcpu *v, uint64_t gpa, unsigned len)
     if (!g || !(*g & cache_granule_mask(PAGE_OFFSET(gpa), len)))
         return;
     quiesce_begin(v);
-    for (unsigned n = 0; n < v->engine->nvcpus; n++)
-        cache_invalidate_page(v->engine->vcpu[n]->cpu.engine, PAGE_BASE(gpa));
+    for (unsigned n = 0; n < v->engine->nvcpus; n++) {
+        struct interp *it = v->engine->vcpu[n]->cpu.engine;
+        cache_invalidate_page(it, PAGE_BASE(gpa));
+        if (it->translator && it->translator->changed)
+            it->translator->changed(it, PAGE_BASE(gpa));
+    }
     *g = 0;
     *fine = 1;
     atomic_fetch_and(ram_page_flags(v->engine->ram, gpa), (uint8_t)~PAGE_CODE);

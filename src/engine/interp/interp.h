@@ -85,6 +85,7 @@ struct interp_translator {
     void (*flushed)(struct interp *it, const struct tlb_flush *f);
     void (*switched)(struct interp *it);
     void (*protected)(struct interp *it, uint64_t gpa); /* may be NULL */
+    void (*changed)(struct interp *it, uint64_t gpa);   /* code in that page is about to be overwritten; may be NULL */
     void (*stale)(struct interp *it);  /* blocks of some page are void */
     void (*drop)(struct interp *it);   /* all blocks are void, and their memory is used again */
     void (*rest)(struct interp *it);   /* after drop(): it may be long until that; give it back. May be NULL */

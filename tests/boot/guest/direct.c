@@ -3,9 +3,11 @@
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fenv.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -109,7 +112,13 @@ static void faults(void)
     FAULT("align", 3, "sub $128,%%rsp\n\tpushf\n\torl $0x40000,(%%rsp)\n\tpopf\n\tlea 1(%%rsp),%%rcx\n\tmov (%%rcx),%%rax\n\tadd $128,%%rsp");
     FAULT("in", 1, "in %%dx,%%al");
     FAULT("cli", 1, "cli");
-    say("faults", caught);
+}
+
+/* In a page of their own: a runner has four breakpoints. */
+static __attribute__((noinline, aligned(4096))) void odd_faults(void)
+{
+    FAULT("step onto odd code", 0, "mov $0x7b,%%ecx\n\tpushf\n\torl $0x100,(%%rsp)\n\tpopf\n\tlsl %%cx,%%eax\n\tnop");
+    FAULT("step to odd code", 0, "mov $0x7b,%%ecx\n\tpushf\n\torl $0x100,(%%rsp)\n\tpopf\n\tnop\n\tlsl %%cx,%%eax\n\tnop");
 }
 
 static uint64_t interrupted(void)
@@ -243,21 +252,90 @@ static uint64_t floats(void)
     return a ^ b;
 }
 
-static uint64_t tsc_and_cpuid(void)
+/* CPUID in the page of a hot loop. */
+static __attribute__((noinline, aligned(4096))) uint64_t tsc_and_cpuid(void)
 {
-    uint64_t bad = 0, last = 0;
-    unsigned first[4], a, b, c, d;
+    uint64_t bad = 0, last = 0, x = 1;
+    unsigned first[4] = { 0 }, a, b, c, d;
 
-    __cpuid_count(7, 0, first[0], first[1], first[2], first[3]);
     for (unsigned n = 0; n < 2 * ROUNDS; n++) {
         uint64_t t = __builtin_ia32_rdtsc();
         bad += t <= last;
         last = t;
         warm();
-        __cpuid_count(7, 0, a, b, c, d);
+        for (unsigned k = 0; k < 1000000; k++)
+            x = x * 6364136223846793005ULL + (x >> 40);
+        __cpuid_count(0x40000000, 0, a, b, c, d);
+        if (n == 0)
+            first[0] = a, first[1] = b, first[2] = c, first[3] = d;
         bad += a != first[0] || b != first[1] || c != first[2] || d != first[3];
     }
+    return bad ^ x << 32;
+}
+
+/* The vDSO: getcpu() has LSL or RDPID in it, next to the clock. */
+static uint64_t vdso(void)
+{
+    uint64_t bad = 0, last = 0;
+    int cpus = get_nprocs_conf();
+
+    for (unsigned n = 0; n < 2 * ROUNDS; n++) {
+        warm();
+        for (unsigned k = 0; k < 200; k++) {
+            struct timespec t;
+            unsigned cpu = 0;
+            clock_gettime(CLOCK_MONOTONIC, &t);
+            uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+            bad += now < last;
+            last = now;
+            if (k % 8 == 0)
+                bad += getcpu(&cpu, NULL) != 0 || (int)cpu >= cpus;
+        }
+    }
     return bad;
+}
+
+/* Who made this CPU, by that code. */
+static uint64_t asked(const uint8_t *code)
+{
+    uint64_t b, c, d, a = 0x40000000;
+
+    __asm__ volatile("call *%4" : "+a"(a), "=b"(b), "=c"(c), "=d"(d) : "r"(code), "2"(0ULL) : "memory", "cc");
+    return a ^ b << 16 ^ c << 24 ^ d << 32;
+}
+
+/* CPUID at one place after the other of a page that runs, put there by its own code, by another mapping of the page, and by the kernel. */
+static uint64_t moving_cpuid(void)
+{
+    static const uint8_t code[] = { 0x0f, 0xa2, 0xc3 }, plain[] = { 0x90, 0x90, 0xc3 };
+    int fd = memfd_create("code", 0), tube[2];
+    uint8_t *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, 0), *alias = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    uint64_t bad = 0, sum = 0;
+
+    if (ftruncate(fd, 4096) < 0 || pipe(tube) < 0)
+        return 1;
+    memcpy(p, code, sizeof(code));
+    uint64_t first = asked(p);
+    for (unsigned n = 0; n < 3 * ROUNDS; n++) {
+        uint8_t *at = p + n % 5 * 700;
+        warm();
+        for (unsigned k = 0; k < 40; k++)
+            bad += asked(at) != first;
+        memcpy(at, plain, sizeof(plain));
+        for (unsigned k = 0; k < 40; k++)
+            sum += asked(at);
+        at = p + (n + 1) % 5 * 700;
+        if (n % 3 == 0)
+            memcpy(at, code, sizeof(code));
+        else if (n % 3 == 1)
+            memcpy(alias + (at - p), code, sizeof(code));
+        else
+            bad += write(tube[1], code, sizeof(code)) < 0 || read(tube[0], at, sizeof(code)) < 0;
+    }
+    munmap(p, 4096);
+    munmap(alias, 4096);
+    close(fd);
+    return bad + (sum == 0);
 }
 
 static atomic_ulong shared_count;
@@ -295,6 +373,8 @@ int main(void)
     handlers();
     say("compute", compute(1, 20000000));
     faults();
+    odd_faults();
+    say("faults", caught);
     say("interrupted", interrupted());
     say("mappings", mappings());
     say("children", children());
@@ -302,6 +382,8 @@ int main(void)
     say("calls", calls());
     say("floats", floats());
     say("tsc and cpuid", tsc_and_cpuid());
+    say("vdso", vdso());
+    say("moving cpuid", moving_cpuid());
     say("threads", threads());
     puts("end");
     return 0;
