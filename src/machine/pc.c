@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "boot/layout.h"
 #include "machine/vm.h"
+#include "ram/large.h"
 #include "ram/share.h"
 #include "ram/swap.h"
 #include "x86/mmu.h"
@@ -188,6 +189,9 @@ int pc_init_ram(struct vm *vm, struct err *err)
     if (r < 0)
         return err_set(err, -r, "the host does not give %llu MiB of memory to the guest: %s",
                        (unsigned long long)(vm->cfg->memory >> 20), strerror(-r));
+    r = ram_large_start(&vm->ram);
+    if (r < 0)
+        return err_set(err, -r, "cannot start a thread for large pages: %s", strerror(-r));
     /* what is received from another machine comes in memory of its own, which takes this one's place */
     return vm->cfg->swap && !vm->cfg->disks_late ? ram_swap_create(&vm->ram, vm->cfg->swap, vm->cfg->swap_limit, err) : 0;
 }

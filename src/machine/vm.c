@@ -17,7 +17,6 @@
 #include "base/log.h"
 #include "engine/trace.h"
 #include "machine/host.h"
-#include "ram/large.h"
 #include "ram/share.h"
 #include "ram/swap.h"
 
@@ -624,9 +623,6 @@ static int vm_begin(struct vm *vm, int signals, struct err *err)
     r = ram_swap_start(&vm->ram);
     if (r < 0)
         return err_set(err, -r, "cannot start a thread for the swap file: %s", strerror(-r));
-    r = ram_large_start(&vm->ram);
-    if (r < 0)
-        return err_set(err, -r, "cannot start a thread for large pages: %s", strerror(-r));
     r = vcpu_threads_start(vm, err);
     if (r == 0)
         r = sandbox_enter(err); /* all is open, and no vCPU has run */

@@ -12,7 +12,7 @@
 #include "base/map.h"
 #include "ram/ram.h"
 
-/* Start r's thread, if it has shared slots. Before vCPUs and devices run; until then all pages that are touched are small ones. 0 or -errno. */
+/* Start r's thread, if it has shared slots. Once all slots are there, and before memory is filled: what is touched until then is in small pages. 0 or -errno. */
 int ram_large_start(struct ram *r);
 /* Ends it. Nobody uses memory. Called by ram_fini(). */
 void ram_large_stop(struct ram *r);

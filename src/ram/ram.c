@@ -293,7 +293,6 @@ static void ram_write_page(struct ram *r, struct ram_slot *s, uint64_t off, uint
 
     ram_tell_code(r, s, atomic_load(flags), off, len);
     ram_keep(r, s->gpa + off, len);
-    ram_touch(r, s, off, false);
     if (from.src)
         ram_copy_in(s->hva + off, from.src, len);
     else
@@ -320,7 +319,13 @@ static void ram_write_chunk(struct ram *r, const struct ram_chunk *c, struct ram
     }
 }
 
-/* rom: also change read-only slots. */
+static void ram_touch_all(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end, bool wait)
+{
+    for (; off < end; off = ALIGN_UP(s->gpa + off + 1, LARGE_PAGE) - s->gpa)
+        ram_touch(r, s, off, wait);
+}
+
+/* rom: also change read-only slots. That is for loaders, which have nothing else to do than to wait for large pages. */
 static int ram_change(struct ram *r, uint64_t gpa, uint64_t len, struct ram_source from, bool rom)
 {
     struct ram_chunk c;
@@ -328,6 +333,7 @@ static int ram_change(struct ram *r, uint64_t gpa, uint64_t len, struct ram_sour
     if (!ram_covers(r, gpa, len))
         return -EFAULT;
     for (; len > 0 && ram_chunk_at(r, gpa, len, &c); gpa += c.len, len -= c.len) {
+        ram_touch_all(r, c.slot, c.off, c.off + c.len, rom);
         if (rom || !c.slot->readonly)
             ram_write_chunk(r, &c, from);
         if (from.src)
@@ -357,12 +363,6 @@ static void ram_tell_code_pages(struct ram *r, const struct ram_slot *s, uint64_
         ram_tell_code(r, s, atomic_load(&s->flags[off >> PAGE_SHIFT]), off, PAGE_SIZE);
 }
 
-static void ram_touch_all(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
-{
-    for (; off < end; off = ALIGN_UP(s->gpa + off + 1, LARGE_PAGE) - s->gpa)
-        ram_touch(r, s, off, false);
-}
-
 /* As ram_write_page(), with the bytes changed by somebody else between these two. */
 void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
 {
@@ -372,7 +372,7 @@ void *ram_lend(struct ram *r, uint64_t gpa, uint64_t len, uint64_t *n)
         return NULL;
     ram_tell_code_pages(r, c.slot, c.off, c.off + c.len);
     ram_keep(r, gpa, c.len);
-    ram_touch_all(r, c.slot, c.off, c.off + c.len);
+    ram_touch_all(r, c.slot, c.off, c.off + c.len, false);
     *n = c.len;
     return c.slot->hva + c.off;
 }

@@ -79,6 +79,7 @@ static void await_asked(unsigned n)
 
 static void each_piece_is_asked_for_once(void **state)
 {
+    static const uint8_t kernel[5 * MIB];
     uint8_t buf[100] = { 1 };
     uint64_t n;
     struct ram r;
@@ -102,6 +103,8 @@ static void each_piece_is_asked_for_once(void **state)
     assert_non_null(ram_lend(&r, 3 * MIB, 4 * MIB, &n)); /* three pieces */
     ram_lend_end(&r, 3 * MIB, 4 * MIB);
     await_asked(3);
+    assert_int_equal(ram_load(&r, 8 * MIB, kernel, sizeof(kernel)), 0); /* and three more */
+    await_asked(6);
     ram_fini(&r);
 }
 
