@@ -1,11 +1,13 @@
 /* vitro: a plain table of verbs. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "machine/console.h"
 
 const struct cli_verb cli_verbs[] = {
     { "run", "Run a machine, its console on stdin and stdout, or in the background.",
@@ -142,6 +144,31 @@ static bool main_wants_help(int argc, char **argv)
     return false;
 }
 
+/* What was mapped is not there any more (sigaction(2): BUS_ADRERR): a file became shorter, or its disk cannot be read. With bytes of which nobody
+ * knows what they were the guest must do nothing more, so the machine ends here and now; its disks are as after a power failure. */
+static void main_lost(int sig, siginfo_t *si, void *context)
+{
+    static const char text[] = "vitro: a file that the machine's memory lies on became shorter or cannot be read (the saved machine that it was restored "
+                               "from?): the machine ends\n";
+
+    console_rescue();
+    if (si->si_code == BUS_ADRERR) {
+        (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+        _exit(CLI_ERROR);
+    }
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+/* Before a machine's own handlers, which pass on what is not their guest's doing. */
+static void main_catch_lost(void)
+{
+    struct sigaction sa = { .sa_sigaction = main_lost, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGBUS, &sa, NULL);
+}
+
 int main(int argc, char **argv)
 {
     const struct cli_verb *v;
@@ -161,5 +188,6 @@ int main(int argc, char **argv)
         cli_help(v);
         return CLI_OK;
     }
+    main_catch_lost();
     return v->run(argc - 2, argv + 2);
 }

@@ -67,6 +67,10 @@ static void hx_on_signal(int sig, siginfo_t *si, void *context)
     greg_t *g = uc->uc_mcontext.gregs;
     const struct stub *s = hx_live.stub;
     enum hx_result r = HX_OK;
+    if (sig == SIGBUS && si->si_code == BUS_ADRERR) { /* never the guest's: a mapped file became shorter */
+        hx_chain(sig, si, context);
+        return;
+    }
     const uint8_t *to = hx_fault_to ? hx_fault_to(hx_fault_opaque, (uintptr_t)g[REG_RIP]) : NULL;
     if (to) {
         g[REG_RIP] = (greg_t)(uintptr_t)to;
