@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -219,6 +220,41 @@ static void test_steps_onto_breakpoints(void **state)
     assert_int_equal(runner_run(&f.r, &regs, &stop), 0);
     assert_int_equal(stop.info.si_code, TRAP_HWBKPT);
     assert_int_equal(regs.rip, CODE + 1);
+}
+
+/* Runners that are made after the template was switched read the host's TSC; and the template may switch nothing else. */
+static void test_tsc_plain(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    int status;
+
+    for (unsigned n = 0; n < 2; n++) {
+        struct runner r;
+        assert_int_equal(runners_set_tsc(&f.all, n == 0), 0);
+        assert_int_equal(f.all.tsc_plain, n == 0);
+        assert_int_equal(runner_start(&r, &f.all), 0);
+        assert_true(runner_map(&r, CODE, 4096, PROT_READ | PROT_EXEC, 3, 0));
+        memcpy(f.ram, "\x0f\x31\xcc", 3); /* rdtsc; int3 */
+        regs = at(CODE);
+        uint64_t before = __builtin_ia32_rdtsc();
+        assert_int_equal(runner_run(&r, &regs, &stop), 0);
+        assert_int_equal(stop.signal, n ? SIGSEGV : SIGTRAP);
+        uint64_t tsc = regs.rdx << 32 | regs.rax;
+        assert_true(n || (tsc >= before && tsc <= __builtin_ia32_rdtsc()));
+        regs = at(CODE);
+        RUN(stop, regs, 0x0f, 0x31); /* the one that was there before */
+        assert_int_equal(stop.signal, SIGSEGV);
+        runner_end(&r);
+    }
+    regs = at(STUB_CALLS);
+    regs.rax = SYS_prctl;
+    regs.rdi = PR_SET_DUMPABLE;
+    regs.orig_rax = ~0ULL;
+    assert_int_equal(ptrace(PTRACE_SETREGS, f.all.template, 0, &regs), 0);
+    assert_int_equal(ptrace(PTRACE_CONT, f.all.template, 0, 0), 0);
+    assert_int_equal(waitpid(f.all.template, &status, __WALL), f.all.template);
+    assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSYS);
 }
 
 static void test_unmapped_is_gone(void **state)
@@ -436,6 +472,7 @@ static void test_odd_pages(void **state)
         { "\xf3\x0f\xc7\xf8", 4, true, true, true },               /* rdpid %rax */
         { "\x0f\xc7\xf8", 3, false, false, false },                /* rdseed %eax */
         { "\x0f\x03\xc0", 3, true, true, true },                   /* lsl */
+        { "\x0f\x01\xf9", 3, true, true, true },                   /* rdtscp */
         { "\x0f\x01\x38", 3, false, false, false },                /* invlpg: faults by itself */
         { "\x83\xe0\x0f\x01\xc8", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax */
         { "\x83\xe0\x0f\x03\xc1", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax in its other form */
@@ -482,6 +519,7 @@ int main(void)
         TEST(test_faults_tell_where),
         TEST(test_it_stops_at_breakpoints),
         TEST(test_steps_onto_breakpoints),
+        TEST(test_tsc_plain),
         TEST(test_unmapped_is_gone),
         TEST(test_the_list_has_an_end),
         TEST(test_registers_by_way_of_the_stub),

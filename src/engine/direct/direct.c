@@ -81,6 +81,8 @@ struct direct *direct_create(struct vcpu *v)
     }
     d->rules = (struct space_rules){ .cpuid = !d->runners.cpuid_faults, .xcr0 = !d->layout.same_xcr0 };
     runner_thread(&d->runners);
+    if (cpu_tsc_is_host(&v->cpu))
+        runners_set_tsc(&d->runners, true);
     for (unsigned n = 0; n < DIRECT_SPACES; n++)
         d->space[n].cr3 = ~0ULL;
     return d;
@@ -345,6 +347,15 @@ static int direct_get(struct direct *d, struct direct_space *s, struct cpu *cpu,
     return r;
 }
 
+/* Whether runners read the TSC by themselves has to change: all of them go. Where that fails it is tried again, and none runs until then. */
+static void direct_switch_tsc(struct direct *d, bool plain)
+{
+    for (unsigned n = 0; n < DIRECT_SPACES; n++)
+        direct_close(&d->space[n]);
+    d->now = NULL;
+    runners_set_tsc(&d->runners, plain);
+}
+
 /* Pay for what has happened since *since: so much of it the runner ran, the rest is what it cost. On a busy host, whoever waits for another waits for his turn as
  * well; but who runs for long would be interrupted anyway. */
 static void direct_settle(struct direct *d, struct direct_space *s, uint64_t ran)
@@ -431,7 +442,11 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     bool more = true;
 
     d->since = d->seen_ns;
-    if (!state_fits(cpu, &d->layout) || !direct_no_stub(cpu) || direct_put(d, s, cpu, &regs) < 0) {
+    if (d->runners.tsc_plain != cpu_tsc_is_host(cpu)) {
+        direct_switch_tsc(d, !d->runners.tsc_plain);
+        return false;
+    }
+    if ((d->runners.tsc_plain && (cpu->cr4 & CR4_TSD)) || !state_fits(cpu, &d->layout) || !direct_no_stub(cpu) || direct_put(d, s, cpu, &regs) < 0) {
         direct_pay(s, -DIRECT_BAR);
         return false;
     }

@@ -26,7 +26,7 @@ static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
 
     switch (p[1]) {
     case 0x00: return modrm_reg(p[2]) != 2 && modrm_reg(p[2]) != 3 && modrm_reg(p[2]) < 6;
-    case 0x01: return (memory && modrm_reg(p[2]) < 2) || modrm_reg(p[2]) == 4 || (xcr0 && p[2] == 0xd0);
+    case 0x01: return (memory && modrm_reg(p[2]) < 2) || modrm_reg(p[2]) == 4 || p[2] == 0xf9 || (xcr0 && p[2] == 0xd0);
     case 0x02:
     case 0x03: return true;
     case 0xa2: return cpuid;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* Where in a page, by all appearances, such instructions begin, up to max of them; returns how many: what tells of descriptors and the CPU's number (LAR, LSL, VERR,
- * VERW, SLDT, STR, SGDT, SIDT, SMSW, RDPID), with cpuid CPUID, with xcr0 XGETBV and XSAVE. Code has no marks where instructions begin, so bytes that look like one are
+ * VERW, SLDT, STR, SGDT, SIDT, SMSW, RDPID, RDTSCP), with cpuid CPUID, with xcr0 XGETBV and XSAVE. Code has no marks where instructions begin, so bytes that look like one are
  * decoded from several places before them. What begins in one page and ends in the next is not found. */
 unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsigned max);
 

@@ -200,6 +200,9 @@ static bool template_fence(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         ALLOW(SYS_mmap), ALLOW(SYS_munmap), ALLOW(SYS_clone), ALLOW(SYS_seccomp), ALLOW(SYS_sched_yield),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        ALLOW(PR_SET_TSC),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
     };
 #undef ALLOW
@@ -268,6 +271,16 @@ int runners_init(struct runners *all, const int files[RUNNER_FILES])
     else
         all->cpuid_faults = all->list[LIST_SPARE].arg[0];
     return r;
+}
+
+int runners_set_tsc(struct runners *all, bool plain)
+{
+    runner_call_put(&all->list[0], SYS_prctl, PR_SET_TSC, plain ? PR_TSC_ENABLE : PR_TSC_SIGSEGV, 0);
+    runner_call_put(&all->list[1], 0, 0, 0, 0);
+    int64_t r = stub_run(all->template, no_secret);
+    if (r == 0)
+        all->tsc_plain = plain;
+    return (int)r;
 }
 
 /* Elsewhere than on its tracer's thread, that one has ended, and what it traced with it. */

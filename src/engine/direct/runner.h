@@ -41,6 +41,7 @@ struct runner_stop {
 struct runners {
     pid_t template;
     bool cpuid_faults;             /* CPUID stops a runner */
+    bool tsc_plain;                /* RDTSC does not stop those that are made from here on, and shows the host's */
     struct runner_call *list;      /* what the stub reads; runners may not write it */
     pid_t thread;                  /* the tracer's, */
     cpu_set_t may;                 /* and where that may run */
@@ -62,6 +63,8 @@ struct runner {
 /* Make the template; files: descriptors of guest RAM, by slot, -1: none. 0 or -errno: the host allows none. */
 int runners_init(struct runners *all, const int files[RUNNER_FILES]);
 void runners_fini(struct runners *all);
+/* Of those that are made from here on; at first RDTSC stops them. 0 or -errno: it is as it was. */
+int runners_set_tsc(struct runners *all, bool plain);
 
 /* A new one with an empty address space. 0 or -errno. */
 int runner_start(struct runner *r, struct runners *all);

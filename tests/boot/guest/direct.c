@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <fenv.h>
 #include <math.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +26,9 @@
 #include <unistd.h>
 
 #define ROUNDS 12
+
+/* Whole pages for what follows: the C library's beginning has more CPUID in it than there are breakpoints. */
+__asm__(".text 9\n.balign 4096\n.text\n");
 
 static uint64_t now_ns(void)
 {
@@ -55,7 +60,20 @@ static void warm(void)
 
     while (now_ns() < until)
         sink = compute(sink, 200000);
+    syscall(SYS_getpid); /* what comes next begins by itself: the page of clock_gettime() may not run so */
 }
+
+/* Code in a page of its own, with nothing in it that could be a reason to run it elsewhere. */
+static void *code_page(const uint8_t *code, size_t n)
+{
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        exit(1);
+    return memcpy(p, code, n);
+}
+
+#define CODE(type, ...) ((type)(uintptr_t)code_page((const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ })))
 
 static void say(const char *what, uint64_t value) { printf("%s %016llx\n", what, (unsigned long long)value); }
 
@@ -338,6 +356,98 @@ static uint64_t moving_cpuid(void)
     return bad + (sum == 0);
 }
 
+static uint64_t clock_of(bool kernel)
+{
+    struct timespec t;
+
+    if (kernel)
+        syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    else
+        clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* The kernel's clock, the one that the vDSO makes of the TSC, and the TSC as the program itself reads it agree, until something can be read. */
+static uint64_t clocks(void)
+{
+    uint64_t (*tsc)(void) = CODE(uint64_t (*)(void), 0x0f, 0xae, 0xe8, 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0xc3);
+    uint64_t first_ns = clock_of(true), first = tsc(), bad = 0;
+    struct pollfd in = { .events = POLLIN };
+    double rate = 0;
+
+    for (unsigned n = 0; n < 8 * ROUNDS || poll(&in, 1, 0) == 0; n++) {
+        if (n == 4 * ROUNDS)
+            puts("now pause"); /* and say so */
+        uint64_t a = clock_of(false), b = clock_of(true), c = clock_of(false);
+        bad += a > b || b > c;
+        for (unsigned k = 0; k < 1000; k++, a = b)
+            bad += (b = clock_of(false)) < c || b < a;
+        warm();
+        b = tsc();
+        uint64_t ns = clock_of(true);
+        bad += ns < a;
+        if (n < 4 * ROUNDS)
+            rate = (double)(ns - first_ns) / (double)(b - first);
+        else
+            bad += fabs((double)(b - first) * rate - (double)(ns - first_ns)) > 2e8 + (double)(ns - first_ns) / 100;
+    }
+    return bad;
+}
+
+static _Atomic uint64_t tsc_seen;
+
+/* Of several CPUs, none sees less than another one has seen. */
+static void *tsc_reader(void *arg)
+{
+    /* mov (%rdi),%r8; lfence; rdtsc; shl $32,%rdx; or %rdx,%rax; cmp %r8,%rax; adc $0,%r9; mov %rax,(%rdi); dec %rsi; jnz again */
+    uint64_t (*readings)(_Atomic uint64_t *, uint64_t) =
+        CODE(uint64_t (*)(_Atomic uint64_t *, uint64_t), 0x45, 0x31, 0xc9, 0x4c, 0x8b, 0x07, 0x0f, 0xae, 0xe8, 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0,
+             0x4c, 0x39, 0xc0, 0x49, 0x83, 0xd1, 0x00, 0x48, 0x89, 0x07, 0x48, 0xff, 0xce, 0x75, 0xe2, 0x4c, 0x89, 0xc8, 0xc3);
+    uint64_t bad = 0;
+
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        warm();
+        bad += readings(&tsc_seen, 20000);
+    }
+    return (void *)(uintptr_t)bad;
+}
+
+static uint64_t tsc_everywhere(void)
+{
+    pthread_t t[2];
+    uint64_t bad = 0;
+    void *theirs;
+
+    for (unsigned n = 0; n < 2; n++)
+        if (pthread_create(&t[n], NULL, tsc_reader, NULL) != 0)
+            return 1;
+    for (unsigned n = 0; n < 2; n++) {
+        pthread_join(t[n], &theirs);
+        bad += (uintptr_t)theirs;
+    }
+    return bad;
+}
+
+/* RDTSCP shows the kernel's number of the CPU, here that of the first, or nothing; not one that somebody else has written there. */
+static uint64_t tsc_aux(void)
+{
+    uint32_t (*aux)(void) = CODE(uint32_t (*)(void), 0x0f, 0x01, 0xf9, 0x89, 0xc8, 0xc3);
+    uint64_t bad = 0;
+    cpu_set_t first, all;
+
+    CPU_ZERO(&first);
+    CPU_SET(0, &first);
+    sched_getaffinity(0, sizeof(all), &all);
+    if (sched_setaffinity(0, sizeof(first), &first) < 0)
+        return 0;
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        warm();
+        bad += aux() != 0;
+    }
+    sched_setaffinity(0, sizeof(all), &all);
+    return bad;
+}
+
 static atomic_ulong shared_count;
 
 static void *worker(void *arg)
@@ -384,7 +494,10 @@ int main(void)
     say("tsc and cpuid", tsc_and_cpuid());
     say("vdso", vdso());
     say("moving cpuid", moving_cpuid());
+    say("tsc everywhere", tsc_everywhere());
+    say("tsc aux", tsc_aux());
     say("threads", threads());
+    say("clocks", clocks());
     puts("end");
     return 0;
 }
