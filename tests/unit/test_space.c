@@ -24,7 +24,6 @@
 #define LSL   "\x0f\x03\xc1"
 #define CPUID "\x0f\xa2"
 #define RDPID "\xf3\x0f\xc7\xf8"
-#define RDTSCP "\x0f\x01\xf9"
 #define INT3  "\xcc"
 
 static struct {
@@ -154,19 +153,6 @@ static void test_five_are_too_many(void **state)
     assert_int_equal(enabled(), 0x55);
 }
 
-/* RDTSCP that CPUID does not announce may be left without, where there are too many: Linux' vDSO. */
-static void test_rdtscp_gives_way(void **state)
-{
-    PAGE(0, LSL RDPID INT3 RDTSCP RDTSCP RDTSCP);
-    PAGE(1, LSL RDPID LSL CPUID LSL INT3 RDTSCP);
-    RUNS(lin_of(0), lin_of(0), STOP_ODD);
-    cpuid_hide_tsc_aux(&f.fx->cpuid);
-    RUNS(lin_of(1), lin_of(1), STOP_ODD);
-    RUNS(lin_of(0), lin_of(0), STOP_BREAK);
-    RUNS(lin_of(0) + 3, lin_of(0) + 3, STOP_BREAK);
-    assert_int_equal(enabled(), 5);
-}
-
 /* One physical page at two addresses. */
 static void test_aliases_have_their_own(void **state)
 {
@@ -273,7 +259,6 @@ int main(void)
         TEST(test_who_enters_at_an_odd_instruction_stops_too),
         TEST(test_plain_pages_and_neighbours_set_none),
         TEST(test_five_are_too_many),
-        TEST(test_rdtscp_gives_way),
         TEST(test_aliases_have_their_own),
         TEST(test_pages_give_them_back),
         TEST(test_changed_code_is_looked_at_again),

@@ -124,17 +124,3 @@ unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsi
     }
     return found;
 }
-
-unsigned odd_but_rdtscp(const uint8_t *page, uint16_t *at, unsigned n)
-{
-    unsigned left = 0;
-
-    for (unsigned k = 0; k < n; k++) {
-        unsigned op = at[k];
-        while (op < PAGE_SIZE - 3 && odd_is_prefix(page[op]))
-            op++;
-        if (memcmp(page + op, "\x0f\x01\xf9", 3) != 0)
-            at[left++] = at[k];
-    }
-    return left;
-}

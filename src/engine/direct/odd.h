@@ -13,7 +13,4 @@
  * decoded from several places before them. What begins in one page and ends in the next is not found. */
 unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsigned max);
 
-/* Of n such places, those that are not RDTSCP, in front; returns how many. */
-unsigned odd_but_rdtscp(const uint8_t *page, uint16_t *at, unsigned n);
-
 #endif

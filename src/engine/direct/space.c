@@ -9,14 +9,11 @@
 #include "base/map.h"
 #include "engine/direct/odd.h"
 #include "ram/share.h"
-#include "x86/cpu.h"
-#include "x86/cpuid.h"
 #include "x86/mmu.h"
 
 #define SPACE_NEAR   32u  /* pages that are mapped together */
 #define SPACE_LARGE  512u /* the same in the guest's large pages */
 #define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
-#define SPACE_ODD_MOST 16u  /* odd instructions of a page that are looked at */
 #define SPACE_PATIENCE 16u  /* times that breakpoints are refused until those that have some give them back */
 
 /* What is to be mapped at a page. prot 0: nothing. */
@@ -316,30 +313,18 @@ static bool space_set_breaks(struct space *s, uint64_t page, const uint16_t *off
     return !s->unbroken;
 }
 
-/* CPUID announces RDTSCP. */
-static bool space_tells_rdtscp(struct cpu *cpu)
-{
-    uint32_t r[4];
-
-    cpuid_query(cpu, 0x80000001, 0, r);
-    return r[3] >> 27 & 1;
-}
-
 bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin)
 {
     uint64_t page = lin >> PAGE_SHIFT;
     struct mmu_look look = mmu_look(cpu, lin);
     struct space_view v = space_view(cpu, rules, &look, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))));
-    uint16_t off[SPACE_ODD_MOST];
+    uint16_t off[RUNNER_BREAKS + 1];
 
     if (s->lost)
         return true; /* it comes back here when there is something again */
     if (!v.odd || v.prot & PROT_WRITE || s->unbroken || !page)
         return false;
-    const uint8_t *code = ram_borrow(cpu->ram, v.gfn << PAGE_SHIFT, PAGE_SIZE);
-    unsigned n = odd_find(code, rules->cpuid, rules->xcr0, off, SPACE_ODD_MOST);
-    if (n > RUNNER_BREAKS && n < SPACE_ODD_MOST && !space_tells_rdtscp(cpu))
-        n = odd_but_rdtscp(code, off, n); /* Linux' vDSO has some that it does not use, beside the clock; see direct.md */
+    unsigned n = odd_find(ram_borrow(cpu->ram, v.gfn << PAGE_SHIFT, PAGE_SIZE), rules->cpuid, rules->xcr0, off, RUNNER_BREAKS + 1);
     if (n > RUNNER_BREAKS || !space_set_breaks(s, page, off, n))
         return false;
     v.prot |= PROT_EXEC;
