@@ -4,6 +4,7 @@
  * selectors and control registers as data, fences, RDTSC. While they run again and again, the ring, CR4.FSGSBASE, CR4.SMAP, CR4.TSD and the operands change at random: each is
  * allowed and refused in turn. hot_sys.c does it.
  * Manual: SDM 2B SWAPGS, STAC, CLAC, WRFSBASE, RDFSBASE, MOV; 3A 4.6.
+ * cpu: host,+rdtscp
  * timeout: 120
  * qemu: differs (wrfsbase: vector): TCG does not check for canonical bases
  * qemu: differs (wrgsbase: vector): TCG does not check for canonical bases

@@ -56,7 +56,7 @@ struct dbt_data {
     uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_df, mask_arith, mask_unmasked, mask_reserved;
     uint64_t mask_offset, mask_beyond; /* bits 0 to 11, the others */
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
-    uint64_t tsc_plain;            /* 1: RDTSC is allowed at every level */
+    uint64_t tsc_plain, tsc_host;  /* 1: RDTSC is allowed at every level; and shows the host's TSC */
     uint64_t kernel, fsgsbase; /* 1: SWAPGS, RDFSBASE and its like are allowed */
     uint64_t smap;             /* 1: STAC, CLAC are allowed, and change nothing but AC and the way to memory, to this: [AC] */
     const uint64_t *smap_read[2];

@@ -200,6 +200,7 @@ static void dbt_entering(struct dbt *t, struct cpu *cpu)
     t->data->sti_plain = t->data->cli_plain && t->data->nothing_held;
     t->data->fsgsbase = cpu->code_size == 8 && cpu->cr4 & CR4_FSGSBASE;
     t->data->tsc_plain = !(cpu->cr4 & CR4_TSD);
+    t->data->tsc_host = t->data->tsc_plain && cpu_tsc_is_host(cpu);
     dbt_doors(t, cpu, s);
     dbt_select_set(t, s);
     t->ending = false;

@@ -110,7 +110,17 @@ void x_swapgs(struct xblock *xb, const struct xinsn *x)
     system_put_base(xb, SEG_GS, T0);
 }
 
-/* What reads the clock is C, which needs fewer registers saved than a handler, unless vectors are in the host's. */
+/* The host's TSC, if the guest's is that. */
+static void system_host_tsc(struct emit *e, bool rdtscp)
+{
+    if (rdtscp)
+        EMIT(e, 0x0f, 0xae, 0xe8); /* lfence */
+    EMIT(e, 0x0f, 0x31);
+    if (rdtscp)
+        emit_cpu(e, 0x8b, place_of(RCX), CPU_OFF(tsc_aux));
+}
+
+/* What reads the clock otherwise is C, which needs fewer registers saved than a handler, unless vectors are in the host's. */
 void x_tsc(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
@@ -121,6 +131,12 @@ void x_tsc(struct xblock *xb, const struct xinsn *x)
     }
     place_island(xb, true); /* what follows is longer than what it counts on */
     flags_load(xb);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(tsc_host), 0);
+    EMIT(e, 0xe3, 0); /* jrcxz to what asks further */
+    uint8_t *ask = e->p;
+    system_host_tsc(e, rdtscp);
+    uint8_t *done = emit_jmp(e);
+    ask[-1] = (uint8_t)(e->p - ask);
     emit_data(e, OP_W | 0x8b, T0, DATA_OFF(tsc_plain), 0);
     EMIT(e, 0xe3, 8); /* jrcxz over the next two */
     const uint8_t *load = e->p;
@@ -135,6 +151,7 @@ void x_tsc(struct xblock *xb, const struct xinsn *x)
     if (rdtscp)
         emit_cpu(e, 0x8b, place_of(RCX), CPU_OFF(tsc_aux));
     emit_here(e, end);
+    emit_here(e, done);
     xb->flags_mem = mem;
 }
 
