@@ -473,6 +473,7 @@ static void test_odd_pages(void **state)
         { "\x0f\xc7\xf8", 3, false, false, false },                /* rdseed %eax */
         { "\x0f\x03\xc0", 3, true, true, true },                   /* lsl */
         { "\x0f\x01\xf9", 3, true, true, true },                   /* rdtscp */
+        { "\x0f\xae\xe8\x0f\x31\x0f\x01\xf9", 8, false, false, false }, /* lfence; rdtsc; rdtscp: what a vDSO's build left */
         { "\x0f\x01\x38", 3, false, false, false },                /* invlpg: faults by itself */
         { "\x83\xe0\x0f\x01\xc8", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax */
         { "\x83\xe0\x0f\x03\xc1", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax in its other form */

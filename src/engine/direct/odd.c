@@ -101,6 +101,12 @@ static int odd_really(struct odd_scan *scan, unsigned at)
     return rdpid && !memchr(scan->page + begin, 0xf3, at - begin) ? -1 : (int)begin;
 }
 
+/* RDTSCP right behind RDTSC: the alternatives of a Linux vDSO, as its build left them behind the code. Nobody runs both; and they are more than there are breakpoints. */
+static bool odd_unused(const uint8_t *page, const uint8_t *p)
+{
+    return p[1] == 0x01 && p[2] == 0xf9 && p - page >= 2 && p[-2] == 0x0f && p[-1] == 0x31;
+}
+
 unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsigned max)
 {
     const uint8_t *end = page + PAGE_SIZE - 2, *p = page;
@@ -109,7 +115,7 @@ unsigned odd_find(const uint8_t *page, bool cpuid, bool xcr0, uint16_t *at, unsi
 
     scan.page = NULL;
     while (found < max && (p = memchr(p, 0x0f, (size_t)(end - p)))) {
-        if (odd_bytes(p, cpuid, xcr0)) {
+        if (odd_bytes(p, cpuid, xcr0) && !odd_unused(page, p)) {
             if (!scan.page) {
                 scan.page = page;
                 ZydisDecoderInit(&scan.dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
