@@ -338,20 +338,6 @@ static bool blk_handle(struct virtio_blk *b, unsigned queue, const struct vq_cha
     return true;
 }
 
-/* The disk did all that it may for now: the rest waits in the queues. */
-static bool blk_is_over_limit(struct virtio_blk *b)
-{
-    uint64_t now, wait;
-
-    if (!limit_is_on(&b->limit))
-        return false;
-    now = timer_now(&b->again);
-    wait = limit_wait(&b->limit, now);
-    if (wait)
-        timer_arm(&b->again, now + wait);
-    return wait;
-}
-
 /* Take requests from a queue. The budget is for drivers that make new ones as
  * fast as we answer: the rest is done from the loop. */
 static void blk_run(struct virtio_blk *b, unsigned queue)
@@ -363,7 +349,7 @@ static void blk_run(struct virtio_blk *b, unsigned queue)
     b->at_once = BLK_AT_ONCE;
     if (b->stale || !virtio_is_live(&b->vp))
         return;
-    while (budget && !blk_is_over_limit(b) && vq_pop(q, &c) > 0 && blk_handle(b, queue, &c))
+    while (budget && !limit_is_over(&b->limit, &b->again) && vq_pop(q, &c) > 0 && blk_handle(b, queue, &c))
         budget--;
     if (!budget && virtio_is_live(&b->vp))
         timer_arm(&b->again, timer_now(&b->again));

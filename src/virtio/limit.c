@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/loop.h"
 
 bool limit_rate_ok(const struct limit_rate *r)
 {
@@ -65,6 +66,19 @@ uint64_t limit_wait(struct limit *l, uint64_t now)
     uint64_t bytes = bucket_wait(&l->bytes, now), ops = bucket_wait(&l->ops, now);
 
     return bytes > ops ? bytes : ops;
+}
+
+bool limit_is_over(struct limit *l, struct timer *again)
+{
+    uint64_t now, wait;
+
+    if (!limit_is_on(l))
+        return false;
+    now = timer_now(again);
+    wait = limit_wait(l, now);
+    if (wait && (!timer_armed(again) || again->deadline > now + wait))
+        timer_arm(again, now + wait);
+    return wait;
 }
 
 /* The burst goes first. A debt stays within what the state may hold, whatever is asked. */

@@ -22,6 +22,8 @@ struct limit_rate {
     uint32_t ms;          /* not 0 unless size is */
 };
 
+struct timer;
+
 struct limit_rates {
     struct limit_rate bytes, ops;
 };
@@ -44,6 +46,8 @@ void limit_set(struct limit *l, const struct limit_rate *bytes, const struct lim
 static inline bool limit_is_on(const struct limit *l) { return l->bytes.rate.size || l->ops.rate.size; }
 /* 0: a request may pass; else how many nanoseconds to wait at least (a millisecond or more: who waits so does not spin). */
 uint64_t limit_wait(struct limit *l, uint64_t now);
+/* Nothing more may pass for now: *again is armed for when something may, if it is not armed for earlier. */
+bool limit_is_over(struct limit *l, struct timer *again);
 /* One that passed: so many bytes, and one request. */
 void limit_take(struct limit *l, uint64_t bytes);
 

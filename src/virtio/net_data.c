@@ -77,20 +77,6 @@ static int vnet_take(struct virtio_net *v, const struct vq_chain *c, unsigned pa
     return 1;
 }
 
-/* Nothing more may pass for now: the port is woken when something may. */
-static bool vnet_is_over_limit(struct virtio_net *v, struct limit *l)
-{
-    uint64_t now, wait;
-
-    if (!limit_is_on(l))
-        return false;
-    now = timer_now(&v->wake);
-    wait = limit_wait(l, now);
-    if (wait && (!timer_armed(&v->wake) || v->wake.deadline > now + wait))
-        timer_arm(&v->wake, now + wait);
-    return wait;
-}
-
 /* False: the batch is full, there may be more. */
 static bool vnet_fetch_pair(struct virtio_net *v, unsigned pair, struct net_batch *b)
 {
@@ -98,7 +84,7 @@ static bool vnet_fetch_pair(struct virtio_net *v, unsigned pair, struct net_batc
     unsigned budget = VQ_MAX_SIZE; /* also for frames that are dropped */
     int r = 1;
 
-    while (budget && r > 0 && !vnet_is_over_limit(v, &v->tx) && vq_pop(q, &v->chain) > 0) {
+    while (budget && r > 0 && !limit_is_over(&v->tx, &v->wake) && vq_pop(q, &v->chain) > 0) {
         budget--;
         r = vnet_take(v, &v->chain, pair, b);
         if (r == 0) {
@@ -248,7 +234,7 @@ static int vnet_deliver_locked(struct virtio_net *v, struct net_frame *f)
 
     if (!virtio_is_live(&v->vp) || !vnet_wants(v, f->data, f->len))
         return 0;
-    if (v->paused || vnet_is_over_limit(v, &v->rx))
+    if (v->paused || limit_is_over(&v->rx, &v->wake))
         return -ENOBUFS;
     pair = vnet_pair_of(v, f);
     if (f->meta.gso_type && !vnet_takes_gso(v, f->meta.gso_type)) {

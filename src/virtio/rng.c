@@ -38,20 +38,6 @@ static uint32_t rng_fill(struct virtio_rng *g, const struct vq_chain *c)
     return done;
 }
 
-/* The user's limit is reached: the rest waits in the queue. */
-static bool rng_is_over_limit(struct virtio_rng *g)
-{
-    uint64_t now, wait;
-
-    if (!limit_is_on(&g->limit))
-        return false;
-    now = timer_now(&g->again);
-    wait = limit_wait(&g->limit, now);
-    if (wait)
-        timer_arm(&g->again, now + wait);
-    return wait;
-}
-
 static void rng_run(struct virtio_rng *g)
 {
     struct vq *q = &g->vp.vq[0];
@@ -59,7 +45,7 @@ static void rng_run(struct virtio_rng *g)
 
     if (!virtio_is_live(&g->vp))
         return;
-    while (g->credit && !rng_is_over_limit(g) && vq_pop(q, &c) > 0) {
+    while (g->credit && !limit_is_over(&g->limit, &g->again) && vq_pop(q, &c) > 0) {
         uint32_t n;
         if (c.read_len || !c.write_len) {
             virtio_needs_reset(&g->vp, "rng: buffer that is not for writing");
