@@ -211,7 +211,9 @@ uint64_t cpu_tsc(struct cpu *cpu) { return clock_ticks(cpu->clock) + cpu->tsc_of
 
 bool cpu_tsc_is_host(const struct cpu *cpu)
 {
-    return cpu->clock->tsc && !clock_stopped(cpu->clock) && cpu->tsc_offset == clock_host_tsc(cpu->clock);
+    uint64_t host = clock_host_tsc(cpu->clock);
+
+    return host && cpu->tsc_offset == host;
 }
 
 /* --- faults --- */

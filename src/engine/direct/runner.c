@@ -294,11 +294,18 @@ static void runner_kill(const struct runners *all, pid_t pid)
         runner_ptrace(PTRACE_CONT, pid, 0, (void *)SIGKILL);
 }
 
-void runners_fini(struct runners *all)
+/* Its thread is on its CPU no more, or will not be. */
+static void runner_unbind(struct runners *all)
 {
     if (all->joined)
         atomic_fetch_sub(&runner_bound[all->cpu], 1);
     all->joined = false;
+    all->cpu = -1;
+}
+
+void runners_fini(struct runners *all)
+{
+    runner_unbind(all);
     if (all->template)
         runner_kill(all, all->template);
     if (all->list)
@@ -477,12 +484,9 @@ void runner_join(struct runner *r)
 
 void runner_part(struct runners *all)
 {
-    if (all->joined) {
+    if (all->joined)
         sched_setaffinity(0, sizeof(all->may), &all->may);
-        atomic_fetch_sub(&runner_bound[all->cpu], 1);
-    }
-    all->joined = false;
-    all->cpu = -1;
+    runner_unbind(all);
 }
 
 /* A stop because it was poked hides a signal that came at the same time: one of a system call, say, whose registers are not those of an instruction's end. */
