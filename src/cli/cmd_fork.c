@@ -29,7 +29,8 @@
 void cmd_fork_help(void)
 {
     puts("Makes running copies of a running machine, which goes on. They share memory with each other until they change it. Each has a name\n"
-         "(NAME-1, NAME-2 ...) and a generation ID of its own, of which the guest's kernel hears at once and reseeds its random numbers.\n"
+         "(NAME-1, NAME-2 ...) and a generation ID of its own, of which the guest's kernel hears at once and reseeds its random numbers, if it\n"
+         "has a driver (vmgenid; Debian's cloud kernel has none). With --agent it does so in any case.\n"
          "Network cards have addresses of their own. With --agent the guest takes them, and its machine's name as its host name, before\n"
          "this ends; other guests take the addresses when their driver is bound anew or they are reset.\n"
          "A disk that the machine writes to cannot be in two machines: use disks that are 'ro' or 'ephemeral', or none.\n"
