@@ -131,6 +131,7 @@ struct cpu_ops {
     void (*mode_changed)(struct cpu *cpu);
     int (*pic_ack)(struct cpu *cpu); /* vector of the 8259 pair through ExtINT; -1: nothing there */
     void (*ferr)(struct cpu *cpu, bool level); /* x87 error with CR0.NE=0: IRQ 13; may be NULL */
+    void (*identified)(struct cpu *cpu); /* user code asks at start_rip what the CPU is (CPUID, XGETBV); may be NULL */
     uint64_t (*run_ns)(struct cpu *cpu); /* CPU time that this vCPU's thread has had; NULL: no steal time */
 };
 

@@ -486,9 +486,9 @@ static void test_odd_pages(void **state)
     for (unsigned n = 0; n < ARRAY_LEN(t); n++)
         for (unsigned off = 123; off < 4096 - 16; off += 123) { /* at a page's beginning nobody knows where instructions begin */
             put(page, off, t[n].bytes, t[n].n);
-            assert_int_equal(odd_find(page, false, false, at, 5), t[n].plain);
-            assert_int_equal(odd_find(page, true, false, at, 5), t[n].cpuid || t[n].plain);
-            assert_int_equal(odd_find(page, false, true, at, 5), t[n].xcr0 || t[n].plain);
+            assert_int_equal(odd_find(page, NULL, false, false, at, 5), t[n].plain);
+            assert_int_equal(odd_find(page, NULL, true, false, at, 5), t[n].cpuid || t[n].plain);
+            assert_int_equal(odd_find(page, NULL, false, true, at, 5), t[n].xcr0 || t[n].plain);
             if (t[n].plain)
                 assert_int_equal(at[0], off);
         }
@@ -504,8 +504,82 @@ static void test_odd_instructions_begin_where_most_say(void **state)
     for (unsigned n = 0; n < 19; n++)
         memcpy(page + 302 + n * 5, "\xb8\x01\x00\x00\x48", 5); /* mov $0x48000001,%eax */
     memcpy(page + 397, "\x0f\xa2", 2);
-    assert_int_equal(odd_find(page, true, false, at, 5), 1);
+    assert_int_equal(odd_find(page, NULL, true, false, at, 5), 1);
     assert_int_equal(at[0], 397);
+}
+
+/* mov $0xa20f90,%ecx across two pages: its last bytes look like CPUID, and only the page before knows better. */
+static void test_the_page_before_tells(void **state)
+{
+    static uint8_t page[4096], before[4096];
+    uint16_t at[5];
+
+    put(page, 0, "\x0f\xa2\x00", 3);
+    put(before, 4094, "\xb9\x90", 2);
+    assert_int_equal(odd_find(page, NULL, true, false, at, 5), 1);
+    assert_true(odd_any(page, NULL, true, false));
+    assert_int_equal(odd_find(page, before, true, false, at, 5), 0);
+    assert_false(odd_any(page, before, true, false));
+    put(before, 4094, "\x90\x90", 2);
+    assert_int_equal(odd_find(page, before, true, false, at, 5), 1);
+    assert_int_equal(at[0], 0);
+}
+
+/* What was found is remembered for these contents, and for this question. */
+static void test_answers_are_remembered_by_contents(void **state)
+{
+    static uint8_t page[4096];
+
+    put(page, 700, "\x0f\xa2", 2);
+    for (unsigned n = 0; n < 2; n++) {
+        assert_false(odd_any(page, NULL, false, false));
+        assert_true(odd_any(page, NULL, true, false));
+        assert_false(odd_any(page, NULL, false, true));
+    }
+    page[700] = 0x90;
+    assert_false(odd_any(page, NULL, true, false));
+}
+
+static uint64_t certain(const char *code, unsigned n, unsigned from, const uint16_t *at, unsigned places)
+{
+    static uint8_t page[4096];
+
+    memset(page, 0xcc, sizeof(page));
+    memcpy(page, code, n);
+    return odd_certain(page, from, at, places);
+}
+
+static void test_certain_is_what_code_leads_to(void **state)
+{
+    static const struct {
+        const char *code;
+        unsigned n;
+        bool certain; /* CPUID at 8 */
+    } t[] = {
+        { "\x90\x90\x90\x90\x90\x90\x90\x90\x0f\xa2", 10, true },
+        { "\x75\x06\xc3\x90\x90\x90\x90\x90\x0f\xa2", 10, true },             /* jne */
+        { "\xeb\x06\xc3\x90\x90\x90\x90\x90\x0f\xa2", 10, true },             /* jmp */
+        { "\xe8\x03\x00\x00\x00\xc3\x90\x90\x0f\xa2", 10, true },             /* call */
+        { "\xe8\x02\x00\x00\x00\x90\x90\xc3\x0f\xa2", 10, false },            /* call to where ret is */
+        { "\xc3\x90\x90\x90\x90\x90\x90\x90\x0f\xa2", 10, false },            /* ret */
+        { "\xff\xe0\x90\x90\x90\x90\x90\x90\x0f\xa2", 10, false },            /* jmp *%rax */
+        { "\xff\xd0\x90\x90\x90\x90\x90\x90\x0f\xa2", 10, true },             /* call *%rax */
+        { "\x0f\x0b\x90\x90\x90\x90\x90\x90\x0f\xa2", 10, false },            /* ud2 */
+        { "\x90\x90\x90\x90\x90\x90\x90\xb8\x0f\xa2\x00\x00\xc3", 13, false }, /* a constant */
+    };
+    const uint16_t at = 8;
+
+    for (unsigned n = 0; n < ARRAY_LEN(t); n++)
+        assert_int_equal(certain(t[n].code, t[n].n, 0, &at, 1), t[n].certain);
+}
+
+/* Branches to themselves and to each other have an end. */
+static void test_loops_have_an_end(void **state)
+{
+    const uint16_t at = 4;
+
+    assert_int_equal(certain("\x75\xfe\xeb\xfc\x0f\xa2", 6, 0, &at, 1), 0);
+    assert_int_equal(certain("\x75\xfe\x75\xfc\x0f\xa2", 6, 0, &at, 1), 1);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -532,6 +606,10 @@ int main(void)
         TEST(test_signals_from_outside_do_nothing),
         cmocka_unit_test(test_odd_pages),
         cmocka_unit_test(test_odd_instructions_begin_where_most_say),
+        cmocka_unit_test(test_the_page_before_tells),
+        cmocka_unit_test(test_answers_are_remembered_by_contents),
+        cmocka_unit_test(test_certain_is_what_code_leads_to),
+        cmocka_unit_test(test_loops_have_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "engine/direct/odd.h"
 #include "engine/direct/space.h"
 #include "ram/share.h"
 #include "x86/mmu.h"
@@ -176,7 +177,7 @@ static void test_pages_give_them_back(void **state)
         PAGE(0, LSL CPUID LSL CPUID INT3);
         PAGE(1, CPUID INT3);
         RUNS(lin_of(0), lin_of(0), STOP_BREAK);
-        RUNS(lin_of(1), lin_of(1), STOP_ODD);
+        RUNS(lin_of(1) + 9, lin_of(1) + 9, STOP_ODD);
         fx_map(f.fx, lin_of(0), gpa_of(2), 0);
         switch (way) {
         case 0: space_flush(&f.space, &one); break;
@@ -214,10 +215,86 @@ static void test_those_that_wait_get_them_at_last(void **state)
     PAGE(1, LSL CPUID INT3);
     RUNS(lin_of(0), lin_of(0), STOP_BREAK);
     for (unsigned n = 0; n < 50 && why == STOP_ODD; n++)
-        run(lin_of(1), &why);
-    assert_int_equal(why, STOP_BREAK);
+        run(lin_of(1) + 9, &why);
+    assert_int_not_equal(why, STOP_ODD);
+    RUNS(lin_of(1), lin_of(1), STOP_BREAK);
     RUNS(lin_of(1) + 3, lin_of(1) + 3, STOP_BREAK);
     assert_int_equal(enabled(), 5);
+}
+
+static unsigned copies(void)
+{
+    unsigned n = 0;
+
+    for (unsigned k = 0; k < ARRAY_LEN(f.all.copied); k++)
+        n += (unsigned)__builtin_popcountll(f.all.copied[k]);
+    return n;
+}
+
+/* More than there are breakpoints, and the code that runs leads there: by going on, and by branches both ways. */
+static void test_a_copy_stops_where_code_leads(void **state)
+{
+    static const char code[] = LSL CPUID "\x75\x02\xeb\x03" LSL "\x90\xeb\x01\x90" CPUID LSL INT3; /* ...; jne 9; jmp 12; 9: lsl; nop; 13: jmp 16; nop; 16: ... */
+    const uint8_t *guest;
+
+    PAGE(0, code);
+    guest = ram_borrow(&f.fx->ram, gpa_of(0), PAGE_BYTES);
+    RUNS(lin_of(0), lin_of(0) + 1, STOP_INT3);
+    assert_int_equal(copies(), 1);
+    assert_int_equal(enabled(), 0);
+    RUNS(lin_of(0) + 3, lin_of(0) + 4, STOP_INT3);
+    RUNS(lin_of(0) + 5, lin_of(0) + 10, STOP_INT3);
+    RUNS(lin_of(0) + 12, lin_of(0) + 17, STOP_INT3);
+    RUNS(lin_of(0) + 18, lin_of(0) + 19, STOP_INT3);
+    RUNS(lin_of(0) + 21, lin_of(0) + 22, STOP_INT3); /* the guest's own */
+    assert_memory_equal(guest, code, sizeof(code) - 1);
+    space_protect(&f.space, ~0ULL);
+    assert_int_equal(copies(), 0);
+}
+
+/* Bytes that only look like an instruction, so far, keep their values. */
+static void test_a_copy_has_only_what_is_certain(void **state)
+{
+    static const char code[] = LSL CPUID LSL CPUID INT3 CPUID INT3;
+
+    PAGE(0, code);
+    RUNS(lin_of(0), lin_of(0) + 1, STOP_INT3);
+    RUNS(lin_of(0) + 11, lin_of(0) + 11, STOP_BREAK);
+    assert_int_equal(enabled(), 1);
+    space_protect(&f.space, ~0ULL);
+    odd_note(ram_borrow(&f.fx->ram, gpa_of(0), PAGE_BYTES), 11); /* it has run there */
+    RUNS(lin_of(0), lin_of(0) + 1, STOP_INT3);
+    RUNS(lin_of(0) + 11, lin_of(0) + 12, STOP_INT3);
+    assert_int_equal(enabled(), 0);
+}
+
+/* What stood in the page when it was copied is not run once it has changed. */
+static void test_a_copy_goes_with_its_page(void **state)
+{
+    PAGE(0, LSL CPUID LSL CPUID LSL INT3);
+    RUNS(lin_of(0), lin_of(0) + 1, STOP_INT3);
+    space_changed(&f.space, gpa_of(0));
+    assert_int_equal(copies(), 0);
+    PAGE(0, "\x90" LSL CPUID LSL CPUID LSL INT3);
+    RUNS(lin_of(0), lin_of(0) + 2, STOP_INT3);
+    fx_map(f.fx, lin_of(0), gpa_of(2), 0);
+    space_flush(&f.space, &(struct tlb_flush){ .kind = TLB_FLUSH_PAGE, .lin = lin_of(0), .size = PAGE_BYTES });
+    RUNS(lin_of(0), lin_of(0), STOP_REAL);
+    assert_int_equal(copies(), 0);
+}
+
+static void test_copies_have_an_end(void **state)
+{
+    PAGE(0, LSL CPUID LSL CPUID LSL INT3);
+    for (unsigned n = 0; n < RUNNER_COPIES_MAX; n++) {
+        fx_map(f.fx, lin_of(n), gpa_of(0), PTE);
+        RUNS(lin_of(n), lin_of(n) + 1, STOP_INT3);
+    }
+    assert_int_equal(copies(), RUNNER_COPIES_MAX);
+    fx_map(f.fx, lin_of(RUNNER_COPIES_MAX), gpa_of(0), PTE);
+    RUNS(lin_of(RUNNER_COPIES_MAX), lin_of(RUNNER_COPIES_MAX), STOP_ODD);
+    space_flush(&f.space, &(struct tlb_flush){ .kind = TLB_FLUSH_PAGE, .lin = lin_of(3), .size = PAGE_BYTES });
+    RUNS(lin_of(RUNNER_COPIES_MAX), lin_of(RUNNER_COPIES_MAX) + 1, STOP_INT3);
 }
 
 /* Stores are the interpreter's: the page is mapped, and not for them. */
@@ -263,6 +340,10 @@ int main(void)
         TEST(test_pages_give_them_back),
         TEST(test_changed_code_is_looked_at_again),
         TEST(test_those_that_wait_get_them_at_last),
+        TEST(test_a_copy_stops_where_code_leads),
+        TEST(test_a_copy_has_only_what_is_certain),
+        TEST(test_a_copy_goes_with_its_page),
+        TEST(test_copies_have_an_end),
         TEST(test_stores_to_an_odd_page_are_seen),
         TEST(test_writable_code_is_looked_at_again),
     };

@@ -111,6 +111,14 @@ static void dbt_changed(struct interp *it, uint64_t gpa)
         direct_changed(t->direct, gpa);
 }
 
+static void dbt_identified(struct cpu *cpu)
+{
+    const struct interp *it = cpu->engine;
+    const struct dbt *t = it->translator_data;
+    if (t && t->direct)
+        direct_identified(t->direct, cpu);
+}
+
 static void dbt_stale(struct interp *it)
 {
     struct dbt *t = it->translator_data;
@@ -405,6 +413,7 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     t->threshold = v->engine->dbt_threshold ? v->engine->dbt_threshold : DBT_THRESHOLD;
     it->translator = &dbt_translator;
     it->ops.mode_changed = dbt_mode_changed;
+    it->ops.identified = dbt_identified;
     v->cpu.notice = dbt_notice;
     dbt_select(t);
     return 0;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/direct/odd.h"
 #include "engine/direct/space.h"
 #include "engine/direct/state.h"
 #include "ram/share.h"
@@ -244,18 +245,37 @@ static enum direct_next direct_call(struct direct *d, struct cpu *cpu, struct us
     return NEXT_STEP;
 }
 
+/* That there is an instruction in the guest's code at rip that would show the host's CPU. */
+static void direct_note_odd(struct cpu *cpu, uint64_t rip)
+{
+    struct mmu_look look = mmu_look(cpu, rip);
+    const uint8_t *page = look.executable ? ram_borrow(cpu->ram, PAGE_BASE(look.gpa + (rip & (look.page_size - 1))), PAGE_SIZE) : NULL;
+
+    if (page)
+        odd_note(page, rip & (PAGE_SIZE - 1));
+}
+
+void direct_identified(const struct direct *d, struct cpu *cpu)
+{
+    if (cpu->code_size == 8 && (d->rules.cpuid || d->rules.xcr0))
+        direct_note_odd(cpu, cpu->start_rip);
+}
+
 static enum direct_next direct_trap(struct direct *d, struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
 {
     unsigned before = direct_before(cpu, regs->rip);
 
     if (info->si_code == TRAP_HWBKPT) { /* in front of an odd instruction; a single step that ends there is TRAP_TRACE */
         d->vcpu->stats.direct_odd++;
+        direct_note_odd(cpu, regs->rip);
         return NEXT_STEP;
     }
-    if (regs->eflags & FL_TF)
+    if (regs->eflags & FL_TF && info->si_code != SI_KERNEL)
         return NEXT_TRAP;
-    if (before == 0xcd03 && info->si_code == SI_KERNEL)
+    if (before == 0xcd03)
         regs->rip--;
+    else if ((before & 0xff) != 0xcc && info->si_code == SI_KERNEL)
+        d->vcpu->stats.direct_odd++; /* in a copy, space_break() */
     regs->rip--; /* INT3, INT1 */
     return NEXT_STEP;
 }

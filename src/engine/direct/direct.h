@@ -31,6 +31,8 @@ void direct_flushed(struct direct *d, const struct tlb_flush *f);
 void direct_protected(struct direct *d, uint64_t gpa);
 /* And interp_translator.changed. */
 void direct_changed(struct direct *d, uint64_t gpa);
+/* And cpu_ops.identified. */
+void direct_identified(const struct direct *d, struct cpu *cpu);
 /* Somebody wants the vCPU's attention. */
 void direct_notice(const struct direct *d);
 

@@ -31,12 +31,15 @@
 
 #include "base/bits.h"
 #include "base/clock.h"
+#include "ram/ram.h"
 
 #define STUB_CODE  4096UL
 #define STUB_LIST  (sizeof(struct runner_call) * (RUNNER_LIST + 8))
 #define STUB_BYTES (STUB_CODE + STUB_LIST)
 #define LIST_AT    (RUNNER_STUB + STUB_CODE)
 #define FILE_FIRST 512 /* descriptors in a runner: this and the slot; anything else is closed */
+#define FILES      (RUNNER_FILES + 1) /* RAM's, and the copies */
+#define COPY_BYTES ((size_t)RUNNER_COPIES_MAX * PAGE_SIZE)
 #define STUB_SERVE 0
 #define STUB_CALL  43 /* behind serve's SYSCALL */
 #define STUB_END   53 /* where it looks whether to go on */
@@ -162,17 +165,17 @@ static const uint64_t no_secret[2] = { 0, 0 };
 
 /* -- the template -- */
 
-/* In the child: no descriptor but RAM's, at known numbers. */
-static bool template_files(const int files[RUNNER_FILES])
+/* In the child: no descriptor but those, at known numbers. */
+static bool template_files(const int files[FILES])
 {
-    for (unsigned n = 0; n < RUNNER_FILES; n++)
+    for (unsigned n = 0; n < FILES; n++)
         if (files[n] >= 0)
             syscall(SYS_dup3, files[n], FILE_FIRST + n, 0);
     bool ok = syscall(SYS_close_range, 0, FILE_FIRST - 1, 0) == 0;
-    for (unsigned n = 0; n < RUNNER_FILES; n++)
+    for (unsigned n = 0; n < FILES; n++)
         if (files[n] < 0)
             syscall(SYS_close, FILE_FIRST + n);
-    return ok && syscall(SYS_close_range, FILE_FIRST + RUNNER_FILES, ~0U, 0) == 0;
+    return ok && syscall(SYS_close_range, FILE_FIRST + FILES, ~0U, 0) == 0;
 }
 
 static void template_habits(struct runner_call *list)
@@ -182,7 +185,7 @@ static void template_habits(struct runner_call *list)
 
     syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG); /* or the kernel writes there for ever */
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, 8);
-    syscall(SYS_setsid);
+    syscall(SYS_setpgid, 0, 0); /* out of a terminal's reach, but not of the session: some hosts share CPU time out by sessions */
     syscall(SYS_setrlimit, RLIMIT_CORE, &none);
     syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -212,7 +215,7 @@ static bool template_fence(void)
 }
 
 /* In the child, a copy of the monitor: it becomes the stub and nothing else. */
-static _Noreturn void template_main(struct runner_call *list, const int files[RUNNER_FILES])
+static _Noreturn void template_main(struct runner_call *list, const int files[FILES])
 {
     volatile uint64_t *traced = &list[LIST_SPARE].spare;
     uint8_t *code = (uint8_t *)RUNNER_STUB;
@@ -253,19 +256,48 @@ static int template_trace(struct runners *all)
     return runner_trap(all->template);
 }
 
+/* The file of copies; *fd is only needed for the template. */
+static int runners_init_copies(struct runners *all, int *fd)
+{
+    *fd = memfd_create("copies", MFD_CLOEXEC);
+    if (*fd < 0 || ftruncate(*fd, COPY_BYTES) < 0)
+        return -errno;
+    all->copies = mmap(NULL, COPY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    if (all->copies == MAP_FAILED) {
+        all->copies = NULL;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+static int runners_init_template(struct runners *all, const int ram[RUNNER_FILES], int copies)
+{
+    int files[FILES];
+
+    memcpy(files, ram, RUNNER_FILES * sizeof(*files));
+    files[RUNNER_COPIES] = copies;
+    pid_t pid = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0); /* fork(2) without a signal at its end */
+    if (pid == 0)
+        template_main(all->list, files);
+    all->template = pid > 0 ? pid : 0;
+    return pid < 0 ? -errno : template_trace(all);
+}
+
 int runners_init(struct runners *all, const int files[RUNNER_FILES])
 {
+    int copies;
+
     *all = (struct runners){ .thread = (pid_t)syscall(SYS_gettid), .cpu = -1 };
     all->list = mmap(NULL, STUB_LIST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (all->list == MAP_FAILED) {
         all->list = NULL;
         return -ENOMEM;
     }
-    pid_t pid = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0); /* fork(2) without a signal at its end */
-    if (pid == 0)
-        template_main(all->list, files);
-    all->template = pid > 0 ? pid : 0;
-    int r = pid < 0 ? -errno : template_trace(all);
+    int r = runners_init_copies(all, &copies);
+    if (r == 0)
+        r = runners_init_template(all, files, copies);
+    if (copies >= 0)
+        close(copies);
     if (r < 0)
         runners_fini(all);
     else
@@ -310,9 +342,26 @@ void runners_fini(struct runners *all)
         runner_kill(all, all->template);
     if (all->list)
         munmap(all->list, STUB_LIST);
+    if (all->copies)
+        munmap(all->copies, COPY_BYTES);
     all->template = 0;
     all->list = NULL;
+    all->copies = NULL;
 }
+
+int runners_copy(struct runners *all, const uint8_t *page)
+{
+    for (unsigned n = 0; n < RUNNER_COPIES_MAX; n++) {
+        if (all->copied[n / 64] >> n % 64 & 1)
+            continue;
+        all->copied[n / 64] |= 1ULL << n % 64;
+        memcpy(all->copies + (size_t)n * PAGE_SIZE, page, PAGE_SIZE);
+        return (int)n;
+    }
+    return -1;
+}
+
+void runners_drop_copy(struct runners *all, unsigned n) { all->copied[n / 64] &= ~(1ULL << n % 64); }
 
 /* -- a runner -- */
 

@@ -24,6 +24,8 @@
 #define RUNNER_SLOT   0x8000000000ULL   /* what an entry of the topmost table (PML4) covers */
 #define RUNNER_TOP    0x7ffffffff000ULL /* of a process's address space */
 #define RUNNER_FILES  16
+#define RUNNER_COPIES RUNNER_FILES      /* the file of copies, for runner_map() */
+#define RUNNER_COPIES_MAX 128           /* pages in it */
 #define RUNNER_LIST   248               /* requests at a time */
 #define RUNNER_BREAKS 4                 /* instructions at which it stops: DR0 to DR3 */
 #define RUNNER_SIGNAL SIGURG            /* to the vCPU's thread: its runner is to stop; ignored where nobody handles it */
@@ -43,6 +45,8 @@ struct runners {
     bool cpuid_faults;             /* CPUID stops a runner */
     bool tsc_plain;                /* RDTSC does not stop those that are made from here on, and shows the host's */
     struct runner_call *list;      /* what the stub reads; runners may not write it */
+    uint8_t *copies;               /* pages that stand for the guest's, see runners_copy(), */
+    uint64_t copied[RUNNER_COPIES_MAX / 64]; /* and a bit for each that does */
     pid_t thread;                  /* the tracer's, */
     cpu_set_t may;                 /* and where that may run */
     bool joined;                   /* it is bound to this CPU: */
@@ -63,6 +67,10 @@ struct runner {
 /* Make the template; files: descriptors of guest RAM, by slot, -1: none. 0 or -errno: the host allows none. */
 int runners_init(struct runners *all, const int files[RUNNER_FILES]);
 void runners_fini(struct runners *all);
+/* A page of the file of copies, for whoever has a guest's page be executed with other bytes than it has: its number in the file, -1: none is free. Runners may only
+ * read and execute it. It is the caller's until runners_drop_copy(). */
+int runners_copy(struct runners *all, const uint8_t *page);
+void runners_drop_copy(struct runners *all, unsigned n);
 /* Of those that are made from here on; at first RDTSC stops them. 0 or -errno: it is as it was. */
 int runners_set_tsc(struct runners *all, bool plain);
 
@@ -70,7 +78,7 @@ int runners_set_tsc(struct runners *all, bool plain);
 int runner_start(struct runner *r, struct runners *all);
 void runner_end(struct runner *r);
 
-/* Put a mapping of pages of a file (by slot), or nothing (prot < 0), at lin, before it runs the next time. False: the list is full. */
+/* Put a mapping of pages of a file (by slot, or RUNNER_COPIES), or nothing (prot < 0), at lin, before it runs the next time. False: the list is full. */
 bool runner_map(struct runner *r, uint64_t lin, uint64_t len, int prot, unsigned file, uint64_t off);
 /* Take away everything. */
 bool runner_unmap_all(struct runner *r);

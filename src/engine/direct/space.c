@@ -14,6 +14,7 @@
 #define SPACE_NEAR   32u  /* pages that are mapped together */
 #define SPACE_LARGE  512u /* the same in the guest's large pages */
 #define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
+#define SPACE_INT3   0xcc
 #define SPACE_PATIENCE 16u  /* times that breakpoints are refused until those that have some give them back */
 
 /* What is to be mapped at a page. prot 0: nothing. */
@@ -21,7 +22,14 @@ struct space_view {
     uint64_t gfn;
     int prot;
     bool odd;
+    unsigned copy; /* as in space_page */
 };
+
+static void space_drop_copy(struct space *s, unsigned copy)
+{
+    if (copy)
+        runners_drop_copy(s->runner.all, copy - 1);
+}
 
 static uint64_t *space_reserve(size_t bytes) { return map_memory_at(bytes, 0); }
 
@@ -47,6 +55,8 @@ int space_init(struct space *s, struct runners *all, const struct ram *ram)
 void space_fini(struct space *s)
 {
     runner_end(&s->runner);
+    for (uint32_t n = 1; n < s->pages; n++)
+        space_drop_copy(s, s->page[n].copy);
     if (s->page)
         munmap(s->page, (size_t)SPACE_PAGES * sizeof(*s->page));
     if (s->hash)
@@ -91,6 +101,8 @@ static void space_note(struct space *s, uint64_t page, const struct space_view *
         *at = s->pages++;
     }
     struct space_page *p = &s->page[*at];
+    space_drop_copy(s, p->copy);
+    p->copy = v->copy & 0xff;
     p->gfn = (uint32_t)v->gfn;
     p->prot = (unsigned)v->prot & 7;
     p->odd = v->odd;
@@ -107,6 +119,7 @@ static void space_forget(struct space *s, uint32_t n)
     uint32_t *at = space_find(s, s->page[n].lin), last = s->pages - 1;
 
     space_unbreak(s, s->page[n].lin);
+    space_drop_copy(s, s->page[n].copy);
     *at = s->page[n].next;
     if (n != last) {
         *space_find(s, s->page[last].lin) = n;
@@ -120,6 +133,7 @@ static void space_forget_all(struct space *s)
     for (uint32_t n = 1; n < s->pages; n++) {
         *space_chain(s, s->page[n].lin) = 0;
         s->told[s->page[n].gfn / 64] = 0;
+        space_drop_copy(s, s->page[n].copy);
     }
     memset(s->breaks, 0, sizeof(s->breaks));
     s->pages = 1;
@@ -147,13 +161,23 @@ static void space_drop(struct space *s, uint32_t n)
 
 static unsigned space_slot(const struct ram *ram, const struct ram_slot *s) { return (unsigned)(s - ram->slot); }
 
-/* look: of this page, or of the large one around it. */
-static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t gpa)
+static uint64_t space_gpa(const struct mmu_look *look, uint64_t lin) { return PAGE_BASE(look->gpa + (lin & (look->page_size - 1))); }
+
+/* The page of code before the one at lin; NULL: there is none, or it was not used yet. */
+static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
 {
+    uint64_t before = PAGE_BASE(lin) - PAGE_SIZE;
+    struct mmu_look look = lin >= PAGE_SIZE ? mmu_look(cpu, before) : (struct mmu_look){ 0 };
+
+    return look.readable && look.executable ? ram_borrow(cpu->ram, space_gpa(&look, before), PAGE_SIZE) : NULL;
+}
+
+/* look: of the page at lin, or of the large one around it. */
+static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin)
+{
+    uint64_t gpa = space_gpa(look, lin), off;
     struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
     const struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
-    uint16_t any;
-    uint64_t off;
 
     if (!look->readable || !s || ram_shared_fd(s, &off) < 0 || PAGE_BASE(cpu->apic_base) == gpa)
         return v;
@@ -161,7 +185,7 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
     if (look->executable) {
-        v.odd = look->writable || odd_find(s->hva + (gpa - s->gpa), rules->cpuid, rules->xcr0, &any, 1);
+        v.odd = look->writable || odd_any(s->hva + (gpa - s->gpa), space_before(cpu, lin), rules->cpuid, rules->xcr0);
         v.prot |= v.odd ? 0 : PROT_EXEC;
     }
     return v;
@@ -180,9 +204,14 @@ static void space_put(struct space *s, struct ram *ram, uint64_t page, unsigned 
 
     if (ram_shared_fd(slot, &base) < 0)
         return;
-    space_ask(s, page, n, v->prot, space_slot(ram, slot), base + (gpa - slot->gpa));
+    if (v->copy)
+        space_ask(s, page, 1, v->prot, RUNNER_COPIES, (v->copy - 1) * (uint64_t)PAGE_SIZE);
+    else
+        space_ask(s, page, n, v->prot, space_slot(ram, slot), base + (gpa - slot->gpa));
+    if (s->lost)
+        space_drop_copy(s, v->copy);
     for (unsigned k = 0; k < n && !s->lost; k++) {
-        struct space_view one = { v->gfn + k, v->prot, v->odd };
+        struct space_view one = { v->gfn + k, v->prot, v->odd, v->copy };
         space_note(s, page + k, &one);
     }
 }
@@ -209,7 +238,7 @@ static void space_map(struct space *s, struct cpu *cpu, const struct space_rules
             if (!look.page_size || (lin & (look.page_size - 1)) == 0)
                 look = mmu_look(cpu, lin);
             if (look.readable)
-                v = space_view(cpu, rules, &look, look.gpa + (lin & (look.page_size - 1)));
+                v = space_view(cpu, rules, &look, lin);
             uint32_t note = *space_find(s, at);
             if (note && space_same(&s->page[note], &v))
                 v.prot = 0; /* it is there already */
@@ -276,7 +305,7 @@ enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct spac
     struct mmu_look look = mmu_look(cpu, lin);
     if (!look.readable)
         return SPACE_REAL;
-    struct space_view v = space_view(cpu, rules, &look, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))));
+    struct space_view v = space_view(cpu, rules, &look, lin);
     uint32_t note = *space_find(s, page);
     if (v.prot && !(note && space_same(&s->page[note], &v))) {
         unsigned n = look.page_size > PAGE_SIZE && !(v.prot & PROT_EXEC) ? SPACE_LARGE : SPACE_NEAR;
@@ -294,6 +323,15 @@ static void space_give_back(struct space *s)
             space_drop(s, *space_find(s, s->breaks[n] >> PAGE_SHIFT));
 }
 
+static unsigned space_free_breaks(const struct space *s)
+{
+    unsigned free = 0;
+
+    for (unsigned n = 0; n < RUNNER_BREAKS; n++)
+        free += !s->breaks[n];
+    return free;
+}
+
 /* Breakpoints for n places in a page, of those that are free. */
 static bool space_set_breaks(struct space *s, uint64_t page, const uint16_t *off, unsigned n)
 {
@@ -302,31 +340,58 @@ static bool space_set_breaks(struct space *s, uint64_t page, const uint16_t *off
 
     for (unsigned k = 0; k < RUNNER_BREAKS; k++)
         at[k] = s->breaks[k] || used == n ? s->breaks[k] : page << PAGE_SHIFT | off[used++];
-    if (used < n) {
-        if (++s->refused % SPACE_PATIENCE == 0)
-            space_give_back(s);
-        return false;
-    }
     s->unbroken = runner_breaks(&s->runner, at) < 0;
     if (!s->unbroken)
         memcpy(s->breaks, at, sizeof(at));
     return !s->unbroken;
 }
 
+/* A copy of a page with INT3 at those of the n places in it that are certain, when the instruction at `from` is about to be executed; the others are left in off[], *n
+ * of them. As space_page.copy. */
+static unsigned space_copy(struct space *s, const uint8_t *bytes, unsigned from, uint16_t *off, unsigned *n)
+{
+    uint8_t copy[PAGE_SIZE];
+    unsigned left = 0;
+
+    memcpy(copy, bytes, sizeof(copy));
+    uint64_t certain = odd_certain(copy, from, off, *n);
+    for (unsigned k = 0; k < *n; k++) {
+        if (certain >> k & 1)
+            copy[off[k]] = SPACE_INT3;
+        else
+            off[left++] = off[k];
+    }
+    int page = left < *n && left <= space_free_breaks(s) ? runners_copy(s->runner.all, copy) : -1;
+    if (page < 0)
+        return 0;
+    *n = left;
+    return (unsigned)page + 1;
+}
+
 bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin)
 {
     uint64_t page = lin >> PAGE_SHIFT;
     struct mmu_look look = mmu_look(cpu, lin);
-    struct space_view v = space_view(cpu, rules, &look, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))));
-    uint16_t off[RUNNER_BREAKS + 1];
+    struct space_view v = space_view(cpu, rules, &look, lin);
+    uint16_t off[ODD_MAX + 1];
 
     if (s->lost)
         return true; /* it comes back here when there is something again */
     if (!v.odd || v.prot & PROT_WRITE || s->unbroken || !page)
         return false;
-    unsigned n = odd_find(ram_borrow(cpu->ram, v.gfn << PAGE_SHIFT, PAGE_SIZE), rules->cpuid, rules->xcr0, off, RUNNER_BREAKS + 1);
-    if (n > RUNNER_BREAKS || !space_set_breaks(s, page, off, n))
+    const uint8_t *bytes = ram_borrow(cpu->ram, v.gfn << PAGE_SHIFT, PAGE_SIZE);
+    unsigned n = odd_find(bytes, space_before(cpu, lin), rules->cpuid, rules->xcr0, off, ODD_MAX + 1);
+    if (n > space_free_breaks(s) && n <= ODD_MAX)
+        v.copy = space_copy(s, bytes, lin & (PAGE_SIZE - 1), off, &n);
+    if (n > space_free_breaks(s)) {
+        if (++s->refused % SPACE_PATIENCE == 0)
+            space_give_back(s);
         return false;
+    }
+    if (!space_set_breaks(s, page, off, n)) {
+        space_drop_copy(s, v.copy);
+        return false;
+    }
     v.prot |= PROT_EXEC;
     space_put(s, cpu->ram, page, 1, &v);
     return true;

@@ -23,6 +23,7 @@
 
 struct space_page {
     uint64_t lin : 48, prot : 3, odd : 1; /* lin: page number; prot: PROT_*; odd: it is code that does not simply run there, see space_break() */
+    uint64_t copy : 8;                    /* one more than the number of its copy, which is there instead; 0: none */
     uint32_t gfn, next;                   /* next: with the same hash; 0: last */
 };
 
@@ -62,7 +63,8 @@ enum space_fault {
 /* It faulted at lin, its next instruction being at rip. */
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip);
 
-/* After SPACE_ODD. Have the page at lin be executable, with a stop before each odd instruction (there is none in code that is odd because it may be written to). The
+/* After SPACE_ODD. Have the page at lin be executable, with a stop before each odd instruction (there is none in code that is odd because it may be written to). Where
+ * there are too few breakpoints, those that are certain (odd.h) stop by INT3 in a copy of the page: with RIP behind it, as INT3 of the guest's own does. The
  * caller has seen to it that stores there are told of, and space_changed() is called before them. False: it cannot be. */
 bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin);
 

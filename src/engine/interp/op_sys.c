@@ -208,9 +208,16 @@ static void op_serialize(struct cpu *cpu, const struct insn *i)
 
 /* -- identification, MSRs, counters -- */
 
+static void sys_identified(struct cpu *cpu)
+{
+    if (cpu->cpl == 3 && cpu->ops->identified)
+        cpu->ops->identified(cpu);
+}
+
 static void op_cpuid(struct cpu *cpu, const struct insn *i)
 {
     uint32_t out[4];
+    sys_identified(cpu);
     cpuid_query(cpu, (uint32_t)cpu->r[RAX], (uint32_t)cpu->r[RCX], out);
     cpu->r[RAX] = out[0];
     cpu->r[RBX] = out[1];
@@ -278,6 +285,7 @@ static void op_xgetbv(struct cpu *cpu, const struct insn *i)
     /* 1 asks what is in use; everything enabled counts as in use. */
     if (n != 0 && !(n == 1 && cpu_has(cpu, CPU_FEAT(FEAT_D1_EAX, 2))))
         CPU_GP0(cpu);
+    sys_identified(cpu);
     sys_edx_eax(cpu, cpu->xcr0);
 }
 
