@@ -194,6 +194,7 @@ struct block_req {
 };
 
 #define BLOCK_PIECE (256UL << 10) /* fits a CPU's cache, so the second copy is cheap */
+#define BLOCK_FROM  (1UL << 20)   /* a piece without a second copy: fewer calls of the host; a reset waits for one */
 
 /* How reads that the host must wait for are done: by the ring where the host allows it, by the threads, or not at all
  * without the ring. */

@@ -34,15 +34,29 @@ static int block_io_read(struct block_io *io, struct block *b, struct block_req 
     return r == 0 ? req->move(req, at, buf, n) : r;
 }
 
-/* A piece straight from where it is, else through the thread's buffer. */
-static int block_io_write(struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t n)
+/* A piece straight from where it is: *n bytes of it, or fewer if a large one does not lie in one place. */
+static int block_io_write_from(struct block_req *req, uint64_t at, uint64_t *n)
 {
-    int r = req->write_from ? req->write_from(req, at, n) : -EOPNOTSUPP;
+    int r = req->write_from ? req->write_from(req, at, *n) : -EOPNOTSUPP;
 
+    if (r != -EAGAIN || *n <= BLOCK_PIECE)
+        return r;
+    *n = BLOCK_PIECE;
+    return req->write_from(req, at, *n);
+}
+
+/* A piece straight from where it is, else through the thread's buffer. */
+static int block_io_write(struct block *b, struct block_req *req, uint64_t at, uint8_t *buf, uint64_t *n)
+{
+    int r;
+
+    *n = req->len - at < BLOCK_FROM ? req->len - at : BLOCK_FROM;
+    r = block_io_write_from(req, at, n);
     if (r != -EAGAIN && r != -EOPNOTSUPP)
         return r;
-    r = req->move(req, at, buf, n);
-    return r == 0 ? block_write(b, req->off + at, buf, n) : r;
+    *n = *n < BLOCK_PIECE ? *n : BLOCK_PIECE;
+    r = req->move(req, at, buf, *n);
+    return r == 0 ? block_write(b, req->off + at, buf, *n) : r;
 }
 
 /* Data in pieces. */
@@ -52,7 +66,7 @@ static int block_io_move(struct block_io *io, struct block *b, struct block_req 
 
     for (uint64_t at = req->at, n; r == 0 && at < req->len; at += n) {
         n = req->len - at < BLOCK_PIECE ? req->len - at : BLOCK_PIECE;
-        r = req->op == BLOCK_READ ? block_io_read(io, b, req, at, buf, n) : block_io_write(b, req, at, buf, n);
+        r = req->op == BLOCK_READ ? block_io_read(io, b, req, at, buf, n) : block_io_write(b, req, at, buf, &n);
     }
     return r;
 }

@@ -393,7 +393,7 @@ static void blk_end_life(void *dev)
     struct virtio_blk *b = dev;
 
     b->life++; /* before the lock, which threads that see the old one would take again and again */
-    pthread_rwlock_wrlock(&b->dma); /* a piece under way ends first: 256 KiB at most */
+    pthread_rwlock_wrlock(&b->dma); /* a piece under way ends first: BLOCK_FROM at most */
     pthread_rwlock_unlock(&b->dma);
     b->stale += b->current;
     b->current = 0;

@@ -31,6 +31,7 @@ struct gate {
     int fail; /* what everything returns, once it is not 0 */
     bool straight;     /* it writes from guest memory */
     int refuse;        /* what it then says instead, once it is not 0 */
+    size_t most;       /* what lies in one place, unless 0 */
     unsigned straights, asked, writes;
     uint8_t bytes[DISK];
 };
@@ -86,6 +87,8 @@ static int gate_write_from(struct block *b, uint64_t off, const struct iovec *io
     g->asked++;
     if (g->refuse)
         return g->refuse;
+    if (g->most && len > g->most)
+        return -EAGAIN;
     r = gate_pass(b);
     for (unsigned i = 0; i < n; off += iov[i].iov_len, i++)
         memcpy(g->bytes + off, iov[i].iov_base, iov[i].iov_len);
@@ -389,13 +392,16 @@ static void test_reset_in_flight(void **state)
 /* Data goes straight from guest memory where the form of disk does that, else through a buffer. */
 static void test_straight_write(void **state)
 {
+    const uint32_t len = BLOCK_FROM + BLOCK_PIECE;
+
     f.gate.straight = true;
-    ram_fill(&f.ram, DATA, 0x31, 512 << 10);
-    assert_int_equal(request(OUT, 8, DATA, 512 << 10), OK);
+    ram_fill(&f.ram, DATA, 0x31, len);
+    assert_int_equal(request(OUT, 8, DATA, len), OK);
     assert_int_equal(f.gate.straights, 2); /* pieces */
     assert_int_equal(f.gate.writes, 0);
     assert_int_equal(f.gate.bytes[8 * 512], 0x31);
-    assert_int_equal(f.gate.bytes[8 * 512 + (512 << 10) - 1], 0x31);
+    assert_int_equal(f.gate.bytes[8 * 512 + len - 1], 0x31);
+    f.gate.asked = 0;
     f.gate.refuse = -EAGAIN;
     ram_fill(&f.ram, DATA, 0x32, 512);
     assert_int_equal(request(OUT, 8, DATA, 512), OK);
@@ -407,7 +413,35 @@ static void test_straight_write(void **state)
     f.gate.refuse = -EOPNOTSUPP;
     assert_int_equal(request(OUT, 8, DATA, 512), OK);
     assert_int_equal(request(OUT, 8, DATA, 512), OK);
-    assert_int_equal(f.gate.asked, 5); /* and then no more */
+    assert_int_equal(f.gate.asked, 3); /* and then no more */
+}
+
+/* What a large piece cannot do at once, smaller ones may; each byte is written where it belongs, by whichever way. */
+static void straight_in_parts(size_t most, unsigned straights, unsigned writes)
+{
+    const uint32_t len = BLOCK_FROM + BLOCK_PIECE + 512, words = len / 4;
+    uint8_t word[4];
+
+    f.gate.most = most;
+    f.gate.straights = f.gate.writes = 0;
+    memset(f.gate.bytes, 0, DISK);
+    for (uint32_t n = 0; n < words; n++) {
+        st_le32(word, n + (uint32_t)most);
+        ram_write(&f.ram, DATA + 4 * n, word, 4);
+    }
+    assert_int_equal(request(OUT, 8, DATA, len), OK);
+    assert_int_equal(f.gate.straights, straights);
+    assert_int_equal(f.gate.writes, writes);
+    for (uint32_t n = 0; n < words; n++)
+        assert_int_equal(ld_le32(f.gate.bytes + 8 * 512 + 4 * n), n + (uint32_t)most);
+    assert_int_equal(ld_le32(f.gate.bytes + 8 * 512 + len), 0);
+}
+
+static void test_straight_in_parts(void **state)
+{
+    f.gate.straight = true;
+    straight_in_parts(BLOCK_PIECE, 6, 0);     /* the last has less */
+    straight_in_parts(BLOCK_PIECE - 1, 1, 5); /* only that fits */
 }
 
 static void *open_later(void *arg)
@@ -424,16 +458,16 @@ static void test_reset_straight(void **state)
 
     f.gate.straight = true;
     gate_set(true);
-    ram_fill(&f.ram, DATA, 0x41, 1 << 20);
-    submit(0, OUT, 0, DATA, 1 << 20);
+    ram_fill(&f.ram, DATA, 0x41, 2 * BLOCK_FROM);
+    submit(0, OUT, 0, DATA, 2 * BLOCK_FROM);
     vd_kick(&f.rig, 0);
     gate_wait(1);
     assert_int_equal(pthread_create(&thread, NULL, open_later, NULL), 0);
     start(false, 0);
-    ram_fill(&f.ram, DATA, 0x42, 1 << 20);
+    ram_fill(&f.ram, DATA, 0x42, 2 * BLOCK_FROM);
     assert_int_equal(request(IN, 0, DATA + (2 << 20), 512), OK);
     assert_int_equal(f.gate.bytes[0], 0x41);
-    assert_int_equal(f.gate.bytes[BLOCK_PIECE], 0);
+    assert_int_equal(f.gate.bytes[BLOCK_FROM], 0);
     assert_int_equal(f.gate.straights, 1);
     pthread_join(thread, NULL);
 }
@@ -756,7 +790,7 @@ int main(void)
         RAW(test_fuzz),           GATE(test_thread_in_reserve), GATE(test_reset_in_flight), GATE(test_machine_reset_in_flight),
         GATE(test_pause),         GATE(test_many_in_flight),   GATE(test_errors),
         GATE(test_write_through), GATE(test_read_only),       GATE(test_overlay),
-        GATE(test_cache_mode),    GATE(test_straight_write),  GATE(test_reset_straight), RAW(test_limit), RAW(test_change),
+        GATE(test_cache_mode),    GATE(test_straight_write), GATE(test_straight_in_parts),  GATE(test_reset_straight), RAW(test_limit), RAW(test_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
