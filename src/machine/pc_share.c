@@ -40,7 +40,7 @@ static int pc_wire_share(struct vm *vm, struct vm_share *d, const struct config_
 static int pc_add_share(struct vm *vm, const struct config_share *cfg, struct err *err)
 {
     struct share_options o = {
-        .path = cfg->path, .ro = cfg->ro, .cache = cfg->cache, .map = cfg->map, .uid = cfg->uid, .gid = cfg->gid
+        .path = cfg->path, .tag = cfg->tag, .ro = cfg->ro, .cache = cfg->cache, .map = cfg->map, .uid = cfg->uid, .gid = cfg->gid
     };
     struct vm_share *d = calloc(1, sizeof(*d));
     unsigned n = vm->nshares;
@@ -51,6 +51,7 @@ static int pc_add_share(struct vm *vm, const struct config_share *cfg, struct er
     r = share_open(&d->share, &o, err);
     if (r < 0) {
         free(d);
+        err_prefix(err, "shared folder '%s'", cfg->tag);
         return r;
     }
     vm->share[vm->nshares++] = d;
@@ -66,6 +67,12 @@ int pc_init_shares(struct vm *vm, struct err *err)
     for (unsigned n = 0; r == 0 && n < vm->cfg->shares; n++)
         r = pc_add_share(vm, &vm->cfg->share[n], err);
     return r;
+}
+
+void pc_flush_shares(struct vm *vm)
+{
+    for (unsigned n = 0; n < vm->nshares; n++)
+        share_flush(vm->share[n]->share);
 }
 
 void pc_fini_shares(struct vm *vm)

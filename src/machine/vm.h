@@ -343,6 +343,8 @@ void pc_fini_net(struct vm *vm);
 /* pc_share.c, called by these */
 int pc_init_shares(struct vm *vm, struct err *err);
 void pc_fini_shares(struct vm *vm);
+/* What the guest wrote to open files of shared folders is where another host finds it. Any thread. */
+void pc_flush_shares(struct vm *vm);
 
 /* pc_display.c: the display card, on the slot after all others; its memory, before the engine; what firmware would have done,
  * device lock held. Nothing if there is none. */

@@ -18,7 +18,6 @@
 #include "base/thread.h"
 #include "migrate/migrate.h"
 #include "save/internal.h"
-#include "virtio/fs.h"
 
 #define SEND_ROUNDS   60
 #define SEND_NAP_MS   10  /* a vCPU that is slowed down sleeps a part of each of these */
@@ -123,6 +122,7 @@ static int send_stop(struct migrate *m, struct err *err)
     vm_pause(vm);
     vm->life.handing = true;
     r = pc_flush_disks(vm, err);
+    pc_flush_shares(vm);
     if (r == 0)
         r = send_collect_more(m, err);
     if (r == 0)
@@ -371,7 +371,10 @@ static int send_token(struct mig_stream *s, enum mig_type wanted, const uint8_t 
 static int send_rest(struct migrate *m, struct err *err)
 {
     uint8_t all[8 + MIG_TOKEN];
-    int r = send_ask(m, send_stop, err);
+    int r;
+
+    pc_flush_shares(m->vm); /* most of it while the machine still runs */
+    r = send_ask(m, send_stop, err);
 
     if (r == 0)
         r = send_round(m, false, err);
@@ -487,27 +490,11 @@ static int send_alloc(struct migrate *m)
     return r;
 }
 
-/* What cannot move. */
-static int send_check(struct vm *vm, struct err *err)
-{
-    int r = 0;
-
-    loop_lock(&vm->loop);
-    for (unsigned n = 0; r == 0 && n < vm->ndevices; n++) { /* it may be mounted later: save_state_take() refuses that */
-        if (vm->device[n].ops == &virtio_fs_ops && virtio_fs_mounted(vm->device[n].dev))
-            r = err_set(err, ENOTSUP, "a shared folder is mounted in the guest: open files of the host cannot be carried along; unmount it first");
-    }
-    loop_unlock(&vm->loop);
-    return r;
-}
-
 static int send_prepare(struct migrate *m, struct err *err)
 {
     struct rand_source rand;
-    int r = send_check(m->vm, err);
+    int r;
 
-    if (r < 0)
-        return r;
     m->about = save_about_make(m->vm, false, err);
     if (!m->about)
         return -EINVAL;

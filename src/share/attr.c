@@ -147,9 +147,11 @@ static int share_set_size(struct share *s, const struct share_ref *ref, const st
     int fd, r;
 
     if (in->valid & FATTR_FH) {
-        struct share_handle *h = share_handle_get(s, in->fh, false);
-        if (!h)
-            return -EBADF;
+        struct share_handle *h;
+
+        r = share_handle_get(s, in->fh, false, &h);
+        if (r < 0)
+            return r;
         r = share_truncate(h->fd, in->size, drop);
         share_handle_put(s, h);
         return r;

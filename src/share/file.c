@@ -88,12 +88,13 @@ int share_op_read(struct share_msg *m, struct share_node *n)
     struct share_handle *h;
     ssize_t got = 1;
     size_t done = 0;
+    int r;
 
     if (!SHARE_ARG(m, &in) || in.offset > (uint64_t)INT64_MAX - in.size)
         return -EINVAL;
-    h = share_handle_get(m->s, in.fh, false);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, false, &h);
+    if (r < 0)
+        return r;
     if (in.size > m->room)
         in.size = (uint32_t)m->room;
     while (done < in.size && got > 0) {
@@ -132,12 +133,13 @@ int share_op_write(struct share_msg *m, struct share_node *n)
     struct fuse_write_in in;
     struct share_handle *h;
     ssize_t done;
+    int r;
 
     if (!SHARE_ARG(m, &in) || in.size > m->arg_len - sizeof(in) || in.offset > (uint64_t)INT64_MAX - in.size)
         return -EINVAL;
-    h = share_handle_get(m->s, in.fh, false);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, false, &h);
+    if (r < 0)
+        return r;
     done = share_write(h->fd, m->arg + sizeof(in), in.size, in.offset,
                        (in.flags & O_APPEND) && !(in.write_flags & FUSE_WRITE_CACHE) && !m->s->writeback);
     if (done > 0 && (in.write_flags & FUSE_WRITE_KILL_SUIDGID))
@@ -167,6 +169,31 @@ static int share_sync(struct share *s, struct share_handle *h, bool data_only)
     return r;
 }
 
+static bool share_is_written(const struct share_handle *h)
+{
+    return !h->folder && h->fd >= 0 && (fcntl(h->fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+}
+
+void share_flush(struct share *s)
+{
+    bool end = false;
+
+    for (uint32_t i = 0; !end; i++) {
+        struct share_handle *h;
+
+        pthread_mutex_lock(&s->lock);
+        end = i >= s->handles.used;
+        h = share_table_at(&s->handles, i);
+        if (h)
+            h->users++;
+        pthread_mutex_unlock(&s->lock);
+        if (h && share_is_written(h))
+            share_sync(s, h, true); /* how it failed is what the guest's own fsync will say */
+        if (h)
+            share_handle_put(s, h);
+    }
+}
+
 static int share_fsync(struct share_msg *m, bool folder)
 {
     struct share_handle *h;
@@ -175,9 +202,9 @@ static int share_fsync(struct share_msg *m, bool folder)
 
     if (!SHARE_ARG(m, &in))
         return -EINVAL;
-    h = share_handle_get(m->s, in.fh, folder);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, folder, &h);
+    if (r < 0)
+        return r;
     r = share_sync(m->s, h, in.fsync_flags & FUSE_FSYNC_FDATASYNC);
     share_handle_put(m->s, h);
     return r;
@@ -207,9 +234,9 @@ int share_op_fallocate(struct share_msg *m, struct share_node *n)
         return -EINVAL;
     if (in.mode & ~(unsigned)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
         return -EOPNOTSUPP;
-    h = share_handle_get(m->s, in.fh, false);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, false, &h);
+    if (r < 0)
+        return r;
     r = fallocate(h->fd, (int)in.mode, (off_t)in.offset, (off_t)in.length) < 0 ? -errno : 0;
     share_handle_put(m->s, h);
     return r;
@@ -225,9 +252,9 @@ int share_op_lseek(struct share_msg *m, struct share_node *n)
 
     if (!SHARE_ARG(m, &in) || (in.whence != SEEK_DATA && in.whence != SEEK_HOLE))
         return -EINVAL;
-    h = share_handle_get(m->s, in.fh, false);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, false, &h);
+    if (r < 0)
+        return r;
     at = lseek(h->fd, (off_t)in.offset, (int)in.whence);
     if (at < 0)
         r = -errno;
@@ -241,12 +268,15 @@ int share_op_copy(struct share_msg *m, struct share_node *n)
     struct fuse_copy_file_range_in in;
     struct fuse_write_out out = { .size = 0 };
     struct share_handle *from, *to;
-    ssize_t done = -EBADF;
+    ssize_t done;
+    int r;
 
     if (!SHARE_ARG(m, &in) || in.flags || in.off_in > INT64_MAX || in.off_out > INT64_MAX)
         return -EINVAL;
-    from = share_handle_get(m->s, in.fh_in, false);
-    to = share_handle_get(m->s, in.fh_out, false);
+    done = share_handle_get(m->s, in.fh_in, false, &from);
+    r = share_handle_get(m->s, in.fh_out, false, &to);
+    if (r < 0)
+        done = r;
     if (from && to) {
         off_t a = (off_t)in.off_in, b = (off_t)in.off_out;
         size_t len = in.len < SHARE_COPY_MAX ? (size_t)in.len : SHARE_COPY_MAX;

@@ -111,10 +111,13 @@ static int share_dir_fill(struct share_handle *h)
 
 static int share_dir_seek(struct share_handle *h, uint64_t off)
 {
-    if (off == (uint64_t)h->pos)
+    if (off == (uint64_t)h->pos && !h->foreign)
         return 0;
     if (off > INT64_MAX)
         return -EINVAL;
+    if (off && h->foreign)
+        return -ESTALE; /* it means nothing here: what would follow may be twice there, or never */
+    h->foreign = false;
     h->at = h->end = 0;
     if (lseek(h->fd, (off_t)off, SEEK_SET) < 0)
         return -errno;
@@ -146,9 +149,9 @@ static int share_readdir(struct share_msg *m, bool plus)
 
     if (!SHARE_ARG(m, &in))
         return -EINVAL;
-    h = share_handle_get(m->s, in.fh, true);
-    if (!h)
-        return -EBADF;
+    r = share_handle_get(m->s, in.fh, true, &h);
+    if (r < 0)
+        return r;
     if (m->room > in.size)
         m->room = in.size;
     pthread_mutex_lock(&h->dir_lock);

@@ -10,6 +10,26 @@
 
 #include "share/internal.h"
 
+static void share_handle_free(struct share_handle *h)
+{
+    if (h->fd >= 0)
+        close(h->fd);
+    pthread_mutex_destroy(&h->dir_lock);
+    free(h->buf);
+    free(h);
+}
+
+/* It has its number: the guest has it open. */
+static void share_handle_link_locked(struct share *s, struct share_node *n, struct share_handle *h)
+{
+    h->users = 1;
+    h->node = n;
+    h->next = n->handles;
+    n->handles = h;
+    n->refs++;
+    s->folders += h->folder;
+}
+
 int share_handle_add(struct share *s, struct share_node *n, int fd, bool folder, uint64_t *fh)
 {
     struct share_handle *h = calloc(1, sizeof(*h));
@@ -21,8 +41,6 @@ int share_handle_add(struct share *s, struct share_node *n, int fd, bool folder,
     }
     h->fd = fd;
     h->folder = folder;
-    h->users = 1;
-    h->node = n;
     pthread_mutex_init(&h->dir_lock, NULL);
     pthread_mutex_lock(&s->lock);
     if (folder && s->folders == s->max_folders)
@@ -30,33 +48,46 @@ int share_handle_add(struct share *s, struct share_node *n, int fd, bool folder,
     else if (!(h->fh = share_table_add(&s->handles, h)))
         r = -ENFILE;
     if (r == 0) {
-        s->folders += folder;
-        n->refs++;
-        h->next = n->handles;
-        n->handles = h;
+        share_handle_link_locked(s, n, h);
         *fh = h->fh;
     }
     pthread_mutex_unlock(&s->lock);
-    if (r < 0) {
-        pthread_mutex_destroy(&h->dir_lock);
-        free(h);
-        close(fd);
-    }
+    if (r < 0)
+        share_handle_free(h);
     return r;
 }
 
-struct share_handle *share_handle_get(struct share *s, uint64_t fh, bool folder)
+bool share_handle_load(struct share *s, struct share_node *n, struct share_handle *h)
+{
+    bool good;
+
+    pthread_mutex_init(&h->dir_lock, NULL);
+    pthread_mutex_lock(&s->lock);
+    good = (!h->folder || s->folders < s->max_folders) && share_table_put(&s->handles, h->fh, h);
+    if (good)
+        share_handle_link_locked(s, n, h);
+    pthread_mutex_unlock(&s->lock);
+    if (!good)
+        share_handle_free(h);
+    return good;
+}
+
+int share_handle_get(struct share *s, uint64_t fh, bool folder, struct share_handle **out)
 {
     struct share_handle *h;
+    int r = 0;
 
     pthread_mutex_lock(&s->lock);
     h = share_table_get(&s->handles, fh);
-    if (h && h->folder == folder)
-        h->users++;
+    if (!h || h->folder != folder)
+        r = -EBADF;
+    else if (h->fd < 0)
+        r = -ESTALE;
     else
-        h = NULL;
+        h->users++;
     pthread_mutex_unlock(&s->lock);
-    return h;
+    *out = r == 0 ? h : NULL;
+    return r;
 }
 
 struct share_handle *share_handle_of(struct share *s, struct share_node *n)
@@ -64,7 +95,8 @@ struct share_handle *share_handle_of(struct share *s, struct share_node *n)
     struct share_handle *h;
 
     pthread_mutex_lock(&s->lock);
-    h = n->handles;
+    for (h = n->handles; h && h->fd < 0; h = h->next)
+        ;
     if (h)
         h->users++;
     pthread_mutex_unlock(&s->lock);
@@ -93,11 +125,8 @@ void share_handle_put(struct share *s, struct share_handle *h)
     pthread_mutex_unlock(&s->lock);
     if (!last)
         return;
-    close(h->fd);
     share_node_put(s, h->node);
-    pthread_mutex_destroy(&h->dir_lock);
-    free(h->buf);
-    free(h);
+    share_handle_free(h);
 }
 
 int share_handle_release(struct share *s, uint64_t fh, bool folder)

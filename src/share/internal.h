@@ -36,12 +36,15 @@ struct share_node {
     uint64_t refs;     /* children, handles and calls that use it */
     uint64_t nodeid;   /* what the guest calls it */
     uint64_t seen_mtime, seen_ctime, seen_size; /* when it was last opened: may the guest keep its cache? */
+    uint16_t type; /* S_IFMT of its mode */
     bool hashed;
+    bool written; /* session.c, while it writes */
 };
 
 struct share_handle {
-    int fd;
+    int fd; /* -1: it was open when the machine was saved, and is not to be had here: ESTALE */
     bool folder;
+    bool foreign; /* the guest's position is from the folder that this one stands for; until it reads from the beginning */
     bool failed; /* an fsync failed: so do all later ones */
     unsigned users; /* calls under way, and 1 while the guest has it open */
     uint64_t fh;
@@ -67,8 +70,10 @@ struct share_table {
 struct share {
     int root_fd; /* O_PATH: the folder */
     int proc_fd; /* O_PATH: /proc/self/fd */
+    char tag[SHARE_TAG + 1]; /* for sentences */
     bool ro, map;
     _Atomic bool session, writeback;
+    uint32_t flags; /* that were agreed on in INIT */
     bool as_root;
     uint32_t own_uid, own_gid, map_uid, map_gid;
     enum share_cache cache;
@@ -109,6 +114,12 @@ void share_table_del(struct share_table *t, uint64_t number);
 /* The nth entry, whatever its number; NULL if empty. */
 void *share_table_at(const struct share_table *t, uint32_t n);
 void share_table_fini(struct share_table *t);
+/* For loading, in this order: slots up to so many, empty ones of this generation; things by the numbers that they had (false: no such slot,
+ * or it is taken); what is still empty becomes free. 0 or -errno. The generation is one that no number had. */
+int share_table_widen(struct share_table *t, uint32_t slots, uint32_t generation);
+bool share_table_put(struct share_table *t, uint64_t number, void *p);
+void share_table_link(struct share_table *t);
+uint32_t share_table_generation(const struct share_table *t);
 
 /* --- node.c --- */
 int share_nodes_init(struct share *s, unsigned max);
@@ -127,6 +138,10 @@ void share_node_removed(struct share *s, struct share_node *parent, const char *
                         bool gone);
 void share_node_moved(struct share *s, struct share_node *from, const char *name, const struct share_id *id,
                       struct share_node *to, const char *new_name);
+/* Put a node of a saved session into its place below parent (NULL: it has no name). False: it cannot be there, and n is still the caller's. */
+bool share_node_load(struct share *s, struct share_node *n, struct share_node *parent);
+/* Have it found by its identity, if there is no other of that: else, or if it has none, nothing that is there is it. */
+void share_node_know(struct share *s, struct share_node *n, const struct share_id *id);
 /* The node's path below the folder, with name appended if there is one. "." for the root. -ESTALE, -ENAMETOOLONG. */
 int share_node_path(struct share *s, struct share_node *n, const char *name, char path[SHARE_PATH_MAX]);
 
@@ -160,7 +175,10 @@ void share_ref_put(struct share *s, struct share_ref *ref);
 /* --- handle.c --- */
 /* Takes over fd, also on failure. */
 int share_handle_add(struct share *s, struct share_node *n, int fd, bool folder, uint64_t *fh);
-struct share_handle *share_handle_get(struct share *s, uint64_t fh, bool folder);
+/* 0 with *h, -EBADF, or -ESTALE: the file is not here any more. */
+int share_handle_get(struct share *s, uint64_t fh, bool folder, struct share_handle **h);
+/* Put a handle of a saved session into its place; takes over h, which is zeroed but for fd, folder, fh and flags. False: it cannot be there. */
+bool share_handle_load(struct share *s, struct share_node *n, struct share_handle *h);
 void share_handle_put(struct share *s, struct share_handle *h);
 /* Any open file of the node, or NULL. */
 struct share_handle *share_handle_of(struct share *s, struct share_node *n);
@@ -188,6 +206,8 @@ share_op_fn share_op_opendir, share_op_readdir, share_op_readdirplus, share_op_r
     share_op_fsyncdir; /* folder.c */
 share_op_fn share_op_getxattr, share_op_setxattr, share_op_listxattr, share_op_removexattr; /* xattr.c */
 
+/* What INIT may agree on. */
+uint32_t share_features(const struct share *s);
 /* The guest's open() flags as the host shall see them. */
 int share_open_flags(const struct share *s, uint32_t flags);
 /* After a successful open: the answer's flags and handle. Takes over fd. */

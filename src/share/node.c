@@ -145,7 +145,7 @@ static int share_name_locked(struct share *s, struct share_node *n, struct share
     return 0;
 }
 
-static struct share_node *share_new_locked(struct share *s, const struct share_id *id, int *error)
+static struct share_node *share_new_locked(struct share *s, const struct share_id *id, uint16_t mode, int *error)
 {
     struct share_node *n = calloc(1, sizeof(*n));
 
@@ -153,6 +153,7 @@ static struct share_node *share_new_locked(struct share *s, const struct share_i
     if (!n)
         return NULL;
     n->id = *id;
+    n->type = mode & S_IFMT;
     n->nodeid = share_table_add(&s->nodes, n);
     if (!n->nodeid) {
         *error = -ENFILE;
@@ -178,7 +179,7 @@ int share_nodes_init(struct share *s, unsigned max)
     if (!s->hash)
         return -ENOMEM;
     share_id_of(&id, &stx);
-    s->root = share_new_locked(s, &id, &r);
+    s->root = share_new_locked(s, &id, stx.stx_mode, &r);
     if (!s->root)
         return r;
     s->root->lookups = 1;
@@ -257,7 +258,7 @@ int share_node_enter(struct share *s, struct share_node *parent, const char *nam
     pthread_mutex_lock(&s->lock);
     n = share_find_locked(s, &id);
     if (!n)
-        n = share_new_locked(s, &id, &r);
+        n = share_new_locked(s, &id, stx->stx_mode, &r);
     if (n) {
         n->refs++;
         r = share_name_locked(s, n, parent, name);
@@ -300,6 +301,31 @@ void share_node_moved(struct share *s, struct share_node *from, const char *name
         if (share_name_locked(s, n, to, new_name) < 0)
             share_unname_locked(s, n);
         share_unref_locked(s, n);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool share_node_load(struct share *s, struct share_node *n, struct share_node *parent)
+{
+    bool good;
+
+    pthread_mutex_lock(&s->lock);
+    good = share_table_put(&s->nodes, n->nodeid, n);
+    if (good && parent) {
+        n->parent = parent;
+        parent->refs++;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return good;
+}
+
+void share_node_know(struct share *s, struct share_node *n, const struct share_id *id)
+{
+    pthread_mutex_lock(&s->lock);
+    if (!share_find_locked(s, id)) {
+        n->id = *id;
+        share_rehash_locked(s);
+        share_hash_locked(s, n);
     }
     pthread_mutex_unlock(&s->lock);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -71,7 +72,7 @@ int share_answer(struct share_msg *m, const void *v, size_t len)
 
 /* ---- the session ---- */
 
-static uint32_t share_features(const struct share *s)
+uint32_t share_features(const struct share *s)
 {
     uint32_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
                  FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_HANDLE_KILLPRIV_V2 | FUSE_CACHE_SYMLINKS | FUSE_ASYNC_DIO;
@@ -116,6 +117,7 @@ static int share_op_init(struct share_msg *m, struct share_node *n)
     out.max_write = SHARE_MAX_WRITE;
     out.max_pages = SHARE_MAX_WRITE / 4096;
     out.time_gran = 1;
+    m->s->flags = out.flags;
     m->s->writeback = out.flags & FUSE_WRITEBACK_CACHE;
     atomic_store(&m->s->session, true);
     return share_answer(m, &out, sizeof(out));
@@ -342,6 +344,7 @@ int share_open(struct share **out, const struct share_options *o, struct err *er
         return err_set(err, ENOMEM, "out of memory");
     s->root_fd = s->proc_fd = -1;
     s->ro = o->ro;
+    snprintf(s->tag, sizeof(s->tag), "%s", o->tag ? o->tag : "");
     s->cache = o->cache;
     s->valid = o->cache == SHARE_CACHE_NONE ? 0 : o->cache == SHARE_CACHE_AUTO ? 1 : 86400;
     s->map = o->map;

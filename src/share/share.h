@@ -3,6 +3,7 @@
  *     share_open(&s, &options, err)                    opens the folder; nothing above it is reachable from here
  *     n = share_call(s, request, len, reply, room)     one FUSE message, answered in place; any thread
  *     share_end_session(s)                             forget all that the guest knew (reset, unmount)
+ *     share_session_save(), share_session_load()       what it knows, for a machine that is saved or moves
  *     share_close(s)
  *
  * The guest is hostile, and other processes of the host may do what they like inside the folder meanwhile.
@@ -35,8 +36,12 @@ enum share_cache {
     SHARE_CACHE_ALWAYS, /* until it forgets: only the guest changes the folder. Writes are cached, too */
 };
 
+#define SHARE_TAG 36 /* bytes */
+#define SHARE_SECTION "share" /* of a saved machine: its session */
+
 struct share_options {
     const char *path;
+    const char *tag; /* what the guest mounts it by, for sentences; at most SHARE_TAG bytes; may be NULL */
     bool ro; /* everything that would change something is refused with EROFS */
     enum share_cache cache;
     bool map; /* show what belongs to vitro's own user and group as uid and gid, and the other way round */
@@ -64,6 +69,25 @@ bool share_is_quick(const void *req, size_t len);
 void share_end_session(struct share *s);
 /* The guest has mounted it. */
 bool share_in_session(const struct share *s);
+/* How much of a session is wanted. */
+enum share_part {
+    SHARE_NOTHING, /* the guest has not mounted it */
+    SHARE_SHAPE,   /* only that there is one, and whether it could be saved now; calls may run */
+    SHARE_WHOLE
+};
+
+/* The session as bytes (session.c has their form), *out is the caller's to free. No call is running, but for SHAPE. A file that
+ * is open but has no name any more cannot be carried: -ENOTSUP. 0, or -errno with a sentence. */
+int share_session_save(struct share *s, enum share_part part, uint8_t **out, size_t *len, struct err *err);
+/* Into a share that has no session; of what is not to be WHOLE only the tag is compared. The bytes are hostile: everything is checked. What the guest knew
+ * and had open is looked for by its path, in this folder; what is not there, or is something else, answers ESTALE from now on. On failure
+ * share_end_session() is due. No call is running. 0, or -errno with a sentence. */
+int share_session_load(struct share *s, enum share_part part, const uint8_t *data, size_t len, struct err *err);
+/* Of such bytes: true if it is a session, with the tag (SHARE_TAG + 1 bytes). */
+bool share_session_tag(const uint8_t *data, size_t len, char *tag);
+/* Have the host write down what the guest wrote to files that are open: another host may open them next. Any thread. */
+void share_flush(struct share *s);
+
 /* For tests: what the tables hold now, without the root. */
 void share_count(struct share *s, unsigned *nodes, unsigned *handles);
 

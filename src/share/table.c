@@ -5,6 +5,7 @@
  * after 2^32 uses.
  * Locks: share->lock.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "share/internal.h"
@@ -75,6 +76,61 @@ void share_table_del(struct share_table *t, uint64_t number)
 void *share_table_at(const struct share_table *t, uint32_t n)
 {
     return n < t->used ? t->slot[n].p : NULL;
+}
+
+int share_table_widen(struct share_table *t, uint32_t slots, uint32_t generation)
+{
+    struct share_slot *slot;
+
+    if (slots > t->max)
+        return -ENFILE;
+    if (slots > t->cap) {
+        slot = realloc(t->slot, slots * sizeof(*slot));
+        if (!slot)
+            return -ENOMEM;
+        t->slot = slot;
+        t->cap = slots;
+    }
+    for (; t->used < slots; t->used++)
+        t->slot[t->used] = (struct share_slot){ .generation = generation };
+    return 0;
+}
+
+bool share_table_put(struct share_table *t, uint64_t number, void *p)
+{
+    uint32_t n = (uint32_t)number - 1;
+
+    if (n >= t->used || t->slot[n].p)
+        return false;
+    t->slot[n].p = p;
+    t->slot[n].generation = (uint32_t)(number >> 32);
+    t->count++;
+    return true;
+}
+
+/* The lowest number is given away first. */
+void share_table_link(struct share_table *t)
+{
+    t->free = 0;
+    for (uint32_t n = t->used; n > 0; n--) {
+        if (t->slot[n - 1].p)
+            continue;
+        t->slot[n - 1].next_free = t->free;
+        t->free = n;
+    }
+}
+
+uint32_t share_table_generation(const struct share_table *t)
+{
+    uint32_t highest = 0;
+
+    for (uint32_t n = 0; n < t->used; n++) {
+        uint32_t next = t->slot[n].generation + (t->slot[n].p != NULL);
+
+        if (next > highest)
+            highest = next;
+    }
+    return highest;
 }
 
 void share_table_fini(struct share_table *t)

@@ -282,7 +282,7 @@ static void fs_reset(void *dev)
     virtio_pci_reset(&f->vp);
 }
 
-bool virtio_fs_mounted(const struct virtio_fs *f) { return !f->ended && share_in_session(f->share); }
+static bool fs_mounted(const struct virtio_fs *f) { return !f->ended && share_in_session(f->share); }
 
 /* Nothing is under way in a machine that stands. */
 static void fs_pause(void *dev)
@@ -291,7 +291,7 @@ static void fs_pause(void *dev)
 
     pool_drain(f->pool);
     timer_cancel(&f->again); /* fs_resume() looks at all queues */
-    f->mounted = virtio_fs_mounted(f);
+    f->mounted = fs_mounted(f);
 }
 
 static void fs_resume(void *dev)
@@ -317,17 +317,33 @@ static void fs_destroy(void *dev)
     pci_dev_unplug(&f->vp.pci);
 }
 
-/* Nodes and open files are not in the state yet (docs/design/share.md says what it takes), and a guest that believes
- * to have some must not wake up without them. */
-static int fs_check(void *obj, struct err *err)
+static int fs_save_session(void *dev, bool shape, uint8_t **out, size_t *len, struct err *err)
 {
-    const struct virtio_fs *f = obj;
+    struct virtio_fs *f = dev;
+    enum share_part part = !fs_mounted(f) ? SHARE_NOTHING : shape ? SHARE_SHAPE : SHARE_WHOLE;
 
-    if (f->mounted)
-        return err_set(err, ENOTSUP, "a shared folder was mounted in the guest: open files of the host cannot be "
-                                     "carried; unmount it before saving");
-    return 0;
+    return share_session_save(f->share, part, out, len, err);
 }
+
+/* A guest that believes to have nodes and open files must not wake up without them. */
+static int fs_load_session(void *dev, bool shape, const uint8_t *data, size_t len, struct err *err)
+{
+    struct virtio_fs *f = dev;
+    int r;
+
+    if (!shape && f->ended) { /* of the life before this one */
+        share_end_session(f->share);
+        f->ended = false;
+    }
+    r = data ? share_session_load(f->share, shape ? SHARE_SHAPE : SHARE_WHOLE, data, len, err) : 0;
+    if (r == 0 && !shape && f->mounted != share_in_session(f->share))
+        return err_set(err, EINVAL, "its shared folder is mounted, and what the guest knows of it is missing");
+    return r;
+}
+
+static const struct device_more fs_more = {
+    .name = SHARE_SECTION, .version = 1, .save = fs_save_session, .load = fs_load_session
+};
 
 static const struct state_field fs_fields[] = {
     STATE_FSTRUCT(struct virtio_fs, vp, struct virtio_pci, virtio_pci_state),
@@ -335,7 +351,7 @@ static const struct state_field fs_fields[] = {
     STATE_END,
 };
 static const struct state_desc fs_state = {
-    .name = "virtio-fs", .version = 1, .size = sizeof(struct virtio_fs), .fields = fs_fields, .check = fs_check
+    .name = "virtio-fs", .version = 1, .size = sizeof(struct virtio_fs), .fields = fs_fields
 };
 
 const struct device_ops virtio_fs_ops = {
@@ -345,4 +361,5 @@ const struct device_ops virtio_fs_ops = {
     .resume = fs_resume,
     .destroy = fs_destroy,
     .state = &fs_state,
+    .more = &fs_more,
 };

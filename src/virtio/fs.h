@@ -10,7 +10,7 @@
 #include "share/share.h"
 #include "virtio/pci.h"
 
-#define VIRTIO_FS_TAG        36 /* bytes */
+#define VIRTIO_FS_TAG        SHARE_TAG
 #define VIRTIO_FS_QUEUES     8  /* for requests */
 #define VIRTIO_FS_SPARE      4
 #define VIRTIO_FS_CONFIG_LEN (VIRTIO_FS_TAG + 4)
@@ -24,7 +24,7 @@ struct virtio_fs {
     struct timer again; /* continues what a queue's budget cut short */
     uint8_t config[VIRTIO_FS_CONFIG_LEN];
     uint16_t queues;  /* with the one for urgent requests */
-    bool mounted;     /* described state, see fs_check(); true: the guest has nodes and open files here */
+    bool mounted;     /* described state; true: the guest has a session, which is in virtio_fs_more */
     bool ended;       /* the session of an old life is still to be dropped */
     uint64_t life;    /* counts resets: requests of another life are dropped */
     unsigned current; /* requests under way of this life, and of earlier ones */
@@ -50,8 +50,5 @@ struct virtio_fs_setup {
 /* Not plugged yet: pci_dev_plug(&f->vp.pci, ...) follows. 0 or -errno. virtio_fs_ops.destroy undoes it: it waits
  * for what is under way, and leaves the share open. */
 int virtio_fs_init(struct virtio_fs *f, const struct virtio_fs_setup *setup);
-
-/* Has the guest mounted it, so that its state cannot be saved? Device lock held. */
-bool virtio_fs_mounted(const struct virtio_fs *f);
 
 #endif

@@ -1,5 +1,6 @@
 /* The virtio file system device: messages through both kinds of ring, resets with requests under way, misuse, and what its state
  * says. What messages mean is tests/unit/test_share.c's. */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdio.h>
@@ -236,12 +237,30 @@ static void test_reset(void **state)
     assert_int_equal(f.fs.stale, 0);
 }
 
-/* A mounted share cannot be saved, and says so; an idle device can. */
-static void test_state(void **state)
+/* The device as it is, to the other one: 0 or what it says. */
+static int carry(bool shape, bool session)
 {
+    const struct device_more *more = virtio_fs_ops.more;
     struct state_buf b = { .data = NULL };
     struct err err = { "" };
+    uint8_t *bytes;
+    size_t len;
+    int r;
 
+    virtio_fs_ops.reset(&f.other); /* as a machine is that was just made */
+    assert_int_equal(more->save(&f.fs, shape, &bytes, &len, &err), 0);
+    assert_int_equal(state_save(&b, virtio_fs_ops.state, 0, &f.fs), 0);
+    assert_int_equal(state_load(b.data, b.len, virtio_fs_ops.state, 0, &f.other, &err), 0);
+    r = more->load(&f.other, shape, session ? bytes : NULL, session ? len : 0, &err);
+    assert_true(r == 0 || err.text[0]);
+    state_buf_fini(&b);
+    free(bytes);
+    return r;
+}
+
+/* An idle device, a mounted one, one that was mounted. */
+static void test_state(void **state)
+{
     virtio_fs_ops.pause(&f.fs);
     rig_round_trip(&virtio_fs_ops, &f.fs, &f.other);
     virtio_fs_ops.resume(&f.fs);
@@ -251,14 +270,26 @@ static void test_state(void **state)
     virtio_fs_ops.pause(&f.fs); /* waits for it */
     assert_int_equal(f.fs.current, 0);
     assert_int_equal(answer_word(1, 4), 0);
-    assert_int_equal(state_save(&b, virtio_fs_ops.state, 0, &f.fs), 0);
-    assert_true(state_load(b.data, b.len, virtio_fs_ops.state, 0, &f.other, &err) < 0);
-    assert_non_null(strstr(err.text, "unmount"));
-    state_buf_fini(&b);
+    assert_int_equal(carry(true, true), 0);
+    assert_false(share_in_session(f.second));
+    assert_int_equal(carry(false, false), -EINVAL); /* mounted, and nothing is known of it */
+    assert_int_equal(carry(false, true), 0);
+    assert_true(share_in_session(f.second));
+    virtio_fs_ops.pause(&f.other);
+    assert_true(f.other.mounted && share_in_session(f.second));
     virtio_fs_ops.resume(&f.fs);
     assert_int_equal(call(FUSE_DESTROY, 0, "", 0), 0);
     virtio_fs_ops.pause(&f.fs);
     rig_round_trip(&virtio_fs_ops, &f.fs, &f.other);
+    assert_int_equal(carry(false, true), 0);
+    assert_int_equal(carry(false, false), 0); /* of a vitro that knew of no sessions */
+    assert_false(share_in_session(f.second));
+    virtio_fs_ops.resume(&f.fs);
+    assert_int_equal(mount(), 0);
+    start(false); /* resets it */
+    virtio_fs_ops.pause(&f.fs);
+    assert_int_equal(carry(false, true), 0); /* its session is over, although nothing has looked at it since */
+    assert_false(share_in_session(f.second));
 }
 
 static void test_storm(void **state)
