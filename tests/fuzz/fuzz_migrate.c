@@ -6,6 +6,7 @@
  */
 #include "fuzz.h"
 
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +19,7 @@
 #include "base/err.h"
 #include "migrate/migrate.h"
 #include "save/internal.h"
+#include "virtio/fs.h"
 
 #define STREAM_MAX (96u << 10) /* fits a socket's buffer: nobody reads while we write */
 #define MEMORY     (4u << 20)
@@ -25,9 +27,9 @@
 #define DISK_SIZE  (1u << 20)
 #define FOLDER     "/dev/shm" /* in memory; nothing gets a name there */
 
-/* Without and with a disk that is copied. */
+/* Without and with a disk that is copied; a shared folder that is mounted. */
 static const char *const abouts[2] = {
-    "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\"},\"disks\":[]}",
+    "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\",\"share\":[\"" FOLDER ",tag=fuzz\"]},\"disks\":[]}",
     "{\"format\":\"vitro machine\",\"config\":{\"memory\":\"4M\",\"disk\":[\"fuzz-migrate-no-such.qcow2\"]},\"disks\":[]}",
 };
 
@@ -37,6 +39,24 @@ static uint8_t slots[RAM_MAX_SLOTS * SAVE_SLOT];
 static unsigned slot_count;
 static bool copied; /* a disk is copied */
 static bool clean; /* HELLO is as it should be */
+
+static void mount(struct vm *vm)
+{
+    struct {
+        struct fuse_in_header h;
+        struct fuse_init_in in;
+    } m = { .h = { .len = sizeof(m), .opcode = FUSE_INIT }, .in = { .major = 7, .minor = 36 } };
+    _Alignas(8) uint8_t reply[256];
+
+    for (unsigned n = 0; n < vm->ndevices; n++) {
+        struct virtio_fs *f = vm->device[n].dev;
+
+        if (vm->device[n].ops != &virtio_fs_ops)
+            continue;
+        f->ended = false;
+        FUZZ_CHECK(share_call(f->share, &m, sizeof(m), reply, sizeof(reply)) > 16);
+    }
+}
 
 static void learn(bool copies)
 {
@@ -49,8 +69,12 @@ static void learn(bool copies)
     if (copies) {
         FUZZ_CHECK(config_set(&cfg, "disk", "x.qcow2", &err) == 0);
         cfg.disk[0].later = DISK_SIZE;
+    } else {
+        FUZZ_CHECK(config_set(&cfg, "share", FOLDER ",tag=fuzz", &err) == 0);
     }
-    FUZZ_CHECK(vm_create_blank(&vm, &cfg, &engine_interp, &err) == 0 && save_shape_take(vm, &shape[copies], &err) == 0);
+    FUZZ_CHECK(vm_create_blank(&vm, &cfg, &engine_interp, &err) == 0);
+    mount(vm);
+    FUZZ_CHECK(save_shape_take(vm, &shape[copies], &err) == 0);
     slot_count = vm->ram.nslots;
     for (unsigned n = 0; n < slot_count; n++) {
         st_le64(slots + n * SAVE_SLOT, vm->ram.slot[n].gpa);

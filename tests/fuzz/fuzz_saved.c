@@ -1,13 +1,15 @@
 /* Hostile saved machines: whole files, as `restore` reads them. Whatever is in one, the end is a sentence or a machine whose state can be
  * saved again and that runs for a moment without harm, in bounded memory and time.
  *
- * The pristine files (packed and plain) are of one small machine with an ephemeral disk. An input is a program that changes one of them:
+ * The pristine files (packed and plain) are of one small machine with an ephemeral disk and a shared folder that is mounted, with things open. An input is a program that changes one of them:
  * numbers of the header, the table of memory, bytes of the description, of state (anywhere, or a field's value), of memory and of the disk's
  * part, and the length. Nearly always all sums are made right afterwards, so that what is behind them is reached. A machine is made only if
  * the configuration is still the pristine one: any other is the user's to judge, as a command line is.
  */
 #include "fuzz.h"
 
+#include <fcntl.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,9 +18,11 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "machine/vm.h"
 #include "save/internal.h"
 #include "state/format.h"
+#include "virtio/fs.h"
 
 #define MEMORY     "4M"
 #define DISK       (64u << 10)
@@ -46,6 +50,7 @@ static struct {
     bool made;
     int kernel, disk, file; /* descriptors without names */
     struct pristine form[2]; /* packed, plain */
+    char folder[64]; /* what the machine shares */
     char *config;
     uint8_t *data; /* the file that is tried */
     size_t len;
@@ -73,7 +78,9 @@ static void fuzz_configure(struct machine_config *c)
     snprintf(text, sizeof(text), "/proc/self/fd/%d", fuzz.kernel);
     FUZZ_CHECK(config_set(c, "kernel", text, NULL) == 0);
     snprintf(text, sizeof(text), "/proc/self/fd/%d,format=raw,ephemeral", fuzz.disk);
-    FUZZ_CHECK(config_set(c, "disk", text, NULL) == 0 && config_check(c, NULL) == 0);
+    FUZZ_CHECK(config_set(c, "disk", text, NULL) == 0);
+    snprintf(text, sizeof(text), "%s,tag=fuzz", fuzz.folder);
+    FUZZ_CHECK(config_set(c, "share", text, NULL) == 0 && config_check(c, NULL) == 0);
 }
 
 /* A kernel by Multiboot that halts. */
@@ -98,6 +105,59 @@ static void fuzz_fill(struct vm *vm)
         FUZZ_CHECK(ram_write(&vm->ram, 0x100000 + n * 0x13000, page, sizeof(page)) == 0);
     }
     FUZZ_CHECK(block_write(pc_disk_block(vm, 0), 4096, page, sizeof(page)) == 0);
+}
+
+static void fuzz_clean(void)
+{
+    char path[80];
+
+    snprintf(path, sizeof(path), "%s/file", fuzz.folder);
+    unlink(path);
+    rmdir(fuzz.folder);
+}
+
+static void fuzz_folder(void)
+{
+    char path[80];
+    int fd;
+
+    strcpy(fuzz.folder, "/tmp/vitro-fuzz-saved-XXXXXX");
+    FUZZ_CHECK(mkdtemp(fuzz.folder));
+    atexit(fuzz_clean);
+    snprintf(path, sizeof(path), "%s/file", fuzz.folder);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    FUZZ_CHECK(fd >= 0 && write(fd, "text", 4) == 4 && close(fd) == 0);
+}
+
+/* A message to the share. Returns the first 8 bytes of its answer: a node's number, or a handle. */
+static uint64_t fuzz_message(struct share *s, uint32_t op, uint64_t node, const void *arg, uint32_t len)
+{
+    struct fuse_in_header h = { .len = (uint32_t)sizeof(h) + len, .opcode = op, .nodeid = node };
+    _Alignas(8) uint8_t request[256], reply[256];
+
+    memcpy(request, &h, sizeof(h));
+    memcpy(request + sizeof(h), arg, len);
+    FUZZ_CHECK(share_call(s, request, h.len, reply, sizeof(reply)) >= 24 && !ld_le32(reply + 4));
+    return ld_le64(reply + 16);
+}
+
+/* The guest has mounted the folder, and has it and a file in it open. */
+static void fuzz_mount(struct vm *vm)
+{
+    struct fuse_init_in init = { .major = 7, .minor = 36, .flags = ~0U };
+    struct fuse_open_in flags = { .flags = O_RDWR };
+
+    for (unsigned n = 0; n < vm->ndevices; n++) {
+        struct virtio_fs *f = vm->device[n].dev;
+
+        if (vm->device[n].ops != &virtio_fs_ops)
+            continue;
+        f->ended = false;
+        fuzz_message(f->share, FUSE_INIT, 0, &init, sizeof(init));
+        fuzz_message(f->share, FUSE_OPEN, fuzz_message(f->share, FUSE_LOOKUP, 1, "file", 5), &flags, sizeof(flags));
+        fuzz_message(f->share, FUSE_OPENDIR, 1, &(struct fuse_open_in){ .flags = 0 }, sizeof(flags));
+        virtio_fs_ops.pause(f);
+    }
 }
 
 /* The values of one body of fields, with those of the structs in it. Returns where it ends. */
@@ -164,14 +224,17 @@ static void fuzz_make(void)
 
     if (fuzz.made)
         return;
+    log_set_level(LOG_ERROR); /* open files that are not there are nothing to say */
     fuzz_kernel();
     fuzz.disk = fuzz_memory_file(DISK);
     fuzz.file = fuzz_memory_file(0);
     fuzz.data = malloc(FILE_MAX);
+    fuzz_folder();
     fuzz_configure(&cfg);
     fuzz.config = config_dump(&cfg);
     FUZZ_CHECK(fuzz.data && fuzz.config && vm_create_blank(&vm, &cfg, &engine_interp, NULL) == 0);
     fuzz_fill(vm);
+    fuzz_mount(vm);
     fuzz_save(vm, &fuzz.form[0], false);
     fuzz_save(vm, &fuzz.form[1], true);
     vm_destroy(vm);

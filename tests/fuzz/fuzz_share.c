@@ -2,6 +2,8 @@
  * moves things meanwhile. Whatever comes, no answer is malformed, nothing outside of the folder is touched or read, and in the end
  * all nodes and handles are given back.
  *
+ * In between its session is saved and goes on in another server, as it was or changed.
+ *
  * An input is a list of records: an op byte, then what the message's parts are made of, see send_record(). Small numbers stand for
  * node numbers and handles that earlier answers gave.
  */
@@ -19,6 +21,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "share/share.h"
 
 #define KNOWN 8
@@ -28,6 +31,7 @@ enum { MAX_RECORDS = 64, MAX_REPLY = 16384 };
 static struct {
     char base[64]; /* base/in is shared, base/out is not */
     struct share *s;
+    uint8_t how; /* options */
     uint64_t node[KNOWN], fh[KNOWN];
     unsigned nodes, fhs;
     _Alignas(8) uint8_t req[8192];
@@ -82,6 +86,7 @@ static void once(void)
 {
     if (f.base[0])
         return;
+    log_set_level(LOG_ERROR);
     strcpy(f.base, access("/dev/shm", W_OK) == 0 ? "/dev/shm/vitro-fuzz-XXXXXX" : "/tmp/vitro-fuzz-XXXXXX");
     FUZZ_CHECK(mkdtemp(f.base));
     FUZZ_CHECK(mkdir(at("in"), 0755) == 0 && mkdir(at("out"), 0755) == 0);
@@ -157,6 +162,48 @@ static void send_record(struct fuzz_input *in, uint32_t op)
     check_answer(op, &h, share_call(f.s, f.req, len, f.reply, room), room);
 }
 
+static void serve(struct share **s)
+{
+    char shared[80];
+    struct err err = { "" };
+    struct share_options o = { .path = shared, .tag = "fuzz", .ro = f.how & 0x80, .cache = (enum share_cache)(f.how % 3), .max_nodes = 16,
+                               .max_handles = 8 };
+
+    snprintf(shared, sizeof(shared), "%s/in", f.base);
+    FUZZ_CHECK(share_open(s, &o, &err) == 0);
+}
+
+/* The machine is saved and goes on in another server; or what was saved is changed, and then the old one goes on. */
+static void move_session(struct fuzz_input *in, bool good)
+{
+    struct err err = { "" };
+    struct share *next;
+    uint8_t *bytes, *again;
+    size_t len, len2;
+    int r = share_session_save(f.s, SHARE_WHOLE, &bytes, &len, &err);
+
+    FUZZ_CHECK(r == 0 || err.text[0]);
+    if (r < 0)
+        return;
+    for (unsigned n = good ? 0 : 1 + fuzz_take(in, 1) % 4; n > 0; n--) {
+        size_t where = fuzz_take(in, 2) % len;
+        bytes[where] = (uint8_t)fuzz_take(in, 1);
+    }
+    serve(&next);
+    r = share_session_load(next, SHARE_WHOLE, bytes, good ? len : len - fuzz_take(in, 1) % 2, &err);
+    FUZZ_CHECK(r == 0 || (!good && err.text[0]));
+    if (good)
+        FUZZ_CHECK(share_session_save(next, SHARE_WHOLE, &again, &len2, &err) < 0 || (len2 == len && (free(again), true)));
+    if (r == 0 && share_in_session(next)) {
+        struct share *old = f.s;
+
+        f.s = next;
+        next = old;
+    }
+    share_close(next);
+    free(bytes);
+}
+
 /* What another process may do. */
 static void host_acts(uint8_t what)
 {
@@ -211,18 +258,12 @@ static void check_secret(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = { data, size };
-    char shared[80];
-    struct err err = { "" };
     unsigned nodes, handles;
 
     once();
     make_folder();
-    snprintf(shared, sizeof(shared), "%s/in", f.base);
-    struct share_options o = { .path = shared, .max_nodes = 16, .max_handles = 8 };
-    uint8_t how = (uint8_t)fuzz_take(&in, 1);
-    o.ro = how & 0x80;
-    o.cache = (enum share_cache)(how % 3);
-    FUZZ_CHECK(share_open(&f.s, &o, &err) == 0);
+    f.how = (uint8_t)fuzz_take(&in, 1);
+    serve(&f.s);
     memset(f.fh, 0, sizeof(f.fh));
     for (unsigned i = 0; i < KNOWN; i++)
         f.node[i] = FUSE_ROOT_ID;
@@ -233,6 +274,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t op = (uint8_t)fuzz_take(&in, 1);
         if (op >= 0xf0)
             host_acts(op);
+        else if (op >= 0xe0)
+            move_session(&in, op & 1);
         else if (op != FUSE_SYNCFS && op != FUSE_FSYNC && op != FUSE_FSYNCDIR) /* of the whole disk of the host */
             send_record(&in, op);
     }
@@ -329,9 +372,31 @@ static void seed_folders(struct script *s)
     say(s, FUSE_BATCH_FORGET, 0, ARGS(1, 1, 1), "", 0);
 }
 
+static void seed_moves(struct script *s)
+{
+    say(s, FUSE_LOOKUP, 0, NONE, NAME("d"));
+    say(s, FUSE_LOOKUP, 1, NONE, NAME("b"));
+    say(s, FUSE_OPEN, 2, ARGS(2), "", 0);
+    say(s, FUSE_OPENDIR, 1, ARGS(0), "", 0);
+    s->buf[s->len++] = 0xe1;
+    say(s, FUSE_READ, 2, ARGS(0, 0, 5, 0, 0), "", 0);
+    s->buf[s->len++] = 0xf0;
+    s->buf[s->len++] = 0xe1;
+    say(s, FUSE_READ, 2, ARGS(0, 0, 5, 0, 0), "", 0);
+    say(s, FUSE_READDIR, 1, ARGS(0, 0, 4096, 0, 0), "", 0);
+    for (uint8_t n = 0; n < 8; n++) {
+        const uint8_t change[] = { 0xe0, 0, (uint8_t)(72 + 21 * n), 0, n, 0 };
+
+        memcpy(s->buf + s->len, change, sizeof(change));
+        s->len += sizeof(change);
+    }
+    say(s, FUSE_RELEASE, 1, ARGS(0, 0, 0), "", 0);
+    say(s, FUSE_GETATTR, 2, ARGS(0, 0), "", 0);
+}
+
 size_t fuzz_seed(unsigned n, uint8_t *buf, size_t size)
 {
-    static void (*const seeds[])(struct script *s) = { seed_files, seed_names, seed_escape, seed_folders };
+    static void (*const seeds[])(struct script *s) = { seed_files, seed_names, seed_escape, seed_folders, seed_moves };
     struct script s = { .buf = buf };
 
     if (n >= 2 * ARRAY_LEN(seeds))

@@ -183,6 +183,24 @@ static void vbench_record(struct vbench *b, const struct vbench_target *t, struc
     }
 }
 
+/* What it has besides, if it can be saved now. */
+static void check_more(const struct vbench_target *t)
+{
+    const struct device_more *more = t->ops->more;
+    uint8_t *x, *y;
+    size_t xlen, ylen;
+    struct err err = { "" };
+
+    if (more->save(t->dev, false, &x, &xlen, &err) < 0) {
+        FUZZ_CHECK(err.text[0]);
+        return;
+    }
+    FUZZ_CHECK(more->load(t->other, false, x, xlen, &err) == 0 && more->save(t->other, false, &y, &ylen, &err) == 0);
+    FUZZ_CHECK(xlen == ylen && memcmp(x, y, xlen) == 0);
+    free(x);
+    free(y);
+}
+
 /* The state of a device that stands: saved, loaded into another one, saved again. */
 static void check_state(const struct vbench_target *t)
 {
@@ -195,6 +213,8 @@ static void check_state(const struct vbench_target *t)
     FUZZ_CHECK(x.len == y.len && memcmp(x.data, y.data, x.len) == 0);
     state_buf_fini(&x);
     state_buf_fini(&y);
+    if (t->ops->more)
+        check_more(t);
 }
 
 void vbench_run(struct vbench *b, const struct vbench_target *t, const uint8_t *data, size_t size)
