@@ -289,10 +289,12 @@ static enum direct_next direct_break(struct direct *d, struct direct_space *s, s
     return space_break(&s->space, cpu, &d->rules, lin) ? NEXT_GO : NEXT_DECLINE;
 }
 
-static enum direct_next direct_memory(struct direct *d, struct direct_space *s, struct cpu *cpu, const struct user_regs_struct *regs, const siginfo_t *info)
+static enum direct_next direct_memory(struct direct *d, struct direct_space *s, struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
 {
-    if (info->si_code == SI_KERNEL)
-        return NEXT_STEP; /* #GP */
+    if (info->si_code == SI_KERNEL) { /* #GP, or a trap: INT 4 */
+        regs->rip -= direct_before(cpu, regs->rip) == 0xcd04 ? 2 : 0;
+        return NEXT_STEP;
+    }
     switch (space_fault(&s->space, cpu, &d->rules, (uintptr_t)info->si_addr, regs->rip)) {
     case SPACE_MAPPED: return NEXT_GO;
     case SPACE_ODD: return direct_break(d, s, cpu, (uintptr_t)info->si_addr);
@@ -398,6 +400,7 @@ static void direct_broken(struct direct *d, struct direct_space *s, struct cpu *
     }
     direct_close(s);
     d->now = NULL;
+    state_get_segments(cpu, regs);
 }
 
 /* One stretch: from regs to the next stop. */
@@ -440,6 +443,7 @@ static void direct_after(struct direct *d, struct direct_space *s, struct interp
         direct_lost(d, s, cpu);
         return;
     }
+    state_get_segments(cpu, regs);
     if (next == NEXT_TRAP)
         debug_after(cpu, true);
     if (next == NEXT_STEP)

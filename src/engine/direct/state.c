@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "x86/regs.h"
+#include "x86/seg.h"
 
 #define STATE_CS    0x33 /* Linux' selectors at level 3; whoever has others can tell */
 #define STATE_SS    0x2b
@@ -91,6 +92,30 @@ void state_get_regs(struct cpu *cpu, const struct user_regs_struct *regs)
     state_base(cpu, SEG_FS, regs->fs_base);
     state_base(cpu, SEG_GS, regs->gs_base);
     cpu_set_rflags(cpu, (regs->eflags & (FL_ARITH | FL_DF | FL_AC | FL_TF | FL_NT | FL_ID)) | FL_IF | FL_ONE);
+}
+
+/* The base stays: FS' and GS' are known already, and may have been written since. */
+static void state_segment(struct cpu *cpu, unsigned seg, uint64_t sel)
+{
+    uint64_t base = cpu->seg[seg].base;
+
+    if (cpu->seg[seg].sel == sel)
+        return;
+    seg_load(cpu, seg, (uint16_t)sel);
+    if (seg == SEG_FS || seg == SEG_GS)
+        state_base(cpu, seg, base);
+}
+
+void state_get_segments(struct cpu *cpu, const struct user_regs_struct *regs)
+{
+    cpu->start_rip = cpu->r[R_RIP];
+    state_segment(cpu, SEG_DS, regs->ds);
+    state_segment(cpu, SEG_ES, regs->es);
+    state_segment(cpu, SEG_FS, regs->fs);
+    state_segment(cpu, SEG_GS, regs->gs);
+    state_segment(cpu, SEG_SS, regs->ss);
+    if (cpu->seg[SEG_CS].sel != regs->cs)
+        far_jump(cpu, (uint16_t)regs->cs, regs->rip, 8);
 }
 
 /* Component n's part of size bytes of each of count registers: at cpu->zmm[first + i] + off. */

@@ -31,6 +31,9 @@ bool state_fits(const struct cpu *cpu, const struct state_layout *l);
 void state_put_regs(const struct cpu *cpu, struct user_regs_struct *regs);
 /* May raise nothing; tells the engine if the mode changed. */
 void state_get_regs(struct cpu *cpu, const struct user_regs_struct *regs);
+/* Behind it, when all else is there: segment registers that user code has loaded by itself. The host's descriptor tables let it; what the guest's have at these
+ * selectors is loaded, or raised, at RIP. */
+void state_get_segments(struct cpu *cpu, const struct user_regs_struct *regs);
 /* area: l->size bytes, aligned to 8 */
 void state_put_vectors(const struct cpu *cpu, const struct state_layout *l, uint8_t *area);
 void state_get_vectors(struct cpu *cpu, const struct state_layout *l, const uint8_t *area);

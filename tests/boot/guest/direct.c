@@ -121,6 +121,7 @@ static void faults(void)
 {
     FAULT("ud2", 2, "ud2");
     FAULT("int3", 0, "int3");
+    FAULT("int4", 0, "int $4");
     FAULT("hlt", 1, "hlt");
     FAULT("divide", 2, "xor %%ecx,%%ecx\n\txor %%edx,%%edx\n\tmov $1,%%eax\n\tdiv %%ecx");
     FAULT("null", 2, "xor %%ecx,%%ecx\n\tmov (%%rcx),%%al");
@@ -137,6 +138,52 @@ static __attribute__((noinline, aligned(4096))) void odd_faults(void)
 {
     FAULT("step onto odd code", 0, "mov $0x7b,%%ecx\n\tpushf\n\torl $0x100,(%%rsp)\n\tpopf\n\tlsl %%cx,%%eax\n\tnop");
     FAULT("step to odd code", 0, "mov $0x7b,%%ecx\n\tpushf\n\torl $0x100,(%%rsp)\n\tpopf\n\tnop\n\tlsl %%cx,%%eax\n\tnop");
+}
+
+/* Selectors that user code loads stay loaded, also behind a system call and a signal. */
+static uint64_t selectors(void)
+{
+    uint64_t ds = 0, es = 0, gs = 0;
+
+    warm();
+    __asm__ volatile("mov %0, %%ds" ::"r"(0x2b));
+    syscall(SYS_getpid);
+    __asm__ volatile("mov %%ds, %0" : "=r"(ds));
+    warm();
+    skip = 2;
+    __asm__ volatile("mov %2, %%es\n\tmov %2, %%gs\n\tud2\n\tmov %%es, %0\n\tmov %%gs, %1" : "=&r"(es), "=&r"(gs) : "r"(0x33));
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %0, %%gs" ::"r"(0));
+    return ds | es << 16 | gs << 32;
+}
+
+/* Code of 32 bits: a loop, and an instruction that is not one. What it has in EAX, and 48 is DEC there, not a prefix. */
+static uint64_t compatibility(void)
+{
+    uint8_t *p = mmap(NULL, 32768, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    static const uint8_t in[] = { 0xff, 0x2d, 0, 0, 0, 0 }, /* ljmp *0(%rip) */
+        code[] = { 0xb8, 0x78, 0x56, 0x34, 0x12, 0x48, 0xb9, 0x80, 0xf0, 0xfa, 0x02, 0x49, 0x75, 0xfd, 0x0f, 0x0b, 0xea }; /* mov, dec, mov, dec, jnz, ud2, ljmp */
+    uint32_t there = (uint32_t)(uintptr_t)p + 16, back = (uint32_t)(uintptr_t)p + 64;
+    uint64_t value = 0;
+
+    if (p == MAP_FAILED)
+        return 0;
+    memcpy(p, in, sizeof(in));
+    memcpy(p + 6, &there, 4);
+    p[10] = 0x23;
+    memcpy(p + 16, code, sizeof(code));
+    memcpy(p + 16 + sizeof(code), &back, 4);
+    p[16 + sizeof(code) + 4] = 0x33;
+    p[64] = 0xc3;
+    mprotect(p, 4096, PROT_READ | PROT_EXEC);
+    for (unsigned n = 0; n < 3; n++) {
+        uint64_t eax = 0;
+        warm();
+        skip = 2;
+        __asm__ volatile("mov %%rsp,%%r12\n\tmov %1,%%rsp\n\tcall *%2\n\tmov %%r12,%%rsp" : "=&a"(eax) : "r"(p + 32768), "r"(p) : "r12", "rcx", "memory", "cc");
+        value = value * 31 + (uint32_t)eax + fault_signal;
+    }
+    munmap(p, 32768);
+    return value;
 }
 
 static uint64_t interrupted(void)
@@ -485,6 +532,8 @@ int main(void)
     faults();
     odd_faults();
     say("faults", caught);
+    say("selectors", selectors());
+    say("compatibility", compatibility());
     say("interrupted", interrupted());
     say("mappings", mappings());
     say("children", children());
