@@ -109,8 +109,10 @@ int control_start(struct control *c, struct vm *vm, struct err *err)
     return r < 0 ? r : control_adopt(c, vm, err);
 }
 
-void control_fini(struct control *c, int status, const char *why)
+void control_fini(struct control *c)
 {
+    struct site site = c->site;
+
     migrate_finish(&c->migrate);
     if (c->save.state == CONTROL_SAVE_WRITING)
         save_finish(&c->save.job, false);
@@ -126,6 +128,6 @@ void control_fini(struct control *c, int status, const char *why)
         close(c->pagemap);
     if (c->ready >= 0)
         close(c->ready);
-    site_leave(&c->site, status, why);
     control_init(c);
+    c->site = site;
 }

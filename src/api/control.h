@@ -47,8 +47,8 @@ void control_init(struct control *c);
 int control_start(struct control *c, struct vm *vm, struct err *err);
 /* The same on a server that runs already in another loop, and is moved: for the Firecracker API. */
 int control_adopt(struct control *c, struct vm *vm, struct err *err);
-/* vm_run() has returned: viewers see the rest, the socket goes. Gives up the place, too. */
-void control_fini(struct control *c, int status, const char *why);
+/* vm_run() has returned: viewers see the rest, and nobody is served any more. The place is given up by site_leave() when all that the machine has locked is free. */
+void control_fini(struct control *c);
 
 /* routes.c */
 extern const struct api_ops control_ops;

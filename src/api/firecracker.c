@@ -432,11 +432,12 @@ int fc_wait(struct firecracker *f, struct err *err)
 
 void fc_fini(struct firecracker *f)
 {
-    if (f->vm)
-        control_fini(&f->control, vm_status(f->vm), vm_end_name(f->vm->life.end));
-    else
-        control_fini(&f->control, 0, "");
+    int status = f->vm ? vm_status(f->vm) : 0;
+    const char *why = f->vm ? vm_end_name(f->vm->life.end) : "";
+
+    control_fini(&f->control);
     vm_destroy(f->vm);
+    site_leave(&f->control.site, status, why);
     sandbox_fini();
     config_fini(&f->cfg);
     loop_fini(&f->loop);

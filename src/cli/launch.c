@@ -188,8 +188,9 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
         launch_refuse(o, err);
         run_save_finish(&o->save);
         c->site.info.keep = false; /* it never was: there is nothing to look at */
-        control_fini(c, CLI_ERROR, "could not start");
+        control_fini(c);
         vm_destroy(vm);
+        site_leave(&c->site, CLI_ERROR, "could not start");
         close(signals);
         return CLI_ERROR;
     }
@@ -203,8 +204,10 @@ static int launch_machine(struct run_options *o, struct control *c, const struct
     launch_say_end(o, vm, clock_host_seconds(CLOCK_MONOTONIC) - start);
     status = vm_status(vm);
     sig = vm->life.end == VM_END_SIGNAL ? vm->life.signal : 0;
-    control_fini(c, status, vm_end_name(vm->life.end));
+    const char *end = vm_end_name(vm->life.end);
+    control_fini(c);
     vm_destroy(vm);
+    site_leave(&c->site, status, end);
     sandbox_fini();
     close(signals);
     if (sig)
@@ -272,7 +275,8 @@ static int launch_child(struct run_options *o, const struct engine_ops *ops, con
         launch_refuse(o, &err);
         launch_tell(tell, err.text);
         c.site.info.keep = false;
-        control_fini(&c, CLI_ERROR, "could not start");
+        control_fini(&c);
+        site_leave(&c.site, CLI_ERROR, "could not start");
         return CLI_ERROR;
     }
     c.ready = tell;
