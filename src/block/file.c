@@ -132,6 +132,16 @@ void block_file_give(int fd)
     fcntl(fd, F_OFD_SETLK, &lock);
 }
 
+/* Between open() and the lock another file may have taken the name (snap_merge.c): what is written to this one would be lost. */
+static int block_file_named(int fd, const char *path, struct err *err)
+{
+    struct stat own, named;
+
+    if (fstat(fd, &own) == 0 && stat(path, &named) == 0 && own.st_dev == named.st_dev && own.st_ino == named.st_ino)
+        return 0;
+    return err_set(err, EBUSY, "image '%s' was just replaced by another file: try again", path);
+}
+
 int block_file_open(const char *path, bool ro, uint64_t *size, struct err *err)
 {
     return block_file_open_how(path, ro, true, size, err);
@@ -150,6 +160,8 @@ int block_file_open_how(const char *path, bool ro, bool lock, uint64_t *size, st
     r = block_file_size(fd, path, size, err);
     if (r == 0 && lock)
         r = block_file_lock(fd, path, ro, err);
+    if (r == 0 && lock && !ro)
+        r = block_file_named(fd, path, err);
     if (r == 0) /* again: it may have grown or shrunk before it was ours */
         r = block_file_size(fd, path, size, err);
     if (r == 0)

@@ -101,4 +101,9 @@ int image_copy(struct block *src, struct block *dst, uint64_t granule, const str
  * durable. */
 int image_commit(struct block *top, struct block *base, const struct image_progress *p, struct err *err);
 
+/* Write into the draft one overlay over `below` (an absolute path) that holds what n overlays hold, the topmost first, each over the next one and the
+ * last over `below`; none of these is opened. So it also reads as the topmost one where it stands on any of the others. Nobody may write to
+ * them, which is the caller's care: no locks are taken. 0, the draft is the caller's still; or -errno with a sentence. */
+int image_merge(struct image_draft *d, const char *const *layer, unsigned n, const char *below, struct err *err);
+
 #endif

@@ -15,10 +15,12 @@
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/bits.h"
 #include "base/err.h"
 #include "block/image.h"
 #include "cli/cli.h"
 #include "cli/launch.h"
+#include "cli/snap_merge.h"
 #include "cli/snap_tree.h"
 #include "cli/verb.h"
 
@@ -30,7 +32,9 @@ void cmd_snapshot_help(void)
          "  vitro snapshot list NAME                show them; '*' is where the machine is\n"
          "  vitro snapshot revert NAME SNAPSHOT     the machine ends if it runs, and goes on there in the background; options of\n"
          "                                          'vitro run' may follow '--'\n"
-         "  vitro snapshot delete NAME SNAPSHOT     forget one; what others need of it is kept\n"
+         "  vitro snapshot delete NAME SNAPSHOT     forget one; what others need of it is kept, and overlays that none needs are merged\n"
+         "                                          if the machine does not run\n"
+         "  vitro snapshot merge NAME               do that now, after the machine has ended\n"
          "  --json                                  say what there is, or was done, as JSON\n\n"
          "Disks that are written go on in overlays (qcow2) beside the snapshots; a machine of that name finds them by itself, whatever the\n"
          "disk is called. The images below must not be changed by anything else.");
@@ -351,25 +355,51 @@ static int snapshot_node(const struct snap_tree *t, const char *name, const char
     return *node ? 0 : err_set(err, ENOENT, "machine '%s' has no snapshot '%.80s': see 'vitro snapshot list %s'", name, label, name);
 }
 
+static int snapshot_forget(struct snap_tree *t, const char *name, const char *label, struct err *err)
+{
+    json_t *node;
+    int r = snapshot_node(t, name, label, &node, err);
+
+    if (r < 0)
+        return r;
+    snap_tree_remove(node);
+    return snap_tree_store(t, err);
+}
+
+static void snapshot_tell_merge(const char *name, const char *label, const struct snap_merge *m, bool json)
+{
+    json_t *o = json ? json_pack("{s:s, s:s, s:s*, s:i, s:i}", "name", name, "done", label ? "delete" : "merge", "snapshot", label, "merged",
+                                 (int)m->merged, "later", (int)m->later) : NULL;
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+
+    if (text)
+        puts(text);
+    else if (m->later)
+        fprintf(stderr, "vitro: %u overlays that no snapshot needs are merged once the machine has ended: 'vitro snapshot merge %s'\n", m->later, name);
+    free(text);
+    json_decref(o);
+}
+
+/* label NULL: only merge. What is deleted stays so when the merging fails, for want of space maybe. */
 static int snapshot_delete(const char *name, const char *label, bool json)
 {
+    struct snap_merge m = { .merged = 0 };
     struct err err = { "" };
+    struct site_info i;
     struct snap_tree t;
-    json_t *node;
     int r = snap_tree_open(&t, name, true, &err);
 
     if (r < 0)
         return cli_fail(json, &err);
-    r = snapshot_node(&t, name, label, &node, &err);
-    if (r == 0) {
-        snap_tree_remove(node);
-        r = snap_tree_store(&t, &err);
-    }
+    r = label ? snapshot_forget(&t, name, label, &err) : snap_tree_store(&t, &err);
+    if (r == 0)
+        r = site_look(name, &i, &err);
+    if (r == 0)
+        r = snap_merge(&t, i.running, &m, &err);
     snap_tree_close(&t);
     if (r < 0)
         return cli_fail(json, &err);
-    if (json)
-        printf("{\"name\":\"%s\",\"done\":\"delete\",\"snapshot\":\"%s\"}\n", name, label);
+    snapshot_tell_merge(name, label, &m, json);
     return CLI_OK;
 }
 
@@ -378,14 +408,17 @@ static int snapshot_delete(const char *name, const char *label, bool json)
 /* The node's file is whole, and its disks are what they were; their configuration. */
 static int revert_look(struct snapshot *s, const char *path, struct err *err)
 {
+    uint64_t trusted = 0;
     struct save_file *f;
     int r = save_open(&f, path, err);
 
     if (r < 0)
         return r;
     r = save_config(f, &s->cfg, NULL, err);
+    for (unsigned n = 0; r == 0 && n < s->cfg.disks; n++)
+        trusted |= snap_merge_made(&s->tree, s->cfg.disk[n].path) ? BIT(n) : 0;
     if (r == 0)
-        r = save_check_disks(f, &s->cfg, err);
+        r = save_check_disks(f, &s->cfg, trusted, err);
     save_close(f);
     return r;
 }
@@ -506,6 +539,8 @@ int cmd_snapshot(int argc, char **argv)
         return snapshot_list(a.name[1], a.json);
     if (!strcmp(what, "delete") && a.names == 3)
         return snapshot_delete(a.name[1], a.name[2], a.json);
+    if (!strcmp(what, "merge") && a.names == 2)
+        return snapshot_delete(a.name[1], NULL, a.json);
     if (!strcmp(what, "revert") && a.names == 3)
         return snapshot_revert(a.name[1], a.name[2], a.json, rest, argv + own + 1);
     return cli_failf("that is not how a snapshot is made or used: see 'vitro help snapshot'");

@@ -55,7 +55,7 @@ const struct cli_verb cli_verbs[] = {
       cmd_restore_help, cmd_restore },
     { "snapshot", "Keep states of a running machine, disks and all, and go back to them.",
       "vitro snapshot NAME [--name SNAPSHOT] [--json]\n       vitro snapshot list NAME [--json]\n"
-      "       vitro snapshot delete NAME SNAPSHOT [--json]\n       vitro snapshot revert NAME SNAPSHOT [--json] [-- options of run]",
+      "       vitro snapshot delete NAME SNAPSHOT [--json]\n       vitro snapshot merge NAME [--json]\n       vitro snapshot revert NAME SNAPSHOT [--json] [-- options of run]",
       cmd_snapshot_help, cmd_snapshot },
     { "api", "Serve the Firecracker API for one machine.", "vitro api --api-sock PATH [--id NAME] [--mmds-size-limit BYTES]", cmd_api_help, cmd_api },
     { "image", "Make, look at, check, copy, grow and commit disk images.",

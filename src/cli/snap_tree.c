@@ -174,7 +174,9 @@ static void tree_drop_nodes(struct snap_tree *t)
 /* Which images are needed: those that are written to, those of nodes, and all that these stand on. */
 static void tree_tidy(struct snap_tree *t)
 {
-    json_t *set = json_object(), *node;
+    json_t *set = json_object(), *node, *v;
+    const char *path;
+    void *next;
     size_t n;
 
     tree_drop_nodes(t);
@@ -183,6 +185,10 @@ static void tree_tidy(struct snap_tree *t)
         tree_mark_all(t, set, json_is_true(json_object_get(node, "hidden")) ? NULL : json_object_get(node, "images"));
     if (set)
         json_object_set_new(t->root, "images", set);
+    json_object_foreach_safe (json_object_get(t->root, "merged"), next, path, v) {
+        if (set && !json_object_get(set, path))
+            json_object_del(json_object_get(t->root, "merged"), path);
+    }
 }
 
 /* Is the file one that the tree names? */
@@ -228,6 +234,22 @@ int snap_tree_store(struct snap_tree *t, struct err *err)
     return 0;
 }
 
+/* Drafts that a command which was killed has left (image_draft_begin()). Nobody else is making any. */
+static void tree_sweep_drafts(const struct snap_tree *t)
+{
+    DIR *d = opendir(t->folder);
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        size_t len = strlen(e->d_name);
+
+        if (e->d_name[0] == '.' && e->d_name[1] >= '0' && e->d_name[1] <= '9' && len > 4 && !strcmp(e->d_name + len - 4, ".tmp"))
+            unlinkat(dirfd(d), e->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+}
+
 /* -- opening and closing -- */
 
 /* Paths in the tree are those that realpath() gives, or one image would have two names. */
@@ -254,6 +276,8 @@ int snap_tree_open(struct snap_tree *t, const char *name, bool change, struct er
         r = tree_lock(t, name, err);
     if (r == 0)
         r = tree_load(t, err);
+    if (r == 0 && change)
+        tree_sweep_drafts(t);
     if (r < 0)
         snap_tree_close(t);
     return r;
@@ -380,6 +404,22 @@ static const char *tree_knows(const struct snap_tree *t, const char *image)
     return found;
 }
 
+/* A saved machine may name overlays that were merged since. */
+static int tree_forget_merged(const struct snap_tree *t, struct machine_config *cfg, unsigned n, struct err *err)
+{
+    const struct config_disk *d = &cfg->disk[n];
+    size_t len = strlen(t->folder);
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < d->backings;) {
+        if (!strncmp(d->backing[i], t->folder, len) && d->backing[i][len] == '/' && !snap_tree_over(t, d->backing[i]))
+            r = config_forget_backing(cfg, n, i, err);
+        else
+            i++;
+    }
+    return r;
+}
+
 static int tree_settle_disk(const struct snap_tree *t, struct machine_config *cfg, unsigned n, struct err *err)
 {
     struct config_disk *d = &cfg->disk[n];
@@ -390,8 +430,9 @@ static int tree_settle_disk(const struct snap_tree *t, struct machine_config *cf
         return 0;
     if (!active)
         return err_set(err, ESTALE, "disk '%s' is kept for snapshots of this machine: its disks must be in the order that they were", d->path);
-    if (!strcmp(known, active))
-        return 0;
+    r = tree_forget_merged(t, cfg, n, err);
+    if (r < 0 || !strcmp(known, active))
+        return r;
     log_msg(LOG_INFO, "disk '%s' goes on in '%s', over its snapshots", d->path, active);
     free(d->path);
     d->path = strdup(known);

@@ -11,6 +11,7 @@
  *     "current": ID,              what the machine is now came from that one; 0: from none
  *     "active": { "N": PATH },    the image that disk N is written to
  *     "images": { PATH: PATH },   each overlay, and what it stands on
+ *     "merged": { PATH: [ TEXT ] } images that are files which snap_merge.c made, and how to know these: "LENGTH SECONDS.NANOSECONDS" of the last change
  *     "nodes": [ { "id": ID, "name": TEXT, "parent": ID, "base": ID, "made": SECONDS, "images": { "N": PATH }, "hidden": BOOL } ] }
  *
  * base: the node on whose file its own stands; 0: none. images of a node: what disk N held then, which nobody writes to any more. A hidden node was deleted but others need its file.

@@ -176,6 +176,8 @@ void config_overlay_commit(struct config_overlay *o);
 /* Disk n is a copy now, at path, that needs no backing files: the same as --disk would have to say. 0 or -errno with a sentence. */
 int config_move_disk(struct machine_config *c, unsigned n, const char *path, struct err *err);
 void config_overlay_abort(struct config_overlay *o);
+/* Disk n does without the backing file that was named as number `at` of its own: it is part of the one above now. 0 or -errno with a sentence. */
+int config_forget_backing(struct machine_config *c, unsigned n, unsigned at, struct err *err);
 
 /* Set options from a JSON object whose keys are the options' names. Values: strings, integers, booleans, and
  * for repeatable options arrays of strings. The file is at most 1 MiB. 0 or -errno with a sentence in err. */

@@ -93,6 +93,45 @@ int config_overlay_begin(struct config_overlay *o, struct machine_config *c, uns
     return err_set(err, ENOMEM, "out of memory");
 }
 
+/* What --disk would say without the nth backing=FILE; NULL: no memory. */
+static char *overlay_text_without(const char *old, unsigned at)
+{
+    char *text = NULL, *copy = strdup(old), *rest = copy, *word;
+    size_t size = 0;
+    FILE *f = copy ? open_memstream(&text, &size) : NULL;
+    bool bad, first = true;
+
+    while (f && (word = strsep(&rest, ","))) {
+        bool backing = !strncmp(word, "backing=", 8) && strcmp(word + 8, "allow");
+
+        if (!backing || at-- != 0)
+            fprintf(f, "%s%s", first ? "" : ",", word);
+        first = false;
+    }
+    free(copy);
+    bad = !f || ferror(f);
+    if (f && !fclose(f) && !bad)
+        return text;
+    free(text);
+    return NULL;
+}
+
+int config_forget_backing(struct machine_config *c, unsigned n, unsigned at, struct err *err)
+{
+    struct config_given *given = overlay_given(c, n);
+    struct config_disk *d = &c->disk[n];
+    char *text = given && n < c->disks && at < d->backings ? overlay_text_without(given->value, at) : NULL;
+
+    if (!text)
+        return err_set(err, ENOMEM, "out of memory");
+    free(given->value);
+    given->value = text;
+    free(d->backing[at]);
+    memmove(&d->backing[at], &d->backing[at + 1], (d->backings - at - 1) * sizeof(d->backing[0]));
+    d->backings--;
+    return 0;
+}
+
 void config_overlay_abort(struct config_overlay *o)
 {
     free(o->path);

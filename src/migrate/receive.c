@@ -274,7 +274,7 @@ static int receive_give(struct migrate_in *in, const uint8_t *state, size_t len,
     in->paused = ld_le32(state) & MIG_PAUSED;
     in->stopped_ns = save_about_number(now, "saved_ns");
     if (!in->o.trust_disks)
-        r = save_about_disks(now, in->cfg, in->copies.count, err);
+        r = save_about_disks(now, in->cfg, BIT(in->copies.count) - 1, err);
     json_decref(now);
     if (r == 0)
         r = mig_copies_give(&in->copies, vm, err);

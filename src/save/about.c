@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/bits.h"
 #include "base/err.h"
 #include "machine/vm.h"
 #include "save/internal.h"
@@ -189,14 +190,14 @@ static int about_check_disk(const json_t *was, const char *name, const char *pat
                    name, path);
 }
 
-int save_about_disks(const json_t *about, const struct machine_config *c, unsigned known, struct err *err)
+int save_about_disks(const json_t *about, const struct machine_config *c, uint64_t trusted, struct err *err)
 {
     const json_t *list = json_object_get(about, "disks");
     char name[32];
     const char *path;
     int r = 0;
 
-    for (unsigned n = known; r == 0 && (path = about_disk(c, n, name)); n++)
-        r = about_check_disk(json_array_get(list, n), name, path, err);
+    for (unsigned n = 0; r == 0 && (path = about_disk(c, n, name)); n++)
+        r = n < 64 && (trusted & BIT(n)) ? 0 : about_check_disk(json_array_get(list, n), name, path, err);
     return r;
 }

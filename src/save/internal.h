@@ -25,8 +25,8 @@ char *save_about_make(struct vm *vm, bool overlays, struct err *err);
 json_t *save_about_parse(const uint8_t *text, size_t len, struct err *err);
 int save_about_config(const json_t *about, struct machine_config *c, const char *const *without, const char *name,
                       struct err *err);
-/* Are the disks of c what they were then, but for the first `known` ones, which are in any case? 0, or -ESTALE with a sentence. */
-int save_about_disks(const json_t *about, const struct machine_config *c, unsigned known, struct err *err);
+/* Are the disks of c what they were then, but for those whose bit is set in trusted, which are in any case? 0, or -ESTALE with a sentence. */
+int save_about_disks(const json_t *about, const struct machine_config *c, uint64_t trusted, struct err *err);
 uint64_t save_about_number(const json_t *about, const char *key);
 
 /* overlays.c: what is on ephemeral disks, behind the header; sets h's flag, overlays and ram_off. The machine stands. */

@@ -105,9 +105,9 @@ int save_config(const struct save_file *f, struct machine_config *c, const char 
     return save_about_config(f->json, c, without, f->path, err);
 }
 
-int save_check_disks(const struct save_file *f, const struct machine_config *c, struct err *err)
+int save_check_disks(const struct save_file *f, const struct machine_config *c, uint64_t trusted, struct err *err)
 {
-    int r = save_about_disks(f->json, c, 0, err);
+    int r = save_about_disks(f->json, c, trusted, err);
 
     if (r < 0)
         err_prefix(err, "saved machine '%s'", f->path);

@@ -78,8 +78,8 @@ int save_borrow_fd(const struct save_file *f, unsigned n);
  * must have been set before. */
 int save_config(const struct save_file *f, struct machine_config *c, const char *const *without, struct err *err);
 
-/* Are the disks of c what they were then? 0, or -ESTALE with a sentence. */
-int save_check_disks(const struct save_file *f, const struct machine_config *c, struct err *err);
+/* Are the disks of c what they were then? trusted: bit n: disk n is, whatever it looks like. 0, or -ESTALE with a sentence. */
+int save_check_disks(const struct save_file *f, const struct machine_config *c, uint64_t trusted, struct err *err);
 
 struct save_how {
     bool whole;       /* read all of the memory first and check it, where it could be mapped */
