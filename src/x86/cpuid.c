@@ -92,14 +92,26 @@ static void cpuid_add_topology(struct cpuid_table *t, uint32_t leaf)
     ADD(t, leaf, 1, cpuid_core_bits(t->cpus), t->cpus, 1 | 2 << 8, 0);
 }
 
-uint32_t cpuid_xsave_size(uint64_t xcr0, bool compacted)
+uint32_t cpuid_xsave_size(const struct cpuid_table *t, uint64_t xcr0, bool compacted)
 {
-    uint32_t size = XSAVE_AVX_OFF;
-    if (compacted)
-        return size + (xcr0 & XCR0_AVX ? 256 : 0) + (xcr0 & XCR0_AVX512 ? 64 + 512 + 1024 : 0);
-    if (xcr0 & XCR0_AVX)
-        size = XSAVE_AVX_OFF + 256;
-    return xcr0 & XCR0_AVX512 ? XSAVE_HI16_OFF + 1024 : size;
+    uint32_t packed = XSAVE_AVX_OFF, end = XSAVE_AVX_OFF;
+    for (unsigned n = 0; n < t->count && n < ARRAY_LEN(t->leaf); n++) {
+        const struct cpuid_leaf *l = &t->leaf[n];
+        if (l->leaf != 0xd || l->subleaf < 2 || l->subleaf > 63 || !(xcr0 >> l->subleaf & 1))
+            continue;
+        packed += l->eax;
+        end = l->ebx + l->eax > end ? l->ebx + l->eax : end;
+    }
+    return compacted ? packed : end;
+}
+
+/* Where component n is: for "host" where the host's CPU has it, so that user code may run there by itself. */
+static void cpuid_add_component(struct cpuid_table *t, unsigned n, uint32_t size, uint32_t off)
+{
+    uint32_t a = 0, b = 0, c, d;
+    if (cpuid_is_host(t) && __get_cpuid_count(0xd, n, &a, &b, &c, &d) && a == size && b >= XSAVE_AVX_OFF && b <= XSAVE_HI16_OFF)
+        off = b;
+    ADD(t, 0xd, n, size, off, 0, 0);
 }
 
 static void cpuid_add_xsave(struct cpuid_table *t)
@@ -109,15 +121,15 @@ static void cpuid_add_xsave(struct cpuid_table *t)
         t->xcr0_mask = 0; /* no XSETBV */
         return;
     }
-    ADD(t, 0xd, 0, (uint32_t)mask, 0, cpuid_xsave_size(mask, false), (uint32_t)(mask >> 32));
     ADD(t, 0xd, 1, t->feat[FEAT_D1_EAX], 0, 0, 0);
     if (mask & XCR0_AVX)
-        ADD(t, 0xd, 2, 256, XSAVE_AVX_OFF, 0, 0);
-    if (!(mask & XCR0_AVX512))
-        return;
-    ADD(t, 0xd, 5, 64, XSAVE_K_OFF, 0, 0);
-    ADD(t, 0xd, 6, 512, XSAVE_ZMMH_OFF, 0, 0);
-    ADD(t, 0xd, 7, 1024, XSAVE_HI16_OFF, 0, 0);
+        cpuid_add_component(t, 2, 256, XSAVE_AVX_OFF);
+    if (mask & XCR0_AVX512) {
+        cpuid_add_component(t, 5, 64, XSAVE_K_OFF);
+        cpuid_add_component(t, 6, 512, XSAVE_ZMMH_OFF);
+        cpuid_add_component(t, 7, 1024, XSAVE_HI16_OFF);
+    }
+    ADD(t, 0xd, 0, (uint32_t)mask, 0, cpuid_xsave_size(t, mask, false), (uint32_t)(mask >> 32));
 }
 
 static unsigned cpuid_gcd(unsigned a, unsigned b) { return b ? cpuid_gcd(b, a % b) : a; }
@@ -299,9 +311,9 @@ static void cpuid_dynamic(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf
         break;
     case 0xd:
         if (subleaf == 0 && out[2])
-            out[1] = cpuid_xsave_size(cpu->xcr0, false);
+            out[1] = cpuid_xsave_size(cpu->cpuid, cpu->xcr0, false);
         if (subleaf == 1 && (out[0] & 2))
-            out[1] = cpuid_xsave_size(cpu->xcr0, true);
+            out[1] = cpuid_xsave_size(cpu->cpuid, cpu->xcr0, true);
         break;
     case 0x8000001e:
         out[0] = cpu->apic_id;

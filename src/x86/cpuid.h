@@ -49,14 +49,14 @@ void cpuid_hide_tsc_aux(struct cpuid_table *t);
 /* The CPUID instruction. */
 void cpuid_query(struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 
-/* Offsets in the standard form of the XSAVE area as leaf 0xD shows them, the same on every host. The compacted form
+/* Offsets in the standard form of the XSAVE area as leaf 0xD shows them, Intel's, the same on every host but for the model "host". The compacted form
  * packs the components without alignment. */
 #define XSAVE_AVX_OFF  576u
 #define XSAVE_K_OFF    1088u
 #define XSAVE_ZMMH_OFF 1152u /* ZMM_Hi256 */
 #define XSAVE_HI16_OFF 1664u /* Hi16_ZMM */
 /* Bytes of an area with the components of xcr0. */
-uint32_t cpuid_xsave_size(uint64_t xcr0, bool compacted);
+uint32_t cpuid_xsave_size(const struct cpuid_table *t, uint64_t xcr0, bool compacted);
 
 /* The models (cpuid_models.c): t->model, vendor and cpus are set; fills feat[] and xcr0_mask from the host and the model.
  * Same errors as cpuid_build(). */

@@ -76,7 +76,7 @@ struct direct *direct_create(struct vcpu *v)
     d->vcpu = v;
     d->price = DIRECT_PRICE;
     state_layout(&d->layout);
-    if (d->layout.size > STATE_MAX || runner_init_signal() < 0 || runners_init(&d->runners, files) < 0) {
+    if (d->layout.size > STATE_MAX || !state_layout_shown(&d->layout, v->cpu.cpuid) || runner_init_signal() < 0 || runners_init(&d->runners, files) < 0) {
         free(d);
         return NULL;
     }

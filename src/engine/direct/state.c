@@ -6,6 +6,7 @@
 #include <sys/auxv.h>
 
 #include "base/bits.h"
+#include "x86/cpuid.h"
 #include "x86/regs.h"
 #include "x86/seg.h"
 
@@ -45,6 +46,16 @@ void state_layout(struct state_layout *l)
     }
     l->same_xcr0 = state_host_xcr0() == l->have;
     l->fsgsbase = getauxval(AT_HWCAP2) & STATE_HWCAP2_FSGSBASE;
+}
+
+bool state_layout_shown(const struct state_layout *l, const struct cpuid_table *t)
+{
+    for (unsigned n = 0; n < t->count && n < ARRAY_LEN(t->leaf); n++) {
+        const struct cpuid_leaf *f = &t->leaf[n];
+        if (f->leaf == 0xd && f->subleaf >= XS_AVX && f->subleaf <= XS_HIGH_ZMM && f->ebx != l->at[f->subleaf])
+            return false;
+    }
+    return true;
 }
 
 static bool state_usual_segments(const struct seg *s)

@@ -24,6 +24,8 @@ struct state_layout {
     bool same_xcr0;     /* the host's XCR0 has nothing beyond `have` */
 };
 void state_layout(struct state_layout *l);
+/* Is it what the guest's CPUID says? User code that has XSAVE by itself gets the host's. */
+bool state_layout_shown(const struct state_layout *l, const struct cpuid_table *t);
 
 /* Can a runner be in the state that the CPU is in, at level 3? And is it one of those that a runner has at all times (selectors, flags)? */
 bool state_fits(const struct cpu *cpu, const struct state_layout *l);

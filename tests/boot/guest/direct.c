@@ -186,6 +186,27 @@ static uint64_t compatibility(void)
     return value;
 }
 
+/* XSAVE has mask registers where CPUID says that they are. */
+static uint64_t saved(void)
+{
+    static uint8_t area[16384] __attribute__((aligned(64)));
+    /* kmovq %rsi,%k3; mov $0x20,%eax; xor %edx,%edx; xsave (%rdi); kxorq %k3,%k3,%k3; ret */
+    void (*save)(void *, uint64_t) = CODE(void (*)(void *, uint64_t), 0xc4, 0xe1, 0xfb, 0x92, 0xde, 0xb8, 0x20, 0, 0, 0, 0x31, 0xd2, 0x0f, 0xae, 0x27, 0xc4, 0xe1, 0xe4,
+                                          0x47, 0xdb, 0xc3);
+    unsigned a, b, c, d;
+    uint64_t bad = 0;
+
+    if (!__builtin_cpu_supports("avx512bw"))
+        return 0;
+    __cpuid_count(0xd, 5, a, b, c, d);
+    for (unsigned n = 0; n < ROUNDS && a == 64 && b < sizeof(area) - 64; n++) {
+        warm();
+        save(area, n + 1);
+        bad += area[b + 24] != n + 1;
+    }
+    return bad;
+}
+
 static uint64_t interrupted(void)
 {
     struct itimerval often = { { 0, 3000 }, { 0, 3000 } }, never = { { 0, 0 }, { 0, 0 } };
@@ -534,6 +555,7 @@ int main(void)
     say("faults", caught);
     say("selectors", selectors());
     say("compatibility", compatibility());
+    say("saved", saved());
     say("interrupted", interrupted());
     say("mappings", mappings());
     say("children", children());
