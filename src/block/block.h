@@ -120,10 +120,10 @@ void block_give(struct block *b);
 /* One disk takes the place of another, maybe of the same file: take its lock and give up that one's. 0, -EAGAIN (somebody else has it) or
  * -errno: the locks are as they were. */
 int block_trade(struct block *from, struct block *to);
-/* For whoever copies a disk that is written meanwhile: note which parts are written, all of them to begin with. One thread at a time,
+/* For whoever copies a disk that is written meanwhile: note which parts are written; to begin with all of them, or none. One thread at a time,
  * while requests go on. 0 or -ENOMEM. */
 #define BLOCK_LOG_PART (64ULL << 10)
-int block_log_begin(struct block *b);
+int block_log_begin(struct block *b, bool all);
 void block_log_end(struct block *b);
 bool block_log_is_on(const struct block *b);
 /* The next marked bytes from *off on, at most most (a multiple of BLOCK_LOG_PART); they are not marked any more. False: there are none. */
@@ -150,7 +150,7 @@ int block_raw_adopt(struct block **out, int fd, uint64_t size, const char *path,
 int block_overlay_open(struct block **out, struct block *base, struct err *err);
 
 /* Of such a layer: from *off on, the next run of bytes that it holds itself; 0 with *len, at most 1 MiB, or *len 0 when there is
- * no more. -EINVAL for another form of disk. No write is under way. */
+ * no more. -EINVAL for another form of disk. What is being written may be there already, or not yet. */
 int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len);
 
 /* A read-only disk that is data, which is taken over (also on failure) and freed. size is a multiple of

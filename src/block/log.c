@@ -15,7 +15,7 @@ struct block_log {
     _Atomic uint64_t bits[];
 };
 
-int block_log_begin(struct block *b)
+int block_log_begin(struct block *b, bool all)
 {
     struct block_log *log = atomic_load(&b->log);
     uint64_t parts = (b->size + BLOCK_LOG_PART - 1) / BLOCK_LOG_PART;
@@ -29,8 +29,10 @@ int block_log_begin(struct block *b)
         log->words = words;
         atomic_store(&b->log, log);
     }
+    for (size_t n = 0; n < log->words && !all; n++)
+        atomic_store(&log->bits[n], 0);
     atomic_store(&log->on, true);
-    for (size_t n = 0; n < log->words; n++)
+    for (size_t n = 0; n < log->words && all; n++)
         atomic_store(&log->bits[n], parts - n * 64 < 64 ? (1ULL << (parts - n * 64)) - 1 : UINT64_MAX);
     return 0;
 }

@@ -233,17 +233,19 @@ static const struct block_ops overlay_ops = {
 int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len)
 {
     struct overlay *o = overlay_of(b);
+    bool found = false;
     uint64_t left;
 
     if (b->ops != &overlay_ops)
         return -EINVAL;
-    for (*len = 0; *off < b->size; *off += *len) {
+    pthread_rwlock_rdlock(&o->lock);
+    for (*len = 0; *off < b->size && !found; *off += found ? 0 : *len) {
         left = b->size - *off;
         *len = overlay_run(o, *off, left < OVERLAY_RUN ? left : OVERLAY_RUN);
-        if (overlay_has(o, *off / OVERLAY_CLUSTER))
-            return 0;
+        found = overlay_has(o, *off / OVERLAY_CLUSTER);
     }
-    *len = 0;
+    pthread_rwlock_unlock(&o->lock);
+    *len = found ? *len : 0;
     return 0;
 }
 

@@ -200,7 +200,7 @@ int pc_open_disks(struct vm *vm, struct err *err)
 
 static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char *kind, struct err *err)
 {
-    bool late = vm->cfg->disks_late && !cfg->ro;
+    bool late = vm->cfg->disks_late && !cfg->ro && !cfg->ephemeral; /* nobody writes to the image of an ephemeral one */
     struct block *block;
     int r;
 

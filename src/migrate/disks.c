@@ -1,7 +1,8 @@
-/* Disks that are copied along. See disks.h.
+/* Disks that are copied along, and what was written to ephemeral ones. See disks.h.
  *
  * The source sends what the log of writes tells, in rounds beside those of memory. The destination writes into images without names,
- * flushes them now and then, so that the last flush is short, and names them when all is there and the source stands.
+ * flushes them now and then, so that the last flush is short, and names them when all is there and the source stands. Of an ephemeral disk, whose image is
+ * at both sides, only what the guest has written goes, straight into the destination's machine.
  *
  * Threads: as in send.c and receive.c. The log is marked by I/O threads meanwhile.
  */
@@ -35,12 +36,28 @@ void mig_disks_describe(const struct vm *vm, uint8_t *out)
     }
 }
 
-int mig_disks_log(struct vm *vm, struct err *err)
+/* What is on an ephemeral disk and was not written by the guest, the other side has. Whoever writes before the log is on is seen in the disk, who writes
+ * later in the log. */
+static int disks_log_ephemeral(struct block *b)
+{
+    uint64_t off = 0, len = 0;
+    int r = block_log_begin(b, false);
+
+    for (; r == 0 && (r = block_overlay_next(b, &off, &len)) == 0 && len; off += len)
+        block_log_mark(b, off, len);
+    return r;
+}
+
+int mig_disks_log(struct vm *vm, bool copy, struct err *err)
 {
     int r = 0;
 
-    for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++)
-        r = block_log_begin(pc_disk_block(vm, n));
+    for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++) {
+        if (vm->cfg->disk[n].ephemeral)
+            r = disks_log_ephemeral(pc_disk_block(vm, n));
+        else if (copy)
+            r = block_log_begin(pc_disk_block(vm, n), true);
+    }
     return r < 0 ? err_set(err, -r, "out of memory") : 0;
 }
 
@@ -54,8 +71,11 @@ uint64_t mig_disks_left(const struct vm *vm)
 {
     uint64_t left = 0;
 
-    for (unsigned n = 0; n < vm->cfg->disks; n++)
-        left += block_log_left(pc_disk_block(vm, n));
+    for (unsigned n = 0; n < vm->cfg->disks; n++) {
+        struct block *b = pc_disk_block(vm, n);
+
+        left += block_log_is_on(b) ? block_log_left(b) : 0;
+    }
     return left;
 }
 
@@ -117,12 +137,12 @@ int mig_disks_send(struct vm *vm, struct mig_packer *p, struct mig_stream *s, bo
         struct block *b = pc_disk_block(vm, n);
         uint64_t off = 0, len;
 
-        for (; r == 0 && block_log_take(b, &off, &len, SAVE_CHUNK); off += len) {
+        for (; r == 0 && block_log_is_on(b) && block_log_take(b, &off, &len, SAVE_CHUNK); off += len) {
             any = true;
             r = block_read(b, off, p->pages, len);
             if (r < 0)
                 return err_set(err, -r, "disk %u cannot be read: %s", n, strerror(-r));
-            r = disks_send_run(p, s, n, off, len, first, err);
+            r = disks_send_run(p, s, n, off, len, first && !vm->cfg->disk[n].ephemeral, err);
             if (r == 0)
                 r = note(opaque, len, err);
         }
@@ -219,9 +239,14 @@ int mig_copies_begin(struct mig_copies *c, struct machine_config *cfg, const cha
     return r;
 }
 
+static int copies_put(struct block *b, uint64_t off, const uint8_t *data, uint64_t len)
+{
+    return data ? block_write(b, off, data, len) : block_write_zeroes(b, off, len, true);
+}
+
 static int copies_write(struct mig_copy *d, uint64_t off, const uint8_t *data, uint64_t len)
 {
-    int r = data ? block_write(d->block, off, data, len) : block_write_zeroes(d->block, off, len, true);
+    int r = copies_put(d->block, off, data, len);
 
     d->unflushed += len;
     if (r == 0 && d->unflushed >= DISKS_FLUSH) {
@@ -231,7 +256,7 @@ static int copies_write(struct mig_copy *d, uint64_t off, const uint8_t *data, u
     return r;
 }
 
-int mig_copies_take(struct mig_copies *c, const struct mig_frame *f, uint8_t *staging, struct err *err)
+int mig_copies_take(struct mig_copies *c, struct vm *vm, const struct mig_frame *f, uint8_t *staging, struct err *err)
 {
     const uint8_t *data = f->data + MIG_DISK_HEAD;
     size_t here = f->len - MIG_DISK_HEAD;
@@ -239,8 +264,8 @@ int mig_copies_take(struct mig_copies *c, const struct mig_frame *f, uint8_t *st
     uint32_t n, form;
     int r;
 
-    if (f->len < MIG_DISK_HEAD || (n = ld_le32(f->data)) >= c->count)
-        return err_set(err, EBADMSG, "it sends a disk that the machine has not");
+    if (f->len < MIG_DISK_HEAD || (n = ld_le32(f->data)) >= vm->cfg->disks || (n >= c->count && !vm->cfg->disk[n].ephemeral))
+        return err_set(err, EBADMSG, "it sends a disk that the machine has not, or not as an ephemeral one");
     form = ld_le32(f->data + 4);
     off = ld_le64(f->data + 8);
     len = ld_le64(f->data + 16);
@@ -248,8 +273,9 @@ int mig_copies_take(struct mig_copies *c, const struct mig_frame *f, uint8_t *st
         return err_set(err, EBADMSG, "it sends another piece of a disk than it says");
     if (form == MIG_ZSTD && ZSTD_decompress(staging, len, data, here) != len)
         return err_set(err, EBADMSG, "it sends a piece of a disk that cannot be unpacked");
-    r = copies_write(&c->disk[n], off, form == MIG_PLAIN ? data : form == MIG_ZSTD ? staging : NULL, len);
-    return r < 0 ? err_set(err, -r, "disk '%s' cannot be written: %s", c->disk[n].draft.path, strerror(-r)) : 0;
+    data = form == MIG_PLAIN ? data : form == MIG_ZSTD ? staging : NULL;
+    r = n < c->count ? copies_write(&c->disk[n], off, data, len) : copies_put(pc_disk_block(vm, n), off, data, len);
+    return r < 0 ? err_set(err, -r, "disk '%s' cannot be written: %s", vm->cfg->disk[n].path, strerror(-r)) : 0;
 }
 
 int mig_copies_sync(struct mig_copies *c, struct err *err)

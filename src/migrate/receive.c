@@ -218,7 +218,7 @@ int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *
 }
 
 /* One frame of contents. 1: it is none. */
-static int receive_piece(struct migrate_in *in, const struct mig_frame *f, struct err *err)
+static int receive_piece(struct migrate_in *in, struct vm *vm, const struct mig_frame *f, struct err *err)
 {
     int r;
 
@@ -226,7 +226,7 @@ static int receive_piece(struct migrate_in *in, const struct mig_frame *f, struc
     case MIG_CHUNK:
         return mig_take_chunk(&in->ram, f, in->staging, err);
     case MIG_DISK:
-        return mig_copies_take(&in->copies, f, in->staging, err);
+        return mig_copies_take(&in->copies, vm, f, in->staging, err);
     case MIG_SYNC:
         r = mig_copies_sync(&in->copies, err);
         return r < 0 ? r : mig_send(&in->stream, MIG_SYNCED, NULL, 0, NULL, 0, err);
@@ -236,11 +236,11 @@ static int receive_piece(struct migrate_in *in, const struct mig_frame *f, struc
 }
 
 /* Frames until STATE, which is *f then. */
-static int receive_contents(struct migrate_in *in, struct mig_frame *f, struct err *err)
+static int receive_contents(struct migrate_in *in, struct vm *vm, struct mig_frame *f, struct err *err)
 {
     int r = mig_receive(&in->stream, f, err);
 
-    while (r == 0 && (r = receive_piece(in, f, err)) != 1) {
+    while (r == 0 && (r = receive_piece(in, vm, f, err)) != 1) {
         if (r == 0)
             r = mig_receive(&in->stream, f, err);
     }
@@ -311,7 +311,7 @@ int migrate_receive(struct migrate_in *in, struct vm *vm, struct err *err)
     int r = mig_send(&in->stream, MIG_READY, ready, sizeof(ready), NULL, 0, err);
 
     if (r == 0)
-        r = receive_contents(in, &f, err);
+        r = receive_contents(in, vm, &f, err);
     return r == 0 ? receive_rest(in, &f, vm, err) : r;
 }
 

@@ -89,7 +89,7 @@ static int send_ask(struct migrate *m, int (*fn)(struct migrate *m, struct err *
 static int send_log_on(struct migrate *m, struct err *err)
 {
     vm_dirty_log(m->vm, true);
-    return m->o.copy_disks ? mig_disks_log(m->vm, err) : 0;
+    return mig_disks_log(m->vm, m->o.copy_disks, err);
 }
 
 static int send_collect(struct migrate *m, struct err *err)
@@ -128,7 +128,7 @@ static int send_stop(struct migrate *m, struct err *err)
     if (r == 0)
         r = save_state_take(vm, &m->state, err);
     free(m->about);
-    m->about = r == 0 ? save_about_make(vm, false, err) : NULL;
+    m->about = r == 0 ? save_about_make(vm, !m->o.copy_disks, err) : NULL;
     return r == 0 && !m->about ? -EINVAL : r;
 }
 
@@ -223,7 +223,7 @@ static int send_round(struct migrate *m, bool first, struct err *err)
 {
     uint64_t count = save_chunks(&m->vm->ram);
     uint8_t want[32];
-    int r = m->o.copy_disks ? mig_disks_send(m->vm, &m->packer, &m->stream, first, !m->stopped, send_note, m, err) : 0;
+    int r = mig_disks_send(m->vm, &m->packer, &m->stream, first, m->o.copy_disks && !m->stopped, send_note, m, err);
 
     for (uint64_t n = 0; r == 0 && n < count; n++) {
         if (!send_wanted(m, n, first, want))
@@ -263,7 +263,7 @@ static int64_t send_round_timed(struct migrate *m, bool first, int64_t pages, st
     pthread_mutex_unlock(&m->lock);
     if (r < 0)
         return r;
-    return m->dirty_pages + (m->o.copy_disks ? (int64_t)(mig_disks_left(m->vm) / PAGE_SIZE) : 0);
+    return m->dirty_pages + (int64_t)(mig_disks_left(m->vm) / PAGE_SIZE);
 }
 
 static bool send_few(const struct migrate *m, int64_t pages)
@@ -495,7 +495,7 @@ static int send_prepare(struct migrate *m, struct err *err)
     struct rand_source rand;
     int r;
 
-    m->about = save_about_make(m->vm, false, err);
+    m->about = save_about_make(m->vm, !m->o.copy_disks, err);
     if (!m->about)
         return -EINVAL;
     mig_disks_describe(m->vm, m->disks);

@@ -18,8 +18,8 @@
  *   PAGES  chunk:u32 form:u32 here:u8[32]   as often as it takes
  *          zero:u8[32], then the pages of
  *          `here`, as they are or packed
- *   DISK   disk:u32 form:u32 off:u64        if disks are copied
- *          len:u64, then the bytes, as they
+ *   DISK   disk:u32 form:u32 off:u64        if disks are copied; of ephemeral ones what
+ *          len:u64, then the bytes, as they      the guest has written
  *          are, packed, or none for zeroes
  *   SYNC                                    after some of them
  *                                         SYNCED: what was sent is on the disk

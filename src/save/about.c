@@ -100,14 +100,14 @@ static json_t *about_config(const struct machine_config *c)
     return config;
 }
 
-/* What would be lost where only state and memory go along. */
+/* Where images are copied, one of the ephemeral disk as it reads now would be another disk after a reset. */
 static int about_refuse(const struct machine_config *c, struct err *err)
 {
     for (unsigned n = 0; n < c->disks; n++) {
         if (c->disk[n].ephemeral)
             return err_set(err, ENOTSUP,
-                           "disk '%s' is ephemeral: what the guest wrote to it is in no file, so this machine cannot be "
-                           "moved; give it the disk without 'ephemeral', or over a qcow2 overlay",
+                           "disk '%s' is ephemeral, and is not copied: what the guest wrote to it goes along, but its image must be at the "
+                           "other side already; leave out --copy-disks, or give the machine the disk otherwise",
                            c->disk[n].path);
     }
     return 0;

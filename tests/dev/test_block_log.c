@@ -60,7 +60,7 @@ static void test_marks(void **state)
 
     assert_false(block_log_take(&b, &at, &len, PART));
     assert_int_equal(block_write(&b, 0, buf, 512), 0); /* nobody asked */
-    assert_int_equal(block_log_begin(&b), 0);
+    assert_int_equal(block_log_begin(&b, true), 0);
     assert_true(block_log_is_on(&b));
     take_all(&b);
     expect_none(&b);
@@ -81,8 +81,15 @@ static void test_marks(void **state)
     block_log_end(&b);
     assert_int_equal(block_write(&b, 0, buf, 512), 0);
     expect_none(&b);
-    assert_int_equal(block_log_begin(&b), 0); /* again: everything */
+    assert_int_equal(block_log_begin(&b, true), 0); /* again: everything */
     take_all(&b);
+    assert_int_equal(block_write(&b, 0, buf, 512), 0);
+    assert_int_equal(block_log_begin(&b, false), 0); /* nothing but what is written from now on */
+    expect_none(&b);
+    assert_int_equal(block_write(&b, PART, buf, 512), 0);
+    at = 0;
+    expect_next(&b, &at, PART, PART);
+    expect_none(&b);
     block_close(&b);
 }
 
@@ -122,7 +129,7 @@ static void test_writes_meanwhile(void **state)
     struct block b = { .ops = &counting, .size = 64 * PART };
     pthread_t thread;
 
-    assert_int_equal(block_log_begin(&b), 0);
+    assert_int_equal(block_log_begin(&b, true), 0);
     assert_int_equal(pthread_create(&thread, NULL, writer, &b), 0);
     for (unsigned n = 0; n < 1000; n++)
         copy_round(&b);
