@@ -135,6 +135,14 @@ static void interp_take_drop(struct interp *it)
     cache_drop_all(it);
 }
 
+/* Whoever moved something goes on when no vCPU uses the old place any more: all are stopped once, and forget it before they go on. */
+static void interp_take_move(struct vcpu *v)
+{
+    mmu_flush_all(&v->cpu);
+    quiesce_begin(v);
+    quiesce_end(v);
+}
+
 /* Attention bits to action. True: leave run(). */
 static bool interp_attention(struct interp *it, struct vcpu *v)
 {
@@ -146,7 +154,7 @@ static bool interp_attention(struct interp *it, struct vcpu *v)
     }
     interp_take_drop(it);
     if (att & ATT_MOVED)
-        mmu_flush_all(cpu);
+        interp_take_move(v);
     if (att & ATT_INIT)
         interp_take_init(v);
     if (att & ATT_SIPI)
