@@ -3,8 +3,11 @@
 #include "test.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -473,6 +476,11 @@ static void test_odd_pages(void **state)
         { "\x0f\xc7\xf8", 3, false, false, false },                /* rdseed %eax */
         { "\x0f\x03\xc0", 3, true, true, true },                   /* lsl */
         { "\x0f\x01\xf9", 3, true, true, true },                   /* rdtscp */
+        { "\x0f\x01\xc1", 3, true, true, true },                   /* vmcall */
+        { "\x0f\x01\xd9", 3, true, true, true },                   /* vmmcall */
+        { "\x0f\x01\xfd", 3, true, true, true },                   /* rdpru */
+        { "\x0f\x01\xee", 3, false, false, true },                 /* rdpkru */
+        { "\x0f\x01\xd6", 3, false, false, false },                /* xtest */
         { "\x0f\xae\xe8\x0f\x31\x0f\x01\xf9", 8, false, false, false }, /* lfence; rdtsc; rdtscp: what a vDSO's build left */
         { "\x0f\x01\x38", 3, false, false, false },                /* invlpg: faults by itself */
         { "\x83\xe0\x0f\x01\xc8", 5, false, false, false },        /* and $15,%eax; add %ecx,%eax */
@@ -582,6 +590,31 @@ static void test_loops_have_an_end(void **state)
     assert_int_equal(certain("\x75\xfe\x75\xfc\x0f\xa2", 6, 0, &at, 1), 1);
 }
 
+/* On a host that forbids ptrace(2) there are no runners, and nobody waits for one. */
+static void test_no_ptrace(void **state)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = { ARRAY_LEN(code), code };
+    int status, files[RUNNER_FILES];
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        memset(files, 0xff, sizeof(files));
+        alarm(20);
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
+            _exit(0);
+        int r = runners_init(&f.all, files);
+        _exit(r != -EPERM || waitpid(-1, NULL, __WALL) != -1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -604,6 +637,7 @@ int main(void)
         TEST(test_vectors_go_both_ways),
         TEST(test_who_is_killed_is_gone),
         TEST(test_signals_from_outside_do_nothing),
+        cmocka_unit_test(test_no_ptrace),
         cmocka_unit_test(test_odd_pages),
         cmocka_unit_test(test_odd_instructions_begin_where_most_say),
         cmocka_unit_test(test_the_page_before_tells),

@@ -25,6 +25,24 @@ struct odd_scan {
 
 static unsigned modrm_reg(uint8_t m) { return m >> 3 & 7; }
 
+/* The byte behind 0F 01. VMCALL and VMMCALL are heard by the hypervisor that the host runs on, RDPRU tells the host's frequency. */
+static bool odd_is_own(uint8_t b, bool xcr0)
+{
+    switch (b) {
+    case 0xc1: /* VMCALL */
+    case 0xd9: /* VMMCALL */
+    case 0xf9: /* RDTSCP */
+    case 0xfd: /* RDPRU */
+        return true;
+    case 0xd0: /* XGETBV */
+    case 0xee: /* RDPKRU */
+    case 0xef: /* WRPKRU */
+        return xcr0;
+    default:
+        return false;
+    }
+}
+
 /* The three bytes from an 0F on, an opcode. */
 static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
 {
@@ -32,7 +50,7 @@ static bool odd_bytes(const uint8_t *p, bool cpuid, bool xcr0)
 
     switch (p[1]) {
     case 0x00: return modrm_reg(p[2]) != 2 && modrm_reg(p[2]) != 3 && modrm_reg(p[2]) < 6;
-    case 0x01: return (memory && modrm_reg(p[2]) < 2) || modrm_reg(p[2]) == 4 || p[2] == 0xf9 || (xcr0 && p[2] == 0xd0);
+    case 0x01: return (memory && modrm_reg(p[2]) < 2) || modrm_reg(p[2]) == 4 || odd_is_own(p[2], xcr0);
     case 0x02:
     case 0x03: return true;
     case 0xa2: return cpuid;

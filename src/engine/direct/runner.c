@@ -280,7 +280,10 @@ static int runners_init_template(struct runners *all, const int ram[RUNNER_FILES
     if (pid == 0)
         template_main(all->list, files);
     all->template = pid > 0 ? pid : 0;
-    return pid < 0 ? -errno : template_trace(all);
+    int r = pid < 0 ? -errno : template_trace(all);
+    if (r < 0 && pid > 0)
+        kill(pid, SIGKILL); /* it waits to be traced */
+    return r;
 }
 
 int runners_init(struct runners *all, const int files[RUNNER_FILES])
