@@ -73,7 +73,7 @@ struct share {
     char tag[SHARE_TAG + 1]; /* for sentences */
     bool ro, map;
     _Atomic bool session, writeback;
-    uint32_t flags; /* that were agreed on in INIT */
+    _Atomic uint32_t flags; /* that were agreed on in INIT */
     bool as_root;
     uint32_t own_uid, own_gid, map_uid, map_gid;
     enum share_cache cache;
