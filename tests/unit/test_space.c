@@ -327,6 +327,34 @@ static void test_writable_code_is_looked_at_again(void **state)
     }
 }
 
+/* A device's memory is where its BAR is and not at its slot's own address; what moves is asked for anew. */
+static void test_a_device_s_memory_is_where_it_is_seen(void **state)
+{
+    const uint64_t own = 1ULL << 32, elsewhere = 0xe0000000;
+    const struct tlb_flush all = { .kind = TLB_FLUSH_ALL };
+    struct ram *ram = &f.fx->ram;
+
+    ram_set_device(ram, ram_slot_of(ram, own));
+    PAGE(0, "\xa2\x00\x00\x02\x40\x00\x00\x00\x00" INT3); /* mov %al,lin_of(1) */
+    PAGE(2, "\xa2\x00\x00\x06\x40\x00\x00\x00\x00" INT3); /* mov %al,lin_of(3) */
+    fx_map(f.fx, lin_of(1), own, PTE | 0x42);
+    fx_map(f.fx, lin_of(3), elsewhere, PTE | 0x42);
+    RUNS(lin_of(0), lin_of(0), STOP_REAL);
+    RUNS(lin_of(2), lin_of(2), STOP_REAL);
+    atomic_store(&ram->window.at, own);
+    space_flush(&f.space, &all);
+    RUNS(lin_of(0), lin_of(0) + 10, STOP_INT3);
+    RUNS(lin_of(2), lin_of(2), STOP_REAL);
+    RUNS(lin_of(1), lin_of(1), STOP_REAL); /* it is not for code */
+    atomic_store(&ram->window.at, elsewhere);
+    space_flush(&f.space, &all);
+    ram_fill(ram, own, 0x77, 1);
+    RUNS(lin_of(0), lin_of(0), STOP_REAL);
+    assert_int_equal(*(uint8_t *)ram_slot_of(ram, own)->hva, 0x77);
+    RUNS(lin_of(2), lin_of(2) + 10, STOP_INT3);
+    assert_int_equal(*(uint8_t *)ram_slot_of(ram, own)->hva, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -346,6 +374,7 @@ int main(void)
         TEST(test_copies_have_an_end),
         TEST(test_stores_to_an_odd_page_are_seen),
         TEST(test_writable_code_is_looked_at_again),
+        TEST(test_a_device_s_memory_is_where_it_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

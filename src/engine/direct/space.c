@@ -163,6 +163,12 @@ static unsigned space_slot(const struct ram *ram, const struct ram_slot *s) { re
 
 static uint64_t space_gpa(const struct mmu_look *look, uint64_t lin) { return PAGE_BASE(look->gpa + (lin & (look->page_size - 1))); }
 
+/* What a vCPU finds there, and *gpa becomes the address by which it is known: a device's memory is where its BAR is. */
+static const struct ram_slot *space_seen(struct cpu *cpu, uint64_t *gpa)
+{
+    return PAGE_BASE(cpu->apic_base) == *gpa ? NULL : ram_slot_seen(cpu->ram, gpa);
+}
+
 /* The page of code before the one at lin; NULL: there is none, or it was not used yet. */
 static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
 {
@@ -176,15 +182,15 @@ static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
 static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin)
 {
     uint64_t gpa = space_gpa(look, lin), off;
+    const struct ram_slot *s = space_seen(cpu, &gpa);
     struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
-    const struct ram_slot *s = ram_slot_of(cpu->ram, gpa);
 
-    if (!look->readable || !s || ram_shared_fd(s, &off) < 0 || PAGE_BASE(cpu->apic_base) == gpa)
+    if (!look->readable || !s || ram_shared_fd(s, &off) < 0)
         return v;
     v.prot = PROT_READ;
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
-    if (look->executable) {
+    if (look->executable && !s->device) { /* nobody needs code there, which would be marked by the other address */
         v.odd = look->writable || odd_any(s->hva + (gpa - s->gpa), space_before(cpu, lin), rules->cpuid, rules->xcr0);
         v.prot |= v.odd ? 0 : PROT_EXEC;
     }
@@ -271,8 +277,9 @@ static void space_compare(struct space *s, struct cpu *cpu)
             look = mmu_look(cpu, lin);
             base = look.page_size ? lin & ~(look.page_size - 1) : 1;
         }
-        uint64_t gfn = (look.gpa + (lin & (look.page_size - 1))) >> PAGE_SHIFT;
-        bool good = look.readable && gfn == p->gfn && (look.writable || !(p->prot & PROT_WRITE)) && (look.executable || !(p->prot & PROT_EXEC));
+        uint64_t gpa = space_gpa(&look, lin);
+        bool there = look.readable && (!cpu->ram->window.size || space_seen(cpu, &gpa)) && gpa >> PAGE_SHIFT == p->gfn;
+        bool good = there && (look.writable || !(p->prot & PROT_WRITE)) && (look.executable || !(p->prot & PROT_EXEC));
         if (good) {
             n++;
             continue;
