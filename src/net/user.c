@@ -30,7 +30,7 @@
 #define USER_TIMERS  4
 #define USER_CARDS   200 /* third byte of the address */
 
-enum { PROTO_TCP = 6, PROTO_UDP = 17, TCP_SYN = 2, TCP_ACK = 16 };
+enum { PROTO_TCP = 6, PROTO_UDP = 17, TCP_SYN = 2, TCP_ACK = 16, DHCP_SERVER = 67 };
 
 struct user_timer {
     SlirpTimerCb fn;
@@ -44,6 +44,8 @@ struct user {
     struct net_port *port;
     struct net_polls *polls; /* while fill() or ready() runs */
     unsigned sockets, max_sockets;
+    bool asks;        /* a DHCP message is being answered, */
+    uint8_t given[4]; /* with this address; 0: with none */
     uint8_t udp_seen[65536 / 8]; /* source ports that have a socket, while there are too many */
     struct user_timer timer[USER_TIMERS];
 };
@@ -52,6 +54,14 @@ static int64_t user_now_ns(void *opaque) { return (int64_t)clock_host_ns(CLOCK_M
 
 /* ---- what libslirp calls ---- */
 
+enum { DHCP_FROM = 14 + 20 + 8, DHCP_YOURS = DHCP_FROM + 16, DHCP_CHADDR = 28 }; /* in what libslirp sends; in a message */
+
+static void user_note_lease(struct user *u, const uint8_t *data, size_t len)
+{
+    if (u->asks && len >= DHCP_YOURS + sizeof(u->given) && data[23] == PROTO_UDP && data[34] == 0 && data[35] == DHCP_SERVER)
+        memcpy(u->given, data + DHCP_YOURS, sizeof(u->given));
+}
+
 static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
 {
     struct user *u = opaque;
@@ -59,6 +69,7 @@ static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
 
     if (len > NET_FRAME_MAX)
         return (ssize_t)len;
+    user_note_lease(u, buf, len);
     f.len = (uint32_t)len;
     net_receive(u->port, &f);
     return (ssize_t)len;
@@ -219,12 +230,45 @@ static bool user_refuses(struct user *u, const struct net_frame *f)
     return true;
 }
 
+/* A DHCP message of a client that knows its card by another address than the card has, as one does that runs on in a copy of its machine. */
+static bool user_asks_for_another(const struct net_frame *f)
+{
+    struct net_layout l;
+    const uint8_t *udp;
+
+    if (net_parse(f->data, f->len, &l) < 0 || l.v6 || !l.l4 || l.protocol != PROTO_UDP || l.l4 + 8U + DHCP_CHADDR + 6U > f->len)
+        return false;
+    udp = f->data + l.l4;
+    return udp[2] == 0 && udp[3] == DHCP_SERVER && memcmp(udp + 8 + DHCP_CHADDR, f->data + 6, 6) != 0;
+}
+
+/* libslirp sends to the address in the message from then on (ARP is not asked any more), where no card listens: tell it, as a card does that has a new
+ * address (RFC 5227, 3). */
+static void user_send_dhcp(struct user *u, const struct net_frame *f)
+{
+    uint8_t arp[42] = { 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1 };
+
+    memset(u->given, 0, sizeof(u->given));
+    u->asks = true;
+    slirp_input(u->slirp, f->data, (int)f->len);
+    u->asks = false;
+    if (mem_is_zero(u->given, sizeof(u->given)))
+        return;
+    memcpy(arp + 6, f->data + 6, 6);
+    memcpy(arp + 22, f->data + 6, 6);
+    memcpy(arp + 28, u->given, 4);
+    memcpy(arp + 38, u->given, 4);
+    slirp_input(u->slirp, arp, sizeof(arp));
+}
+
 static int user_send(void *backend, struct net_frame *f)
 {
     struct user *u = backend;
 
     if (user_refuses(u, f))
         log_guest("net: user: a packet was dropped: not whole, or too many sockets");
+    else if (user_asks_for_another(f))
+        user_send_dhcp(u, f);
     else
         slirp_input(u->slirp, f->data, (int)f->len);
     return 0;

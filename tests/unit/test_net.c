@@ -438,12 +438,125 @@ static void test_user(void **state)
     net_close(a.port);
 }
 
+enum { DISCOVER = 1, OFFER, REQUEST, ACK = 5, NAK };
+
+/* Send a DHCP message from one hardware address, of a client that knows another; ciaddr and wanted (option 50) are last bytes of 10.0.2.x, 0: none. Returns the answer's type; *given: the last byte of its yiaddr. */
+static int dhcp(struct client *cl, uint8_t from, uint8_t mac, int type, uint8_t ciaddr, uint8_t wanted, uint8_t *given)
+{
+    static uint8_t d[14 + 20 + 8 + 300];
+    static uint8_t number;
+    uint8_t *boot = d + 42, *option = boot + 240;
+    uint16_t sum;
+
+    memset(d, 0, sizeof(d));
+    memset(d, 255, 6);
+    memcpy(d + 6, "\2\0\0\0\0", 5);
+    d[11] = from;
+    d[12] = 8;
+    memcpy(d + 14, "\x45\0\1\x48\0\0\0\0\x40\x11\0\0\0\0\0\0\xff\xff\xff\xff", 20);
+    sum = net_fold(net_sum(d + 14, 20, 0));
+    memcpy(d + 24, &sum, 2);
+    memcpy(d + 34, "\0\x44\0\x43\1\x34\0\0\1\1\6\0", 12);
+    boot[7] = ++number;
+    if (ciaddr)
+        memcpy(boot + 12, (uint8_t[]){ 10, 0, 2, ciaddr }, 4);
+    memcpy(boot + 28, d + 6, 5);
+    boot[33] = mac;
+    memcpy(boot + 236, "\x63\x82\x53\x63\x35\1", 6);
+    option[2] = (uint8_t)type;
+    option += 3;
+    if (wanted)
+        memcpy(option, (uint8_t[]){ 50, 4, 10, 0, 2, wanted }, 6);
+    option[wanted ? 6 : 0] = 255;
+    client_send(cl, d, sizeof(d), 1);
+    assert_true(client_sees(cl, 23, 17));
+    for (unsigned tries = 0; cl->last[42 + 7] != number && tries < 1000; tries++)
+        usleep(1000);
+    assert_int_equal(cl->last[42 + 7], number);
+    *given = cl->last[42 + 19];
+    assert_int_equal(cl->last[42 + 240], 53);
+    return cl->last[42 + 242];
+}
+
+static void expect_dhcp(uint8_t mac, int type, uint8_t ciaddr, uint8_t wanted, int answer, uint8_t address)
+{
+    uint8_t given;
+
+    assert_int_equal(dhcp(&a, mac, mac, type, ciaddr, wanted, &given), answer);
+    if (answer != NAK)
+        assert_int_equal(given, address);
+}
+
+/* A copy of a machine, and one that was restored, renew what another process gave them: as clients that hold the address (RFC 2131, 4.3.2), and as those
+ * that have begun anew. */
+static void test_renewal(void **state)
+{
+    struct net_config cfg = { .kind = NET_USER };
+
+    client_open(&a, &cfg);
+    expect_dhcp(2, REQUEST, 15, 0, ACK, 15);
+    expect_dhcp(2, REQUEST, 15, 0, ACK, 15);
+    expect_dhcp(2, REQUEST, 0, 15, ACK, 15);
+    /* The card has another address now, and its old one has the lease: the client begins anew. */
+    expect_dhcp(3, REQUEST, 15, 0, NAK, 0);
+    expect_dhcp(3, DISCOVER, 0, 15, OFFER, 16);
+    expect_dhcp(3, REQUEST, 0, 16, ACK, 16);
+    expect_dhcp(3, REQUEST, 16, 0, ACK, 16);
+    expect_dhcp(2, REQUEST, 15, 0, ACK, 15);
+    net_close(a.port);
+    /* What that one had, in the next process. */
+    client_open(&a, &cfg);
+    expect_dhcp(4, REQUEST, 16, 0, ACK, 16);
+    net_close(a.port);
+    client_open(&a, &cfg);
+    expect_dhcp(5, REQUEST, 0, 16, ACK, 16);
+    net_close(a.port);
+}
+
+/* To which hardware address the host's answer to a ping goes. */
+static uint8_t answered_to(struct client *cl, uint8_t from, uint8_t address)
+{
+    static uint8_t d[14 + 20 + 8 + 24];
+    uint16_t sum;
+
+    memset(d, 0, sizeof(d));
+    memcpy(d, "\x52\x55\12\0\2\2\2\0\0\0\0", 11);
+    d[11] = from;
+    d[12] = 8;
+    memcpy(d + 14, "\x45\0\0\x34\0\0\0\0\x40\1\0\0\12\0\2\0\12\0\2\2", 20);
+    d[29] = address;
+    sum = net_fold(net_sum(d + 14, 20, 0));
+    memcpy(d + 24, &sum, 2);
+    d[34] = 8;
+    sum = net_fold(net_sum(d + 34, sizeof(d) - 34, 0));
+    memcpy(d + 36, &sum, 2);
+    client_send(cl, d, sizeof(d), 1);
+    assert_true(client_sees(cl, 23, 1));
+    return cl->last[5];
+}
+
+/* A client that runs on in a copy of its machine renews for the address that its card had; the card has another one. */
+static void test_old_address(void **state)
+{
+    struct net_config cfg = { .kind = NET_USER };
+    uint8_t given;
+
+    for (unsigned wanted = 0; wanted < 2; wanted++) {
+        client_open(&a, &cfg);
+        assert_int_equal(dhcp(&a, 7, 2, REQUEST, wanted ? 0 : 15, wanted ? 15 : 0, &given), ACK);
+        assert_int_equal(given, 15);
+        assert_int_equal(a.last[42 + 33], 2); /* the client looks for what it knows */
+        assert_int_equal(answered_to(&a, 7, 15), 7);
+        net_close(a.port);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sum),   cmocka_unit_test(test_cut),    cmocka_unit_test(test_switch),
         cmocka_unit_test(test_stuck), cmocka_unit_test(test_killed), cmocka_unit_test(test_place),
-        cmocka_unit_test(test_user),
+        cmocka_unit_test(test_user),  cmocka_unit_test(test_renewal), cmocka_unit_test(test_old_address),
     };
     char command[64];
     int r;
