@@ -19,6 +19,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "base/rand.h"
+#include "boot/layout.h"
 #include "machine/vm.h"
 #include "save/internal.h"
 #include "save/save.h"
@@ -361,6 +362,8 @@ static void test_generation(void **state)
         memcpy(id[n], vm->genid.id, VMGENID_LEN);
         assert_int_equal(ram_read(&vm->ram, vm->genid.gpa, rom, VMGENID_LEN), 0);
         assert_memory_equal(rom, id[n], VMGENID_LEN);
+        /* The event is there before the first instruction runs. */
+        assert_int_equal(vm->pm.gpe_sts >> LAYOUT_GPE_VMGENID & 1, n > 0);
         vm_destroy(vm);
         config_fini(&cfg);
     }
