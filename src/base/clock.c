@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#define CLOCK_DOUBT 500000u /* a frequency is right to one part in this: guest time rather leaps by it than goes back */
+
 uint64_t clock_host_ns(clockid_t id)
 {
     struct timespec ts = { 0 };
@@ -75,6 +77,15 @@ static uint64_t clock_to_ticks(const struct clock *c, uint64_t ns)
     if (c->shift < 0)
         return (uint64_t)(ticks << -c->shift);
     return (uint64_t)((ticks + (1u << c->shift) - 1) >> c->shift);
+}
+
+static void clock_mark(struct clock *c)
+{
+    if (!c->tsc)
+        return;
+    c->mark_raw = c->source(c);
+    c->mark_ns = clock_ns(c);
+    c->mark_host_ns = clock_host_ns(CLOCK_MONOTONIC_RAW);
 }
 
 static void clock_init(struct clock *c, uint64_t (*source)(struct clock *c), uint64_t (*wall)(struct clock *c), uint64_t khz)
@@ -140,6 +151,7 @@ void clock_start(struct clock *c)
         return;
     __atomic_store_n(&c->offset, c->frozen - c->source(c), __ATOMIC_RELAXED);
     __atomic_store_n(&c->stopped, false, __ATOMIC_RELEASE);
+    clock_mark(c);
 }
 
 void clock_set_ns(struct clock *c, uint64_t ns)
@@ -148,4 +160,14 @@ void clock_set_ns(struct clock *c, uint64_t ns)
 
     __atomic_store_n(&c->frozen, raw, __ATOMIC_RELAXED);
     __atomic_store_n(&c->offset, raw - c->source(c), __ATOMIC_RELAXED);
+    clock_mark(c);
+}
+
+bool clock_began_again(struct clock *c) { return c->tsc && !clock_stopped(c) && c->source(c) < c->mark_raw; }
+
+void clock_go_on(struct clock *c)
+{
+    uint64_t past = clock_host_ns(CLOCK_MONOTONIC_RAW) - c->mark_host_ns;
+
+    clock_set_ns(c, c->mark_ns + past + past / CLOCK_DOUBT);
 }

@@ -19,6 +19,7 @@ struct clock {
     uint64_t frozen;                     /* value shown while stopped */
     bool stopped;
     bool tsc;                /* the source is the host's TSC: source, offset and frozen are ticks */
+    uint64_t mark_raw, mark_ns, mark_host_ns; /* of one moment: the source, guest time, CLOCK_MONOTONIC_RAW; see clock_began_again() */
     uint64_t khz;            /* ticks; ns = ((ticks << shift) * mul) >> 32, */
     uint32_t mul;
     int8_t shift;            /* to the right if it is negative */
@@ -53,6 +54,11 @@ uint64_t clock_ticks(struct clock *c);
 
 /* What makes ticks the host's TSC until the clock is next stopped or set; 0: nothing does. */
 uint64_t clock_host_tsc(const struct clock *c);
+
+/* The host's TSC, on which the clock lies and runs, shows less than it did: it began again while the host slept. Then clock_go_on(), with the vCPUs stopped,
+ * has guest time go on from where it was, by CLOCK_MONOTONIC_RAW, which does not count sleep; then loop_kick(). */
+bool clock_began_again(struct clock *c);
+void clock_go_on(struct clock *c);
 
 /* Factor and shift for a frequency that is not 0. */
 void clock_scale(uint64_t khz, uint32_t *mul, int8_t *shift);

@@ -313,17 +313,14 @@ static unsigned vm_engine_trace(unsigned trace)
            (trace & TRACE_EXITS ? ENGINE_TRACE_EXITS : 0) | (trace & TRACE_STATS ? ENGINE_TRACE_STATS : 0);
 }
 
-/* Memory that other processes can map, for engine/direct: in a machine that begins here. What is restored lies on its file, and what is received comes in
- * memory of its own. */
-static bool vm_shares_ram(const struct vm *vm, bool blank)
+/* User code will run by itself (engine/direct): in a machine that begins here. Its memory is such that other processes can map it (what is restored lies on its
+ * file, and what is received comes in memory of its own), and so that it may read the TSC there, the machine's is the host's. */
+static bool vm_has_direct(const struct vm *vm, const struct engine_ops *ops, bool blank)
 {
     const char *direct = getenv("VITRO_DIRECT");
 
-    return direct && !strcmp(direct, "on") && !blank && !vm->cfg->swap && !vm->cfg->dedup;
+    return ops == &engine_dbt && !(direct && !strcmp(direct, "off")) && !blank && !vm->cfg->swap && !vm->cfg->dedup;
 }
-
-/* User code will run by itself. So that it may read the TSC there, the machine's is the host's. */
-static bool vm_has_direct(const struct vm *vm, const struct engine_ops *ops, bool blank) { return vm_shares_ram(vm, blank) && ops == &engine_dbt; }
 
 static void vm_init_clock(struct vm *vm, const struct engine_ops *ops, bool blank)
 {
@@ -340,7 +337,7 @@ static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, str
 {
     int r = vm_read_files(vm, blank, err);
 
-    ram_share(&vm->ram, vm_shares_ram(vm, blank));
+    ram_share(&vm->ram, vm_has_direct(vm, ops, blank));
     if (r == 0)
         r = pc_init_ram(vm, err); /* an engine wants to know the slots */
     if (r == 0)
@@ -368,7 +365,7 @@ static int vm_make(struct vm **out, struct machine_config *cfg, const struct eng
     if (!vm)
         return err_set(err, ENOMEM, "out of memory");
     vm->cfg = cfg;
-    vm->signals.fd = vm->deadline.fd = -1;
+    vm->signals.fd = vm->deadline.fd = vm->woken.fd = -1;
     vm->boot_fd[0] = vm->boot_fd[1] = -1;
     pthread_mutex_init(&vm->life.lock, NULL);
     pthread_cond_init(&vm->life.go, NULL);
@@ -420,6 +417,8 @@ void vm_destroy(struct vm *vm)
         free(vm->vcpu[n]);
     if (vm->deadline.fd >= 0)
         close(vm->deadline.fd);
+    if (vm->woken.fd >= 0)
+        close(vm->woken.fd);
     ram_fini(&vm->ram);
     pc_firmware_close(vm);
     boot_image_close(&vm->kernel);
@@ -614,7 +613,8 @@ static int vm_begin(struct vm *vm, int signals, struct err *err)
     if (r < 0)
         return r;
     r = vm_arm_timeout(vm);
-
+    if (r == 0)
+        r = vm_watch_clock(vm);
     vm->signals = (struct loop_fd){ .fd = signals, .fn = vm_on_signal, .opaque = vm };
     if (r == 0 && signals >= 0)
         r = loop_add_fd(&vm->loop, &vm->signals, EPOLLIN);

@@ -197,7 +197,9 @@ struct vm {
 
     struct serial serial[VM_SERIALS];
     struct console console;
-    struct loop_fd signals, deadline; /* signalfd and timerfd; -1: none */
+    struct loop_fd signals, deadline, woken; /* signalfd and timerfds; -1: none */
+    struct vm_call on_woken;
+    bool woken_called;
 
     struct boot_image kernel;
     uint8_t *initrd; /* owned */
@@ -290,6 +292,11 @@ int64_t vm_dirty_collect(struct vm *vm, const struct vm_dirty *d);
 int vm_still_begin(struct vm *vm);
 /* Each vCPU sleeps for so many microseconds (at most 100,000) now; 0: not any more. Any thread, any lock but life.lock. */
 void vm_slow_down(struct vm *vm, unsigned us);
+
+/* vm_woken.c: look at the clock when the host has slept. 0 or -errno. */
+int vm_watch_clock(struct vm *vm);
+/* The host's TSC may have begun again: guest time goes on from where it was. The machine's thread, no lock held. */
+void vm_woken(struct vm *vm);
 
 /* vm_stats.c: what the CPUs counted so far. As lines that begin with head; as an object (the caller's), which has every counter as an
  * array by CPU; in the form that the configuration asks for on stderr. Any thread. */

@@ -271,6 +271,31 @@ static void tsc_clock_is_the_hosts(void **state)
     assert_in_range(clock_ns(&c), 123456789012345, 123456789012345 + 10 * NSEC_PER_SEC);
 }
 
+static uint64_t tsc_less;
+static uint64_t tsc_began_again(struct clock *c) { return __builtin_ia32_rdtsc() - tsc_less; }
+
+/* A host that slept, and whose TSC begins again at about zero. */
+static void tsc_clock_goes_on_after_sleep(void **state)
+{
+    struct clock c;
+
+    clock_init_tsc(&c, 2596138);
+    clock_set_ns(&c, 5000000000000);
+    assert_false(clock_began_again(&c));
+    c.source = tsc_began_again;
+    tsc_less = __builtin_ia32_rdtsc() - 1000;
+    assert_true(clock_began_again(&c));
+    clock_stop(&c);
+    assert_false(clock_began_again(&c)); /* it stands, and is not the host's */
+    clock_go_on(&c);
+    clock_start(&c);
+    assert_in_range(clock_ns(&c), 5000000000000, 5000000000000 + 10 * NSEC_PER_SEC);
+    assert_false(clock_began_again(&c));
+    clock_init_host(&c);
+    assert_false(clock_began_again(&c));
+    tsc_less = 0;
+}
+
 /* Ticks that are computed: as many as a guest needs to come to the same time, whatever the frequency and however old it is. */
 static void ticks_fit_time(void **state)
 {
@@ -397,6 +422,7 @@ int main(void)
         cmocka_unit_test(clock_can_be_set),
         cmocka_unit_test(host_clock_starts_near_zero),
         cmocka_unit_test(tsc_clock_is_the_hosts),
+        cmocka_unit_test(tsc_clock_goes_on_after_sleep),
         cmocka_unit_test(ticks_fit_time),
         cmocka_unit_test(muldiv_does_not_overflow),
         cmocka_unit_test(bit_helpers),

@@ -17,6 +17,7 @@
 
 #include "base/bits.h"
 #include "base/err.h"
+#include "machine/host.h"
 #include "machine/vm.h"
 
 #define LOAD 0x100000u
@@ -196,6 +197,60 @@ static void test_timeout(void **state)
     }
 }
 
+/* The host's TSC, but that it began at zero. */
+static uint64_t tsc_slept;
+static uint64_t tsc_began_again(struct clock *c) { return __builtin_ia32_rdtsc() - tsc_slept; }
+
+struct sleeper {
+    struct vm_call call;
+    struct vm *vm;
+    struct timer timer;
+    uint64_t before, after;
+};
+
+static void sleeper_timer(void *opaque) { vm_request(((struct sleeper *)opaque)->vm, VM_REQ_QUIT); }
+
+static void sleeper_call(struct vm_call *call, struct vm *vm)
+{
+    struct sleeper *s = container_of(call, struct sleeper, call);
+
+    s->before = clock_ns(&vm->clock);
+    tsc_slept = __builtin_ia32_rdtsc() - 1000;
+    vm->clock.source = tsc_began_again;
+    vm_woken(vm);
+    s->after = clock_ns(&vm->clock);
+    loop_lock(&vm->loop);
+    timer_init(&s->timer, &vm->loop, sleeper_timer, s);
+    timer_arm(&s->timer, s->after + 20000000);
+    loop_unlock(&vm->loop);
+}
+
+/* After a sleep of the host guest time goes on, and what waits for it comes. */
+static void test_sleep(void **state)
+{
+    static const uint8_t stand[] = { STAND };
+    struct sleeper s = { .call.fn = sleeper_call };
+    struct err err = { "" };
+    struct guest g;
+    const char *how;
+    uint64_t khz = host_tsc_khz(&how);
+
+    if (!khz) {
+        print_message("this host has no TSC that all CPUs share\n");
+        skip();
+    }
+    guest_make(&g, stand, sizeof(stand));
+    if (vm_create(&g.vm, &g.cfg, &engine_dbt, &err) < 0)
+        fail_msg("%s", err.text);
+    unlink(g.path);
+    s.vm = g.vm;
+    clock_init_tsc(&g.vm->clock, khz);
+    vm_call(g.vm, &s.call);
+    assert_int_equal(vm_run(g.vm, -1), VM_END_QUIT);
+    assert_in_range(s.after, s.before, s.before + 10000000000);
+    guest_free(&g);
+}
+
 /* The guest's output reaches the file whole, also what it wrote just before its end. */
 static void test_serial(void **state)
 {
@@ -325,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_debug_exit),   cmocka_unit_test(test_power_off),
         cmocka_unit_test(test_panic),        cmocka_unit_test(test_resets),
         cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_sleep),
         cmocka_unit_test(test_serial),       cmocka_unit_test(test_two_machines),
         cmocka_unit_test(test_disk_overlay),
     };
