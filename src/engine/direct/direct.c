@@ -22,7 +22,7 @@
 #define DIRECT_TRIAL  3000000 /* ns: what it may lose here before it has to go */
 #define DIRECT_BAR    500000000 /* and where that ends, if it never pays */
 #define DIRECT_MOST   4000000 /* ns: an account holds no more, so that it is closed in time */
-#define DIRECT_SLICE  2000000 /* ns: about what a busy host lets a process run at a time */
+#define DIRECT_SWITCH 6000    /* ns: what a stop costs that is in no thread's time, or in the runner's */
 #define DIRECT_WITHIN 200     /* instructions that are interpreted to leave a page that must not run here; else it costs: */
 #define DIRECT_DECLINED 500000 /* ns */
 #define DIRECT_JOINED 20000000 /* ns: the thread and its runners stay on one CPU, until the host may choose again */
@@ -40,6 +40,7 @@ struct direct_space {
     int64_t bar;        /* and from how much on it runs here */
     uint64_t ran;       /* runner_ns() */
     uint64_t cr3, used;
+    uint64_t missing;   /* an address that the guest's page tables did not allow; 0: none. They may soon. */
     uint64_t declined;  /* direct_entries() when it could not run here */
 };
 
@@ -53,7 +54,7 @@ struct direct {
     uint64_t clock;           /* counts looks, for `used` */
     uint64_t seen_ns, seen_entries, seen_halts;
     uint64_t joined;          /* ns: since then on one CPU */
-    uint64_t since;           /* ns: until then all is paid for */
+    uint64_t since;           /* ns of this thread: until then all is paid for */
     uint64_t price;           /* ns: what a stop and the way back have cost lately */
     uint64_t calls;           /* system calls and the like that were made here */
 };
@@ -298,7 +299,7 @@ static enum direct_next direct_memory(struct direct *d, struct direct_space *s, 
     switch (space_fault(&s->space, cpu, &d->rules, (uintptr_t)info->si_addr, regs->rip)) {
     case SPACE_MAPPED: return NEXT_GO;
     case SPACE_ODD: return direct_break(d, s, cpu, (uintptr_t)info->si_addr);
-    default: return NEXT_STEP;
+    default: s->missing = (uintptr_t)info->si_addr; return NEXT_STEP;
     }
 }
 
@@ -378,14 +379,11 @@ static void direct_switch_tsc(struct direct *d, bool plain)
     runners_set_tsc(&d->runners, plain);
 }
 
-/* Pay for what has happened since *since: so much of it the runner ran, the rest is what it cost. On a busy host, whoever waits for another waits for his turn as
- * well; but who runs for long would be interrupted anyway. */
+/* Pay for what has happened since the last time: the runner ran, and this thread's time is what it cost (what passed besides is a busy host's: both wait for their turn). */
 static void direct_settle(struct direct *d, struct direct_space *s, uint64_t ran)
 {
-    uint64_t now = clock_host_ns(CLOCK_MONOTONIC), past = now - d->since, cost = past > ran ? past - ran : 0;
+    uint64_t now = clock_host_ns(CLOCK_THREAD_CPUTIME_ID), cost = now - d->since + DIRECT_SWITCH;
 
-    if (ran > DIRECT_SLICE && cost > d->price)
-        cost = d->price;
     d->since = now;
     d->price += ((int64_t)(cost < DIRECT_BEGIN ? cost : DIRECT_BEGIN) - (int64_t)d->price) / 16;
     direct_pay(s, (int64_t)ran - (int64_t)cost);
@@ -465,7 +463,7 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     struct runner_stop stop;
     bool more = true;
 
-    d->since = d->seen_ns;
+    d->since = clock_host_ns(CLOCK_THREAD_CPUTIME_ID);
     if (d->runners.tsc_plain != cpu_tsc_is_host(cpu)) {
         direct_switch_tsc(d, !d->runners.tsc_plain);
         return false;
@@ -477,6 +475,9 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     it->current = NULL;
     d->vcpu->stats.direct_runs++;
     while (more) {
+        if (s->missing)
+            space_expect(&s->space, cpu, &d->rules, s->missing);
+        s->missing = 0;
         space_settle(&s->space, cpu, &d->rules);
         runner_join(&s->space.runner);
         int r = direct_stretch(d, s, cpu, &regs, &stop);

@@ -12,7 +12,8 @@
 #include "x86/mmu.h"
 
 #define SPACE_NEAR   32u  /* pages that are mapped together */
-#define SPACE_LARGE  512u /* the same in the guest's large pages */
+#define SPACE_LARGE  512u /* the same in the guest's large pages, and elsewhere as long as it takes no more mappings than: */
+#define SPACE_FEW    16u
 #define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
 #define SPACE_INT3   0xcc
 #define SPACE_PATIENCE 16u  /* times that breakpoints are refused until those that have some give them back */
@@ -178,8 +179,8 @@ static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
     return look.readable && look.executable ? ram_borrow(cpu->ram, space_gpa(&look, before), PAGE_SIZE) : NULL;
 }
 
-/* look: of the page at lin, or of the large one around it. */
-static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin)
+/* look: of the page at lin, or of the large one around it. note: what is there, whose word is taken for whether it is odd; NULL: nothing is known. */
+static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin, const struct space_page *note)
 {
     uint64_t gpa = space_gpa(look, lin), off;
     const struct ram_slot *s = space_seen(cpu, &gpa);
@@ -191,7 +192,8 @@ static struct space_view space_view(struct cpu *cpu, const struct space_rules *r
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
         v.prot |= PROT_WRITE;
     if (look->executable && !s->device) { /* nobody needs code there, which would be marked by the other address */
-        v.odd = look->writable || odd_any(s->hva + (gpa - s->gpa), space_before(cpu, lin), rules->cpuid, rules->xcr0);
+        bool known = note && note->gfn == v.gfn && (note->odd || note->prot & PROT_EXEC);
+        v.odd = look->writable || (known ? note->odd : odd_any(s->hva + (gpa - s->gpa), space_before(cpu, lin), rules->cpuid, rules->xcr0));
         v.prot |= v.odd ? 0 : PROT_EXEC;
     }
     return v;
@@ -229,8 +231,8 @@ static bool space_follows(struct ram *ram, const struct space_view *run, unsigne
            ram_slot_of(ram, v->gfn << PAGE_SHIFT) == ram_slot_of(ram, run->gfn << PAGE_SHIFT);
 }
 
-/* Map what may be mapped of n pages from `page` on. */
-static void space_map(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page, unsigned n)
+/* Map what may be mapped of n pages from `page` on, or of those that hold no code. */
+static void space_map(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page, unsigned n, bool code)
 {
     struct mmu_look look = { 0 };
     struct space_view run = { 0 };
@@ -243,9 +245,9 @@ static void space_map(struct space *s, struct cpu *cpu, const struct space_rules
         if (k < n) {
             if (!look.page_size || (lin & (look.page_size - 1)) == 0)
                 look = mmu_look(cpu, lin);
-            if (look.readable)
-                v = space_view(cpu, rules, &look, lin);
             uint32_t note = *space_find(s, at);
+            if (look.readable && (code || !look.executable))
+                v = space_view(cpu, rules, &look, lin, note ? &s->page[note] : NULL);
             if (note && space_same(&s->page[note], &v))
                 v.prot = 0; /* it is there already */
         }
@@ -303,20 +305,48 @@ void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *ru
     runner_breaks(&s->runner, s->breaks); /* there are only fewer now */
 }
 
+static bool space_reaches(uint64_t lin) { return lin < RUNNER_TOP && lin / RUNNER_SLOT != RUNNER_STUB / RUNNER_SLOT; }
+
+/* Data is often used all over: what lies around a page, near ones first, as long as few mappings do for it. */
+static void space_map_around(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page)
+{
+    uint64_t near = page & ~(uint64_t)(SPACE_NEAR - 1), first = page & ~(uint64_t)(SPACE_LARGE - 1);
+    unsigned most = s->areas + SPACE_FEW;
+
+    space_map(s, cpu, rules, near, SPACE_NEAR, true);
+    for (uint64_t at = near + SPACE_NEAR; at < first + SPACE_LARGE && s->areas < most && !s->lost; at += SPACE_NEAR)
+        space_map(s, cpu, rules, at, SPACE_NEAR, false);
+    for (uint64_t at = near; at > first && s->areas < most && !s->lost; at -= SPACE_NEAR)
+        space_map(s, cpu, rules, at - SPACE_NEAR, SPACE_NEAR, false);
+}
+
+void space_expect(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin)
+{
+    if (!space_reaches(lin) || s->lost)
+        return;
+    struct mmu_look look = mmu_look(cpu, lin);
+    if (look.readable)
+        space_map(s, cpu, rules, (lin >> PAGE_SHIFT) & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
+}
+
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip)
 {
     uint64_t page = lin >> PAGE_SHIFT;
 
-    if (lin >= RUNNER_TOP || lin / RUNNER_SLOT == RUNNER_STUB / RUNNER_SLOT)
+    if (!space_reaches(lin))
         return SPACE_REAL;
     struct mmu_look look = mmu_look(cpu, lin);
     if (!look.readable)
         return SPACE_REAL;
-    struct space_view v = space_view(cpu, rules, &look, lin);
+    struct space_view v = space_view(cpu, rules, &look, lin, NULL);
     uint32_t note = *space_find(s, page);
     if (v.prot && !(note && space_same(&s->page[note], &v))) {
-        unsigned n = look.page_size > PAGE_SIZE && !(v.prot & PROT_EXEC) ? SPACE_LARGE : SPACE_NEAR;
-        space_map(s, cpu, rules, page & ~(uint64_t)(n - 1), n);
+        if (v.prot & PROT_EXEC)
+            space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
+        else if (look.page_size > PAGE_SIZE)
+            space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_LARGE - 1), SPACE_LARGE, true);
+        else
+            space_map_around(s, cpu, rules, page);
         return SPACE_MAPPED;
     }
     return v.odd && rip >> PAGE_SHIFT == page && !(note && space_broken(&s->page[note])) ? SPACE_ODD : SPACE_REAL;
@@ -379,7 +409,7 @@ bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rul
 {
     uint64_t page = lin >> PAGE_SHIFT;
     struct mmu_look look = mmu_look(cpu, lin);
-    struct space_view v = space_view(cpu, rules, &look, lin);
+    struct space_view v = space_view(cpu, rules, &look, lin, NULL);
     uint16_t off[ODD_MAX + 1];
 
     if (s->lost)

@@ -63,6 +63,9 @@ enum space_fault {
 /* It faulted at lin, its next instruction being at rip. */
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip);
 
+/* What the guest's page tables did not allow at lin may be allowed now: have it mapped when it runs, if so. */
+void space_expect(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin);
+
 /* After SPACE_ODD. Have the page at lin be executable, with a stop before each odd instruction (there is none in code that is odd because it may be written to). Where
  * there are too few breakpoints, those that are certain (odd.h) stop by INT3 in a copy of the page: with RIP behind it, as INT3 of the guest's own does. The
  * caller has seen to it that stores there are told of, and space_changed() is called before them. False: it cannot be. */
