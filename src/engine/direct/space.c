@@ -14,6 +14,7 @@
 #define SPACE_NEAR   32u  /* pages that are mapped together */
 #define SPACE_LARGE  512u /* the same in the guest's large pages, and elsewhere as long as it takes no more mappings than: */
 #define SPACE_FEW    16u
+#define SPACE_SOME   1024u /* pages of a region that are compared by themselves */
 #define SPACE_CHECKS 30000u /* more pages than this are not compared, but all forgotten */
 #define SPACE_INT3   0xcc
 #define SPACE_PATIENCE 16u  /* times that breakpoints are refused until those that have some give them back */
@@ -264,30 +265,47 @@ static void space_map(struct space *s, struct cpu *cpu, const struct space_rules
 
 /* -- before it runs -- */
 
-/* Take away what the page tables do not say any more. */
+/* What page tables say of the page or large page that was looked at last. */
+struct space_look {
+    struct mmu_look look;
+    uint64_t base; /* 1: nothing was */
+};
+
+/* Take page n away if the page tables do not say any more what it was mapped for. */
+static bool space_compare_page(struct space *s, struct cpu *cpu, uint32_t n, struct space_look *last)
+{
+    const struct space_page *p = &s->page[n];
+    struct mmu_look *look = &last->look;
+    uint64_t lin = (uint64_t)p->lin << PAGE_SHIFT;
+
+    if (last->base != (lin & ~(look->page_size - 1))) {
+        *look = mmu_look(cpu, lin);
+        last->base = look->page_size ? lin & ~(look->page_size - 1) : 1;
+    }
+    uint64_t gpa = space_gpa(look, lin);
+    bool there = look->readable && (!cpu->ram->window.size || space_seen(cpu, &gpa)) && gpa >> PAGE_SHIFT == p->gfn;
+    if (there && (look->writable || !(p->prot & PROT_WRITE)) && (look->executable || !(p->prot & PROT_EXEC)))
+        return true;
+    space_drop(s, n);
+    return false;
+}
+
 static void space_compare(struct space *s, struct cpu *cpu)
 {
-    struct mmu_look look = { 0 };
-    uint64_t base = 1;
+    struct space_look last = { .base = 1 };
 
-    s->check = false;
-    for (uint32_t n = 1; n < s->pages && !s->lost;) {
-        const struct space_page *p = &s->page[n];
-        uint64_t lin = (uint64_t)p->lin << PAGE_SHIFT;
+    for (uint32_t n = 1; n < s->pages && !s->lost;)
+        n += space_compare_page(s, cpu, n, &last);
+}
 
-        if (base != (lin & ~(look.page_size - 1))) {
-            look = mmu_look(cpu, lin);
-            base = look.page_size ? lin & ~(look.page_size - 1) : 1;
-        }
-        uint64_t gpa = space_gpa(&look, lin);
-        bool there = look.readable && (!cpu->ram->window.size || space_seen(cpu, &gpa)) && gpa >> PAGE_SHIFT == p->gfn;
-        bool good = there && (look.writable || !(p->prot & PROT_WRITE)) && (look.executable || !(p->prot & PROT_EXEC));
-        if (good) {
-            n++;
-            continue;
-        }
-        space_drop(s, n);
-        base = 1;
+static void space_compare_some(struct space *s, struct cpu *cpu)
+{
+    struct space_look last = { .base = 1 };
+
+    for (uint64_t page = s->check_page; page < s->check_page + s->check_pages && !s->lost; page++) {
+        uint32_t n = *space_find(s, page);
+        if (n)
+            space_compare_page(s, cpu, n, &last);
     }
 }
 
@@ -297,6 +315,10 @@ void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *ru
         space_forget_all(s);
     if (s->check)
         space_compare(s, cpu);
+    else if (s->check_pages)
+        space_compare_some(s, cpu);
+    s->check = false;
+    s->check_pages = 0;
     if (s->areas > SPACE_AREAS || s->pages + SPACE_LARGE >= SPACE_PAGES)
         space_forget_all(s);
     if (s->lost)
@@ -436,10 +458,21 @@ bool space_break(struct space *s, struct cpu *cpu, const struct space_rules *rul
 
 /* -- the choke point -- */
 
+/* A region where large pages are: it is compared, for once; who flushes several has all compared. */
+static void space_check_some(struct space *s, uint64_t page, uint64_t pages)
+{
+    if (pages > SPACE_SOME || (s->check_pages && s->check_page != page)) {
+        s->check = true;
+        return;
+    }
+    s->check_page = page;
+    s->check_pages = (unsigned)pages;
+}
+
 static void space_flush_pages(struct space *s, uint64_t lin, uint64_t size)
 {
     if (size > PAGE_SIZE * SPACE_LARGE) {
-        s->check = true;
+        space_check_some(s, lin >> PAGE_SHIFT, size >> PAGE_SHIFT);
         return;
     }
     for (uint64_t page = lin >> PAGE_SHIFT; page < (lin + size) >> PAGE_SHIFT && !s->lost; page++) {

@@ -40,6 +40,8 @@ struct space {
     bool broken;                    /* odd pages may be executable */
     bool unbroken;                  /* the host lets nobody set breakpoints */
     bool check;              /* page tables may have changed, compare */
+    uint64_t check_page;     /* or only those of these pages: the first, and */
+    unsigned check_pages;    /* how many */
     bool lost;               /* all mappings are void */
 };
 
