@@ -41,6 +41,7 @@ struct direct_space {
     uint64_t ran;       /* runner_ns() */
     uint64_t cr3, used;
     uint64_t missing;   /* an address that the guest's page tables did not allow; 0: none. They may soon. */
+    uint64_t mapped[2]; /* address and RIP of the last fault after which something was mapped */
     uint64_t declined;  /* direct_entries() when it could not run here */
 };
 
@@ -290,6 +291,16 @@ static enum direct_next direct_break(struct direct *d, struct direct_space *s, s
     return space_break(&s->space, cpu, &d->rules, lin) ? NEXT_GO : NEXT_DECLINE;
 }
 
+/* Something was mapped for it. Should the same fault come once more, the interpreter does the instruction: it must go on in any case. */
+static enum direct_next direct_mapped(struct direct_space *s, uint64_t lin, uint64_t rip)
+{
+    bool again = s->mapped[0] == lin && s->mapped[1] == rip;
+
+    s->mapped[0] = again ? 0 : lin;
+    s->mapped[1] = rip;
+    return again ? NEXT_STEP : NEXT_GO;
+}
+
 static enum direct_next direct_memory(struct direct *d, struct direct_space *s, struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
 {
     if (info->si_code == SI_KERNEL) { /* #GP, or a trap: INT 4 */
@@ -297,7 +308,7 @@ static enum direct_next direct_memory(struct direct *d, struct direct_space *s, 
         return NEXT_STEP;
     }
     switch (space_fault(&s->space, cpu, &d->rules, (uintptr_t)info->si_addr, regs->rip)) {
-    case SPACE_MAPPED: return NEXT_GO;
+    case SPACE_MAPPED: return direct_mapped(s, (uintptr_t)info->si_addr, regs->rip);
     case SPACE_ODD: return direct_break(d, s, cpu, (uintptr_t)info->si_addr);
     default: s->missing = (uintptr_t)info->si_addr; return NEXT_STEP;
     }

@@ -363,6 +363,8 @@ enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct spac
     struct space_view v = space_view(cpu, rules, &look, lin, NULL);
     uint32_t note = *space_find(s, page);
     if (v.prot && !(note && space_same(&s->page[note], &v))) {
+        if (note) /* its word for what is odd is not good any more */
+            space_drop(s, note);
         if (v.prot & PROT_EXEC)
             space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
         else if (look.page_size > PAGE_SIZE)
