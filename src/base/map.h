@@ -4,7 +4,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 #define LARGE_PAGE (2UL << 20) /* the host's, in bytes */
 
 /* size bytes of zeros, or NULL. */

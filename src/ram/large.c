@@ -11,11 +11,8 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/map.h"
 #include "base/thread.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 #define LARGE_QUEUE 64
 #define LARGE_WAIT  5000000ULL          /* ns: longer than this nobody waits for a large page; on an idle host it is there after 200000 */

@@ -24,10 +24,6 @@
 #define BASE MIB /* not at a piece's beginning, and the end is none */
 #define SIZE (17 * MIB + PAGE_SIZE)
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 int __real_madvise(void *p, size_t size, int advice);
 int __wrap_madvise(void *p, size_t size, int advice);
 

@@ -10,10 +10,6 @@
 #include "base/map.h"
 #include "engine/dbt/dbt.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define DATA_BYTES (DBT_DATA_BYTES + DBT_FAR_BYTES)
 
 static int code_memfd(void)

@@ -147,10 +147,6 @@ void cache_rest(struct interp *it)
     it->vcpu->stats.rested++;
 }
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 /* There is much code: its tables go into a large page now, if the host can do that (Linux 6.1), or has one later. */
 static void cache_enlarge(struct interp *it)
 {
