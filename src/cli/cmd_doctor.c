@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "block/uring.h"
 #include "cli/cli.h"
+#include "engine/direct/direct.h"
 #include "engine/engine.h"
 #include "machine/host.h"
 #include "machine/sandbox.h"
@@ -15,7 +16,8 @@ void cmd_doctor_help(void)
 {
     puts("Looks at /dev/kvm (and runs a guest of a few instructions in it, to see whether it is hardware), "
          "the\n"
-         "CPU's features, x86-64 level and TSC, the memory, the sandbox, io_uring and KSM (--dedup); says which engine 'auto' takes and why.\n\n"
+         "CPU's features, x86-64 level and TSC, the memory, the sandbox, io_uring and KSM (--dedup); says which engine 'auto' takes and why, and whether\n"
+         "user code runs by itself.\n\n"
          "  --json    the same as one JSON object");
 }
 
@@ -38,8 +40,22 @@ static const char *const doctor_ksm[] = { [HOST_KSM_NONE] = "no: this kernel mer
                                           [HOST_KSM_OFF] = "KSM is off: --dedup merges nothing until 1 is written to /sys/kernel/mm/ksm/run",
                                           [HOST_KSM_ON] = "KSM runs: pages of machines with --dedup are merged" };
 
+/* How user code of a fresh machine runs (docs/design/direct.md); false: not by itself. */
+static bool doctor_user(char *out, size_t len)
+{
+    bool faults;
+    int r = direct_probe(&faults);
+
+    if (r < 0)
+        snprintf(out, len, "is translated: this host lets no process be traced: %s", strerror(-r));
+    else
+        snprintf(out, len, "runs by itself%s", faults ? "" : "; CPUID does not fault here, so pages of code that have it get breakpoints");
+    return r == 0;
+}
+
 static void doctor_text(const struct host_info *h, const char *kvm, const char *sandbox, const char *aio, const char *why)
 {
+    char user[160];
     const char *how;
     uint64_t tsc = host_tsc_khz(&how);
 
@@ -59,6 +75,8 @@ static void doctor_text(const struct host_info *h, const char *kvm, const char *
     printf("disks      %s\n", aio);
     printf("dedup      %s\n", doctor_ksm[host_ksm()]);
     printf("engine     auto takes %s\n", why);
+    doctor_user(user, sizeof(user));
+    printf("user code  %s\n", user);
 }
 
 static json_t *doctor_disks(bool ring, const char *says)
@@ -75,11 +93,14 @@ static json_t *doctor_sandbox(const struct sandbox_host *s, const char *says)
 static int doctor_json(const struct host_info *h, const char *kvm, json_t *sandbox, json_t *disks, const char *engine,
                        const char *why)
 {
+    char user[160];
     const char *how;
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:I, s:b, s:s, s:s}", "cpu", h->cpu_name, "level",
+    bool direct = doctor_user(user, sizeof(user));
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:I, s:b, s:s, s:s, s:b, s:s}", "cpu", h->cpu_name, "level",
                              h->level, "features", h->features, "cpus", (int)h->cpus, "memory_total",
                              (json_int_t)h->mem_total, "memory_available", (json_int_t)h->mem_available,
-                             "hypervisor", h->hypervisor, "tsc_khz", (json_int_t)host_tsc_khz(&how), "ksm", host_ksm() == HOST_KSM_ON, "engine", engine, "engine_why", why);
+                             "hypervisor", h->hypervisor, "tsc_khz", (json_int_t)host_tsc_khz(&how), "ksm", host_ksm() == HOST_KSM_ON, "engine", engine, "engine_why", why,
+                             "direct", direct, "direct_says", user);
     json_t *k =
         json_pack("{s:b, s:i, s:b, s:b, s:b, s:f, s:f, s:s}", "present", h->kvm.present, "api", h->kvm.api,
                   "cpu_virtualisation", h->kvm.cpu_virt, "measured", h->kvm.measured, "hardware",

@@ -91,6 +91,19 @@ struct direct *direct_create(struct vcpu *v)
     return d;
 }
 
+int direct_probe(bool *cpuid_faults)
+{
+    int files[RUNNER_FILES];
+    struct runners all;
+
+    memset(files, 0xff, sizeof(files));
+    int r = runners_init(&all, files);
+    *cpuid_faults = r == 0 && all.cpuid_faults;
+    if (r == 0)
+        runners_fini(&all);
+    return r;
+}
+
 static void direct_close(struct direct_space *s)
 {
     if (s->area) {

@@ -19,6 +19,9 @@ struct direct;
 struct direct *direct_create(struct vcpu *v);
 void direct_destroy(struct direct *d);
 
+/* Would there be one on this host? 0; *cpuid_faults: CPUID stops user code there. Or -errno: it lets nobody be traced, or makes no processes. Any thread. */
+int direct_probe(bool *cpuid_faults);
+
 /* The CPU is about to run code at level 3. Should that be here? syscalls: made by translated code so far. */
 bool direct_wants(struct direct *d, struct cpu *cpu, uint64_t syscalls);
 /* The space that CR3 names is one that runs here. */
