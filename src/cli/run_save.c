@@ -97,7 +97,7 @@ int run_restore_create(struct run_restore *r, struct vm **out, struct machine_co
 
     if (!r->file)
         return vm_create(out, cfg, ops, err);
-    e = vm_create_blank(out, cfg, ops, err);
+    e = save_maps(r->file, &r->how) ? vm_create_blank(out, cfg, ops, err) : vm_create_filled(out, cfg, ops, err);
     if (e == 0)
         e = save_restore(r->file, *out, &r->how, err);
     if (e < 0) {

@@ -313,19 +313,25 @@ static unsigned vm_engine_trace(unsigned trace)
            (trace & TRACE_EXITS ? ENGINE_TRACE_EXITS : 0) | (trace & TRACE_STATS ? ENGINE_TRACE_STATS : 0);
 }
 
-/* User code will run by itself (engine/direct): in a machine that begins here. Its memory is such that other processes can map it (what is restored lies on its
- * file, and what is received comes in memory of its own), and so that it may read the TSC there, the machine's is the host's. */
-static bool vm_has_direct(const struct vm *vm, const struct engine_ops *ops, bool blank)
+bool vm_wants_direct(const struct machine_config *cfg, const struct engine_ops *ops)
 {
     const char *direct = getenv("VITRO_DIRECT");
 
-    return ops == &engine_dbt && !(direct && !strcmp(direct, "off")) && !blank && !vm->cfg->swap && !vm->cfg->dedup;
+    return ops == &engine_dbt && !(direct && !strcmp(direct, "off")) && !cfg->swap && !cfg->dedup;
 }
 
-static void vm_init_clock(struct vm *vm, const struct engine_ops *ops, bool blank)
+/* What comes into a machine's memory. */
+enum vm_content {
+    VM_LOADED, /* what it begins with */
+    VM_FILLED, /* another one's state, written there */
+    VM_PLACED  /* or mapped, or taken over */
+};
+
+/* User code that runs by itself may read the TSC, if the machine's is the host's: in one that begins here. */
+static void vm_init_clock(struct vm *vm, const struct engine_ops *ops, enum vm_content content)
 {
     const char *how;
-    uint64_t khz = vm_has_direct(vm, ops, blank) ? host_tsc_khz(&how) : 0;
+    uint64_t khz = content == VM_LOADED && vm_wants_direct(vm->cfg, ops) ? host_tsc_khz(&how) : 0;
 
     if (khz)
         clock_init_tsc(&vm->clock, khz);
@@ -333,11 +339,12 @@ static void vm_init_clock(struct vm *vm, const struct engine_ops *ops, bool blan
         clock_init_host(&vm->clock);
 }
 
-static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, struct err *err)
+static int vm_build(struct vm *vm, const struct engine_ops *ops, enum vm_content content, struct err *err)
 {
+    bool blank = content != VM_LOADED;
     int r = vm_read_files(vm, blank, err);
 
-    ram_share(&vm->ram, vm_has_direct(vm, ops, blank));
+    ram_share(&vm->ram, content != VM_PLACED && vm_wants_direct(vm->cfg, ops));
     if (r == 0)
         r = pc_init_ram(vm, err); /* an engine wants to know the slots */
     if (r == 0)
@@ -355,8 +362,7 @@ static int vm_build(struct vm *vm, const struct engine_ops *ops, bool blank, str
     return r;
 }
 
-static int vm_make(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, bool blank,
-                   struct err *err)
+static int vm_make(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, enum vm_content content, struct err *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
     int r;
@@ -370,7 +376,7 @@ static int vm_make(struct vm **out, struct machine_config *cfg, const struct eng
     pthread_mutex_init(&vm->life.lock, NULL);
     pthread_cond_init(&vm->life.go, NULL);
     pthread_cond_init(&vm->life.idle, NULL);
-    vm_init_clock(vm, ops, blank);
+    vm_init_clock(vm, ops, content);
     r = loop_init(&vm->loop, &vm->clock);
     if (r < 0) {
         free(vm);
@@ -383,7 +389,7 @@ static int vm_make(struct vm **out, struct machine_config *cfg, const struct eng
     ram_init(&vm->ram);
     bus_init(&vm->io, "io", &vm->loop, 0x10000);
     bus_init(&vm->mmio, "mmio", &vm->loop, 0);
-    r = vm_build(vm, ops, blank, err);
+    r = vm_build(vm, ops, content, err);
     if (r == 0) {
         *out = vm;
         return 0;
@@ -396,7 +402,7 @@ static int vm_make(struct vm **out, struct machine_config *cfg, const struct eng
 
 int vm_create(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
 {
-    return vm_make(out, cfg, ops, false, err);
+    return vm_make(out, cfg, ops, VM_LOADED, err);
 }
 
 void vm_destroy(struct vm *vm)
@@ -467,14 +473,23 @@ void vm_pause(struct vm *vm)
     vm_freeze(vm);
 }
 
-int vm_create_blank(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
-                    struct err *err)
+static int vm_create_without(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, enum vm_content content, struct err *err)
 {
-    int r = vm_make(out, cfg, ops, true, err);
+    int r = vm_make(out, cfg, ops, content, err);
 
     if (r == 0)
         vm_freeze(*out);
     return r;
+}
+
+int vm_create_blank(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
+{
+    return vm_create_without(out, cfg, ops, VM_PLACED, err);
+}
+
+int vm_create_filled(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
+{
+    return vm_create_without(out, cfg, ops, VM_FILLED, err);
 }
 
 void vm_resume(struct vm *vm)

@@ -221,6 +221,10 @@ int vm_create(struct vm **out, struct machine_config *cfg, const struct engine_o
  * unless life.hold is set. */
 int vm_create_blank(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops,
                     struct err *err);
+/* The same, for a state whose memory is written into the machine's: user code may run by itself then, which it does not in memory that is a file's (mapped). */
+int vm_create_filled(struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err);
+/* User code of such a machine runs by itself, if its memory is shared (ram_share()). */
+bool vm_wants_direct(const struct machine_config *cfg, const struct engine_ops *ops);
 /* vm_run() has returned or was never called. NULL is allowed. */
 void vm_destroy(struct vm *vm);
 

@@ -18,6 +18,7 @@
 #include "base/bits.h"
 #include "base/err.h"
 #include "migrate/migrate.h"
+#include "ram/share.h"
 #include "ram/swap.h"
 #include "save/internal.h"
 
@@ -195,6 +196,7 @@ static int receive_room(const struct migrate_in *in, struct err *err)
 
 int migrate_make(struct migrate_in *in, struct vm **out, struct machine_config *cfg, const struct engine_ops *ops, struct err *err)
 {
+    ram_share(&in->ram, vm_wants_direct(cfg, ops));
     int r = receive_slots(in, cfg, err);
 
     *out = NULL;

@@ -152,8 +152,11 @@ bool ram_same_slots(const struct ram *a, const struct ram *b)
 
 int ram_take(struct ram *to, struct ram *from)
 {
-    if (!ram_same_slots(to, from) || to->swap || to->share_size || from->share_size)
+    if (!ram_same_slots(to, from) || to->swap || to->share_size)
         return -EINVAL;
+    to->share_fd = from->share_fd;
+    to->share_size = from->share_size;
+    from->share_size = 0;
     while (from->nslots) {
         struct ram_slot *s = &from->slot[from->nslots - 1], *d = &to->slot[from->nslots - 1];
 
@@ -162,6 +165,10 @@ int ram_take(struct ram *to, struct ram *from)
         d->backed = s->backed;
         d->swap = s->swap;
         d->swap_off = s->swap_off;
+        d->shared = s->shared;
+        d->share_fd = s->share_fd;
+        d->share_off = s->share_off;
+        d->touched = s->touched;
         munmap((void *)s->flags, ram_flags_size(s));
         from->nslots--; /* its addresses may be another's by now */
     }

@@ -92,7 +92,8 @@ bool ram_same_slots(const struct ram *a, const struct ram *b);
 
 /* The bytes of from become those of to, which has the same slots; from is empty afterwards, as after ram_fini(). No bytes
  * are copied, host addresses of to stay. No vCPU runs; engines must be told. 0 or -errno, then both are only good for
- * ram_fini(). A swap file of from goes along; to has none, and none of them is shared (-EINVAL). */
+ * ram_fini(). A swap file of from goes along, and so does the file in which shared slots
+ * lie; to has neither (-EINVAL). */
 int ram_take(struct ram *to, struct ram *from);
 
 /* The slot that holds gpa, or NULL (a hole: MMIO or nothing). */

@@ -10,7 +10,7 @@
 #include "ram/ram.h"
 
 /* Slots that are added from now on lie in r's file, or again in private memory. Read-only ones never do; nor does one for which the host
- * gives no such file. Not together with ram_swap_create(), ram_map_file(), ram_take() and ram_merge(), which refuse. */
+ * gives no such file. Not together with ram_swap_create(), ram_map_file() and ram_merge(), which refuse. */
 void ram_share(struct ram *r, bool on);
 
 /* The file's descriptor, borrowed, and where in it the slot begins; -1: the slot is private. Equal to the slot's gpa modulo the size of

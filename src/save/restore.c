@@ -122,17 +122,19 @@ static uint64_t save_away_ns(const struct save_file *f, struct vm *vm)
     return then && now > then ? now - then : 0;
 }
 
+bool save_maps(const struct save_file *f, const struct save_how *how) { return f->l.at[f->l.count - 1].h.flags & SAVE_PLAIN && !how->whole; }
+
 /* The lowest file holds all of memory, the others what has changed since. */
-static int save_fill_ram(struct save_file *f, struct vm *vm, bool whole, struct err *err)
+static int save_fill_ram(struct save_file *f, struct vm *vm, const struct save_how *how, struct err *err)
 {
     const struct save_layer *low = &f->l.at[f->l.count - 1];
-    int r = low->h.flags & SAVE_PLAIN && !whole && !vm->ram.swap ? save_ram_map(&vm->ram, low->fd, &low->h, err)
-                                                : save_ram_read(&vm->ram, low->fd, &low->h, low->table, err);
+    int r = save_maps(f, how) && !vm->ram.swap ? save_ram_map(&vm->ram, low->fd, &low->h, err)
+                                               : save_ram_read(&vm->ram, low->fd, &low->h, low->table, err);
 
     return r == 0 ? save_ram_lift(&vm->ram, &f->l, err) : r;
 }
 
-static int save_fill(struct save_file *f, struct vm *vm, bool whole, struct err *err)
+static int save_fill(struct save_file *f, struct vm *vm, const struct save_how *how, struct err *err)
 {
     const struct save_layer *top = &f->l.at[0];
     int r = save_layers_check(&f->l, &vm->ram, err);
@@ -140,7 +142,7 @@ static int save_fill(struct save_file *f, struct vm *vm, bool whole, struct err 
     if (r == 0)
         r = save_overlays_read(vm, top->fd, &top->h, err);
     if (r == 0)
-        r = save_fill_ram(f, vm, whole, err);
+        r = save_fill_ram(f, vm, how, err);
     if (r == 0)
         r = save_state_give(vm, f->about + 4 + f->json_len, top->h.about.len - 4 - f->json_len, err);
     return r;
@@ -151,7 +153,7 @@ int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how,
     int r = how->trust_disks ? 0 : save_about_disks(f->json, vm->cfg, 0, err);
 
     if (r == 0)
-        r = save_fill(f, vm, how->whole, err);
+        r = save_fill(f, vm, how, err);
     if (r == 0)
         r = pc_vars_settle(vm, err);
     if (r < 0) {

@@ -87,6 +87,8 @@ struct save_how {
     bool stand;       /* guest time goes on where it stood; else the time in between is added */
     bool clone;       /* the machine that was saved may go on as well: a new generation ID */
 };
+/* Will a machine's memory lie on the file? If not, it is read into what the machine has (vm_create_filled()). */
+bool save_maps(const struct save_file *f, const struct save_how *how);
 /* Make vm, which was just made blank, the saved machine. On failure it is only good for vm_destroy(). */
 int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how, struct err *err);
 

@@ -187,7 +187,7 @@ static struct vm *restore(struct machine_config *cfg, const char *path, const st
 
     assert_int_equal(config_init(cfg), 0);
     if (save_open(&f, path, &err) < 0 || save_config(f, cfg, NULL, &err) < 0 ||
-        vm_create_blank(&vm, cfg, engine, &err) < 0 || save_restore(f, vm, &how, &err) < 0)
+        (save_maps(f, &how) ? vm_create_blank : vm_create_filled)(&vm, cfg, engine, &err) < 0 || save_restore(f, vm, &how, &err) < 0)
         fail_msg("%s", err.text);
     save_close(f);
     return vm;

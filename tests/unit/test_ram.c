@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -626,11 +627,41 @@ static void shared_memory_stays_where_it_is(void **state)
         ram_fini(&other);
         layout(&other);
         assert_int_equal(ram_take(&r, &other), -EINVAL);
-        assert_int_equal(ram_take(&other, &r), -EINVAL);
         shared = true;
     }
     ram_fini(&r);
     ram_fini(&other);
+}
+
+/* Memory that is taken over is as shared as it was, and at home where it went. */
+static void shared_memory_is_taken_over(void **state)
+{
+    bool was = shared;
+    struct ram r, to;
+    uint64_t off, v = 0x1122334455667788;
+    uint8_t *at;
+
+    layout(&r);
+    shared = false;
+    layout(&to);
+    shared = was;
+    int fd = ram_shared_fd(&r.slot[0], &off);
+    at = to.slot[0].hva;
+    assert_int_equal(ram_write(&r, 0x2000, &v, 8), 0);
+    assert_int_equal(ram_take(&to, &r), 0);
+    ram_fini(&r);
+    assert_ptr_equal(to.slot[0].hva, at);
+    assert_int_equal(ram_shared_fd(&to.slot[0], &off), fd);
+    assert_int_equal(ram_shared_used(&to) != 0, was);
+    v = 0;
+    assert_int_equal(ram_read(&to, 0x2000, &v, 8), 0);
+    assert_true(v == 0x1122334455667788);
+    assert_int_equal(ram_discard(&to, 0x2000, PAGE_SIZE), 0);
+    assert_int_equal(ram_read(&to, 0x2000, &v, 8), 0);
+    assert_true(v == 0);
+    ram_fini(&to);
+    if (was)
+        assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed */
 }
 
 int main(void)
@@ -657,6 +688,7 @@ int main(void)
         cmocka_unit_test(shared_slots_are_one_file),
         cmocka_unit_test(shared_runs_are_found),
         cmocka_unit_test(shared_memory_stays_where_it_is),
+        cmocka_unit_test(shared_memory_is_taken_over),
     };
     int failed = cmocka_run_group_tests_name("private", tests, NULL, NULL);
 
