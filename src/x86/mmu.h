@@ -30,6 +30,8 @@ struct mmu_look {
     bool readable, writable, executable;
 };
 struct mmu_look mmu_look(struct cpu *cpu, uint64_t lin);
+/* Where the 4 KiB around lin are, which was looked at itself, or is in the large page that was. */
+static inline uint64_t mmu_look_page(const struct mmu_look *look, uint64_t lin) { return look->gpa + (lin & (look->page_size - 1) & ~0xfffULL); }
 
 /* Translate an instruction fetch at the current privilege; raises #PF/#GP. Returns the gpa. */
 uint64_t mmu_fetch(struct cpu *cpu, uint64_t lin);

@@ -233,9 +233,10 @@ static unsigned direct_before(struct cpu *cpu, uint64_t rip)
     uint8_t b[2] = { 0, 0 };
 
     for (unsigned n = 0; n < 2; n++) {
-        struct mmu_look look = rip > 0x10000 && rip < RUNNER_TOP ? mmu_look(cpu, rip - 2 + n) : (struct mmu_look){ 0 };
+        uint64_t at = rip - 2 + n;
+        struct mmu_look look = rip > 0x10000 && rip < RUNNER_TOP ? mmu_look(cpu, at) : (struct mmu_look){ 0 };
         if (look.readable)
-            ram_read(cpu->ram, look.gpa + ((rip - 2 + n) & (look.page_size - 1)), &b[n], 1);
+            ram_read(cpu->ram, mmu_look_page(&look, at) | PAGE_OFFSET(at), &b[n], 1);
     }
     return (unsigned)b[0] << 8 | b[1];
 }
@@ -264,7 +265,7 @@ static enum direct_next direct_call(struct direct *d, struct cpu *cpu, struct us
 static void direct_note_odd(struct cpu *cpu, uint64_t rip)
 {
     struct mmu_look look = mmu_look(cpu, rip);
-    const uint8_t *page = look.executable ? ram_borrow(cpu->ram, PAGE_BASE(look.gpa + (rip & (look.page_size - 1))), PAGE_SIZE) : NULL;
+    const uint8_t *page = look.executable ? ram_borrow(cpu->ram, mmu_look_page(&look, rip), PAGE_SIZE) : NULL;
 
     if (page)
         odd_note(page, rip & (PAGE_SIZE - 1));
@@ -278,8 +279,6 @@ void direct_identified(const struct direct *d, struct cpu *cpu)
 
 static enum direct_next direct_trap(struct direct *d, struct cpu *cpu, struct user_regs_struct *regs, const siginfo_t *info)
 {
-    unsigned before = direct_before(cpu, regs->rip);
-
     if (info->si_code == TRAP_HWBKPT) { /* in front of an odd instruction; a single step that ends there is TRAP_TRACE */
         d->vcpu->stats.direct_odd++;
         direct_note_odd(cpu, regs->rip);
@@ -287,6 +286,7 @@ static enum direct_next direct_trap(struct direct *d, struct cpu *cpu, struct us
     }
     if (regs->eflags & FL_TF && info->si_code != SI_KERNEL)
         return NEXT_TRAP;
+    unsigned before = direct_before(cpu, regs->rip);
     if (before == 0xcd03)
         regs->rip--;
     else if ((before & 0xff) != 0xcc && info->si_code == SI_KERNEL)
@@ -300,7 +300,7 @@ static enum direct_next direct_break(struct direct *d, struct direct_space *s, s
 {
     struct mmu_look look = mmu_look(cpu, lin);
 
-    cache_mark(d->vcpu, PAGE_BASE(look.gpa + (lin & (look.page_size - 1))), PAGE_SIZE);
+    cache_mark(d->vcpu, mmu_look_page(&look, lin), PAGE_SIZE);
     return space_break(&s->space, cpu, &d->rules, lin) ? NEXT_GO : NEXT_DECLINE;
 }
 

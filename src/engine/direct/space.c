@@ -163,8 +163,6 @@ static void space_drop(struct space *s, uint32_t n)
 
 static unsigned space_slot(const struct ram *ram, const struct ram_slot *s) { return (unsigned)(s - ram->slot); }
 
-static uint64_t space_gpa(const struct mmu_look *look, uint64_t lin) { return PAGE_BASE(look->gpa + (lin & (look->page_size - 1))); }
-
 /* What a vCPU finds there, and *gpa becomes the address by which it is known: a device's memory is where its BAR is. */
 static const struct ram_slot *space_seen(struct cpu *cpu, uint64_t *gpa)
 {
@@ -177,13 +175,13 @@ static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
     uint64_t before = PAGE_BASE(lin) - PAGE_SIZE;
     struct mmu_look look = lin >= PAGE_SIZE ? mmu_look(cpu, before) : (struct mmu_look){ 0 };
 
-    return look.readable && look.executable ? ram_borrow(cpu->ram, space_gpa(&look, before), PAGE_SIZE) : NULL;
+    return look.readable && look.executable ? ram_borrow(cpu->ram, mmu_look_page(&look, before), PAGE_SIZE) : NULL;
 }
 
 /* look: of the page at lin, or of the large one around it. note: what is there, whose word is taken for whether it is odd; NULL: nothing is known. */
 static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin, const struct space_page *note)
 {
-    uint64_t gpa = space_gpa(look, lin), off;
+    uint64_t gpa = mmu_look_page(look, lin), off;
     const struct ram_slot *s = space_seen(cpu, &gpa);
     struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
 
@@ -282,7 +280,7 @@ static bool space_compare_page(struct space *s, struct cpu *cpu, uint32_t n, str
         *look = mmu_look(cpu, lin);
         last->base = look->page_size ? lin & ~(look->page_size - 1) : 1;
     }
-    uint64_t gpa = space_gpa(look, lin);
+    uint64_t gpa = mmu_look_page(look, lin);
     bool there = look->readable && (!cpu->ram->window.size || space_seen(cpu, &gpa)) && gpa >> PAGE_SHIFT == p->gfn;
     if (there && (look->writable || !(p->prot & PROT_WRITE)) && (look->executable || !(p->prot & PROT_EXEC)))
         return true;
@@ -329,13 +327,18 @@ void space_settle(struct space *s, struct cpu *cpu, const struct space_rules *ru
 
 static bool space_reaches(uint64_t lin) { return lin < RUNNER_TOP && lin / RUNNER_SLOT != RUNNER_STUB / RUNNER_SLOT; }
 
+static void space_map_near(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page)
+{
+    space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
+}
+
 /* Data is often used all over: what lies around a page, near ones first, as long as few mappings do for it. */
 static void space_map_around(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t page)
 {
     uint64_t near = page & ~(uint64_t)(SPACE_NEAR - 1), first = page & ~(uint64_t)(SPACE_LARGE - 1);
     unsigned most = s->areas + SPACE_FEW;
 
-    space_map(s, cpu, rules, near, SPACE_NEAR, true);
+    space_map_near(s, cpu, rules, page);
     for (uint64_t at = near + SPACE_NEAR; at < first + SPACE_LARGE && s->areas < most && !s->lost; at += SPACE_NEAR)
         space_map(s, cpu, rules, at, SPACE_NEAR, false);
     for (uint64_t at = near; at > first && s->areas < most && !s->lost; at -= SPACE_NEAR)
@@ -348,7 +351,7 @@ void space_expect(struct space *s, struct cpu *cpu, const struct space_rules *ru
         return;
     struct mmu_look look = mmu_look(cpu, lin);
     if (look.readable)
-        space_map(s, cpu, rules, (lin >> PAGE_SHIFT) & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
+        space_map_near(s, cpu, rules, lin >> PAGE_SHIFT);
 }
 
 enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct space_rules *rules, uint64_t lin, uint64_t rip)
@@ -366,7 +369,7 @@ enum space_fault space_fault(struct space *s, struct cpu *cpu, const struct spac
         if (note) /* its word for what is odd is not good any more */
             space_drop(s, note);
         if (v.prot & PROT_EXEC)
-            space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_NEAR - 1), SPACE_NEAR, true);
+            space_map_near(s, cpu, rules, page);
         else if (look.page_size > PAGE_SIZE)
             space_map(s, cpu, rules, page & ~(uint64_t)(SPACE_LARGE - 1), SPACE_LARGE, true);
         else
