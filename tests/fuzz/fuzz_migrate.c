@@ -6,7 +6,6 @@
  */
 #include "fuzz.h"
 
-#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,6 +19,8 @@
 #include "migrate/migrate.h"
 #include "save/internal.h"
 #include "virtio/fs.h"
+
+#include "../unit/share_client.h"
 
 #define STREAM_MAX (96u << 10) /* fits a socket's buffer: nobody reads while we write */
 #define MEMORY     (4u << 20)
@@ -42,11 +43,7 @@ static bool clean; /* HELLO is as it should be */
 
 static void mount(struct vm *vm)
 {
-    struct {
-        struct fuse_in_header h;
-        struct fuse_init_in in;
-    } m = { .h = { .len = sizeof(m), .opcode = FUSE_INIT }, .in = { .major = 7, .minor = 36 } };
-    _Alignas(8) uint8_t reply[256];
+    struct sc c;
 
     for (unsigned n = 0; n < vm->ndevices; n++) {
         struct virtio_fs *f = vm->device[n].dev;
@@ -54,7 +51,9 @@ static void mount(struct vm *vm)
         if (vm->device[n].ops != &virtio_fs_ops)
             continue;
         f->ended = false;
-        FUZZ_CHECK(share_call(f->share, &m, sizeof(m), reply, sizeof(reply)) > 16);
+        sc_init(&c, f->share);
+        FUZZ_CHECK(sc_hello(&c, 0) == 0 && c.out_len > 0);
+        sc_fini(&c);
     }
 }
 

@@ -1,7 +1,6 @@
 /* A machine whose guest has mounted a shared folder: its session goes along, and a machine that does not offer the folder refuses the state before it
  * is sent. What a session is made of is tests/unit/test_share_session.c's. */
 #include <errno.h>
-#include <linux/fuse.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +15,8 @@
 #include "machine/vm.h"
 #include "save/internal.h"
 #include "virtio/fs.h"
+
+#include "../unit/share_client.h"
 
 static char folder[64], kernel[80];
 static struct machine_config cfg; /* of the machine that there is */
@@ -86,15 +87,14 @@ static struct virtio_fs *fs_of(struct vm *vm)
 /* The guest mounts it, as far as its server is concerned, and the machine stands. */
 static void mount(struct vm *vm)
 {
-    struct {
-        struct fuse_in_header h;
-        struct fuse_init_in in;
-    } m = { .h = { .len = sizeof(m), .opcode = FUSE_INIT }, .in = { .major = 7, .minor = 36 } };
-    _Alignas(8) uint8_t reply[256];
     struct virtio_fs *f = fs_of(vm);
+    struct sc c;
 
     f->ended = false; /* as its first request has it */
-    assert_true(share_call(f->share, &m, sizeof(m), reply, sizeof(reply)) > 16);
+    sc_init(&c, f->share);
+    assert_int_equal(sc_hello(&c, 0), 0);
+    assert_true(c.out_len > 0);
+    sc_fini(&c);
     virtio_fs_ops.pause(f);
 }
 
