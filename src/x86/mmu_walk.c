@@ -29,7 +29,7 @@
 /* One entry of a paging structure on the way down. */
 struct walk_entry {
     uint64_t value;
-    uint64_t gpa;
+    uint64_t gpa; /* by which its page is known */
     uint8_t *hva; /* NULL: not in writable RAM, its bits cannot be set */
     bool wide;    /* 8 bytes, else 4 */
 };
@@ -41,7 +41,7 @@ struct walk {
     bool nx;               /* ORed */
     bool change;           /* set accessed and dirty bits */
     bool cached;           /* began at a page directory from cpu->walk_cache */
-    struct ram_slot *slot; /* of the entry read last: mostly of the next one too */
+    struct ram_slot *slot; /* RAM of the entry read last: mostly of the next one too */
     uint64_t size;         /* of the page found */
     uint64_t base;         /* its guest-physical address */
     struct walk_entry leaf;
@@ -49,12 +49,22 @@ struct walk {
 
 enum { WALK_OK, WALK_ABSENT, WALK_RSVD };
 
+/* What a vCPU finds at *gpa, as ram_slot_seen(). A device's memory is looked for each time: its slot says where it is known, not seen. */
+static struct ram_slot *walk_slot(struct walk *w, uint64_t *gpa)
+{
+    struct ram_slot *s = w->slot;
+    if (likely(s && *gpa - s->gpa < s->size))
+        return s;
+    s = ram_slot_seen(w->cpu->ram, gpa);
+    if (s && !s->device)
+        w->slot = s;
+    return s;
+}
+
 /* Read an entry; where there is no memory a bus reads all ones. */
 static void walk_load(struct walk *w, struct walk_entry *e, uint64_t gpa, bool wide)
 {
-    struct ram_slot *s = w->slot;
-    if (!s || gpa - s->gpa >= s->size)
-        s = w->slot = ram_slot_of(w->cpu->ram, gpa);
+    struct ram_slot *s = walk_slot(w, &gpa);
     e->gpa = gpa;
     e->wide = wide;
     e->hva = NULL;

@@ -41,6 +41,28 @@ static u64 nobody(u64 at)
     return n;
 }
 
+#define TABLE 0x8000 /* in the frame buffer: behind what a text page shows */
+
+/* A page table in the frame buffer at `at` is what maps TVA: two of its pages, one after the other; then from elsewhere. */
+static void table_in(u64 at)
+{
+    volatile u64 *pt = (u64 *)(at + TABLE), keep = rt_pd[TVA >> 21];
+
+    *(volatile u64 *)TPA = 0x1111;
+    *(volatile u64 *)(TPA + 0x1000) = 0x2222;
+    pt[0] = TPA | 7;
+    pt[1] = (TPA + 0x1000) | 7;
+    rt_pd[TVA >> 21] = (at + TABLE) | 7;
+    write_cr3(read_cr3());
+    hot_expect("by a table in it", *(volatile u64 *)TVA, 0x1111);
+    *(volatile u64 *)(TVA + 0x1000) = 0x3333;
+    hot_expect("a store by it", *(volatile u64 *)(TPA + 0x1000), 0x3333);
+    hot_expect("accessed", pt[0] & 0x60, 0x20);
+    hot_expect("dirty", pt[1] & 0x60, 0x60);
+    rt_pd[TVA >> 21] = keep;
+    write_cr3(read_cr3());
+}
+
 /* Not beside where anything else is on either machine. */
 static const u32 places[] = { 0xe0000000, 0xe7000000, 0xc0000000, 0xd5000000 };
 
@@ -67,6 +89,7 @@ void vga_move(void)
         hot_expect("other bytes", differ(at, round + 1), 0);
         *(volatile u32 *)was = 0; /* to nobody */
         hot_expect("the same bytes still", differ(at, round + 1), 0);
+        table_in(at);
     }
     cfg_write(BAR0, (u32)home); /* without switching it off */
     hot_expect("back", differ(home, 9), 0);

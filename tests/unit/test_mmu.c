@@ -437,6 +437,42 @@ static void test_odd_tables(void **state)
     fx_destroy(f);
 }
 
+/* Tables in a device's memory: read, and marked, where the guest has put that, and nowhere else. */
+static void test_tables_in_window(void **state)
+{
+    struct fx *f = fx_create(1, NULL);
+    struct mmu_result r;
+    uint64_t own = 1ULL << 32, seen = 0xe0000000, pde;
+    fx_long_mode(f, 0);
+    fx_map(f, 0x400000, 0x100000, P | W);
+    fx_map(f, 0x600000, 0x200000, P | W);
+    pde = 0x4000 + 2 * 8;
+    ram_set_device(&f->ram, ram_slot_of(&f->ram, own));
+    fx_put(f, own + 0x1000, 0x345000 | P | W);
+    fx_put(f, pde, (seen + 0x1000) | P | W);
+    assert_int_equal(mmu_walk(f->cpu, 0x400abc, ACC_READ, MMU_SUP, &r), PF_ERR | PF_P | PF_RSVD); /* nobody is there yet */
+    atomic_store(&f->ram.window.at, seen);
+    assert_int_equal(mmu_walk(f->cpu, 0x400abc, ACC_WRITE, MMU_SUP, &r), 0);
+    assert_int_equal(r.gpa, 0x345abc);
+    assert_int_equal(fx_get(f, own + 0x1000), 0x345000 | P | W | A | D);
+    fx_put(f, pde, (own + 0x1000) | P | W);
+    assert_int_equal(mmu_walk(f->cpu, 0x400abc, ACC_READ, MMU_SUP, &r), PF_ERR | PF_P | PF_RSVD); /* it is not there any more */
+
+    /* From a directory in it to a table in it, and to its own place, which is none, and to RAM. */
+    fx_put(f, own + 0x2000 + 2 * 8, (seen + 0x1000) | P | W);
+    fx_put(f, own + 0x2000 + 3 * 8, (own + 0x1000) | P | W);
+    fx_put(f, own + 0x2000 + 4 * 8, 0x6000 | P | W);
+    fx_put(f, 0x6000, 0x678000 | P | W);
+    fx_put(f, 0x3000, (seen + 0x2000) | P | W);
+    mmu_flush_all(f->cpu);
+    assert_int_equal(mmu_walk(f->cpu, 0x400abc, ACC_READ, MMU_SUP, &r), 0);
+    assert_int_equal(r.gpa, 0x345abc);
+    assert_int_equal(mmu_walk(f->cpu, 0x600abc, ACC_READ, MMU_SUP, &r), PF_ERR | PF_P | PF_RSVD);
+    assert_int_equal(mmu_walk(f->cpu, 0x800abc, ACC_READ, MMU_SUP, &r), 0);
+    assert_int_equal(r.gpa, 0x678abc);
+    fx_destroy(f);
+}
+
 /* --- the TLB --- */
 
 static void test_stale_until_flushed(void **state)
@@ -671,6 +707,7 @@ int main(void)
         cmocka_unit_test(test_peek),
         cmocka_unit_test(test_table_stores),
         cmocka_unit_test(test_odd_tables),
+        cmocka_unit_test(test_tables_in_window),
         cmocka_unit_test(test_stale_until_flushed),
         cmocka_unit_test(test_large_page_flush),
         cmocka_unit_test(test_huge_page_flush),
