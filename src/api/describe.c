@@ -37,6 +37,13 @@ static uint64_t describe_resident(const struct control *c)
 
 static const char *describe_state(const struct vm *vm) { return vm->life.paused ? "paused" : "running"; }
 
+static const char *describe_generation(const struct vm *vm)
+{
+    static const char *const name[] = { [VM_GENERATION_UNHEARD] = "unheard", [VM_GENERATION_PENDING] = "pending", [VM_GENERATION_TAKEN] = "taken" };
+
+    return name[vm_generation(vm)];
+}
+
 static uint64_t describe_target(const struct vm *vm)
 {
     uint32_t pages;
@@ -71,13 +78,13 @@ json_t *describe_machine(struct control *c)
     json_t *config = config_to_json(vm->cfg), *root;
 
     loop_lock(&vm->loop);
-    root = json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:i, s:s, s:o}", "name", c->site.info.name,
+    root = json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:I, s:i, s:s, s:s, s:o}", "name", c->site.info.name,
                      "id", c->site.info.id, "pid", (int)getpid(), "state", describe_state(vm), "engine",
                      vm->engine.ops->name, "vcpus", (int)vm->nvcpus, "memory", (json_int_t)vm->cfg->memory,
                      "memory_target", (json_int_t)describe_target(vm), "started", c->site.info.started,
                      "guest_seconds", (double)clock_ns(&vm->clock) / 1e9, "cpu_seconds",
                      clock_host_seconds(CLOCK_PROCESS_CPUTIME_ID), "resets", (json_int_t)vm->life.resets, "viewers",
-                     (int)api_viewers(&c->server), "version", "v1", "networks", describe_cards(vm));
+                     (int)api_viewers(&c->server), "version", "v1", "generation_id", describe_generation(vm), "networks", describe_cards(vm));
     loop_unlock(&vm->loop);
     if (root && vm->cfg->vsock_path)
         json_object_set_new(root, "vsock", json_string(vm->cfg->vsock_path));

@@ -22,12 +22,16 @@ enum {
     OP_DUAL_NAME = 0x2e,
     OP_MULTI_NAME = 0x2f,
     OP_EXT = 0x5b,
+    OP_EXT_REGION = 0x80,
+    OP_EXT_FIELD = 0x81,
     OP_EXT_DEVICE = 0x82,
     OP_ARG0 = 0x68,
     OP_IF = 0xa0,
     OP_ELSE = 0xa1,
     OP_RETURN = 0xa4,
 };
+
+enum { REGION_IO = 1, FIELD_BYTES = 1 }; /* 20.2.5.2: address space; access type, no lock, the rest preserved */
 
 void aml_init(struct aml *a) { memset(a, 0, sizeof(*a)); }
 
@@ -240,6 +244,24 @@ void aml_package(struct aml *a, uint8_t elements)
     aml_byte(a, OP_PACKAGE);
     aml_open(a);
     aml_byte(a, elements);
+}
+
+void aml_port(struct aml *a, const char *region, uint16_t port, const char *field)
+{
+    aml_byte(a, OP_EXT);
+    aml_byte(a, OP_EXT_REGION);
+    aml_path(a, region);
+    aml_byte(a, REGION_IO);
+    aml_int(a, port);
+    aml_int(a, 1);
+    aml_byte(a, OP_EXT);
+    aml_byte(a, OP_EXT_FIELD);
+    aml_open(a);
+    aml_path(a, region);
+    aml_byte(a, FIELD_BYTES);
+    aml_path(a, field);
+    aml_byte(a, 8); /* bits */
+    aml_close(a);
 }
 
 void aml_if(struct aml *a)

@@ -48,6 +48,9 @@ void aml_if(struct aml *a);
 void aml_else(struct aml *a);
 void aml_close(struct aml *a);
 
+/* One byte of I/O ports, which methods reach by the name field; region names it, too. */
+void aml_port(struct aml *a, const char *region, uint16_t port, const char *field);
+
 /* Statements and operands of methods. */
 void aml_return(struct aml *a);          /* the value follows */
 void aml_arg(struct aml *a, unsigned n); /* Arg0..Arg6 */

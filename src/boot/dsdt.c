@@ -99,7 +99,7 @@ static void dsdt_pvpanic(struct aml *a)
 }
 
 /* The generation ID; its address in two halves (Microsoft, "Virtual Machine Generation ID"). Drivers know it
- * by its _CID; a _HID must have the form that 6.1.5 asks for. */
+ * by its _CID; a _HID must have the form that 6.1.5 asks for. Who asks for the address is a driver: the board hears of it. */
 static void dsdt_vmgenid(struct aml *a)
 {
     aml_device(a, "VGEN");
@@ -110,7 +110,11 @@ static void dsdt_vmgenid(struct aml *a)
     aml_string(a, "VMGENCTR");
     aml_close(a);
     aml_name_string(a, "_DDN", "VM_Gen_Counter");
+    aml_port(a, "ASKR", LAYOUT_VMGENID_ASKED, "ASKD");
     aml_method(a, "ADDR", 0, false);
+    aml_op(a, AML_STORE);
+    aml_int(a, 1);
+    aml_path(a, "ASKD");
     aml_return(a);
     aml_package(a, 2);
     aml_int(a, (uint32_t)LAYOUT_VMGENID);

@@ -55,6 +55,7 @@
 #define LAYOUT_PM1_CNT        0x604 /* PM1a control, 2 bytes */
 #define LAYOUT_PM_TMR         0x608 /* PM timer, 4 bytes, 24 bits counting (FADT TMR_VAL_EXT is clear) */
 #define LAYOUT_GPE0           0x620 /* GPE0 status and enable, 4 bytes */
+#define LAYOUT_VMGENID_ASKED  0x628 /* written when the generation ID's address is asked for, 1 byte */
 #define LAYOUT_PM_LEN         0x80  /* 0x600..0x67f belongs to power management: what an ICH9 decodes there. All of it must be told, else Linux
                                        * says that the board resources overlap a BAR of the LPC bridge */
 #define LAYOUT_SMI_CMD        0xb2

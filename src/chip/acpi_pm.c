@@ -165,6 +165,11 @@ void acpi_pm_raise_gpe(struct acpi_pm *a, unsigned event)
     acpi_pm_update(a);
 }
 
+bool acpi_pm_gpe_settled(const struct acpi_pm *a, unsigned event)
+{
+    return !(a->gpe_sts >> event & 1) && a->gpe_en >> event & 1;
+}
+
 bool acpi_pm_power_button(struct acpi_pm *a)
 {
     a->pm1_sts |= PM1_PWRBTN;

@@ -65,5 +65,8 @@ bool acpi_pm_power_button(struct acpi_pm *a);
 void acpi_pm_rtc_alarm(void *opaque, unsigned pin, bool level);
 /* Raise general-purpose event 0..15 (hotplug, generation ID). */
 void acpi_pm_raise_gpe(struct acpi_pm *a, unsigned event);
+/* Has the guest dealt with the event: cleared its status, and enabled it again? Guests disable it in between; ACPICA enables it once
+ * all that hear of it have run (acpi_ev_asynch_enable_gpe()). */
+bool acpi_pm_gpe_settled(const struct acpi_pm *a, unsigned event);
 
 #endif

@@ -29,8 +29,8 @@
 void cmd_fork_help(void)
 {
     puts("Makes running copies of a running machine, which goes on. They share memory with each other until they change it. Each has a name\n"
-         "(NAME-1, NAME-2 ...) and a generation ID of its own, of which the guest's kernel hears at once and reseeds its random numbers, if it\n"
-         "has a driver (vmgenid; Debian's cloud kernel has none). With --agent it does so in any case.\n"
+         "(NAME-1, NAME-2 ...) and a generation ID of its own. When this ends, the guests' kernels have reseeded their random numbers: because they\n"
+         "have heard of it, if they have a driver (vmgenid; Debian's cloud kernel has none), or by --agent; else it says that they have not.\n"
          "Network cards have addresses of their own. With --agent the guest takes them, and its machine's name as its host name, before\n"
          "this ends; other guests take the addresses when their driver is bound anew or they are reset.\n"
          "A disk that the machine writes to cannot be in two machines: use disks that are 'ro' or 'ephemeral', or none.\n"
@@ -219,34 +219,58 @@ static int fork_save(const struct fork_args *f, uint64_t *stood_ns, struct err *
     return fd;
 }
 
-/* Each guest takes its own identity; returns how many have. After one that did not answer in time the others get little. */
-static unsigned fork_identities(const struct fork_args *f, const bool *made)
+/* How many guests have taken their identities, and know random numbers of their own; and how many kernels will not hear that they should. */
+struct fork_guests {
+    unsigned told, reseeded, deaf;
+};
+
+/* Without an agent, or if it did not do it, there may be a driver for the generation ID. */
+static int fork_await(const char *name, unsigned seconds, struct fork_guests *g)
 {
-    unsigned told = 0, seconds = IDENTITY_SECONDS;
+    struct err err = { "" };
+    int r = identity_await(name, seconds, &err);
+
+    g->reseeded += r > 0;
+    g->deaf += r == 0;
+    if (r < 0)
+        fprintf(stderr, "vitro: the guest of '%s' may know the same random numbers as other copies: %s\n", name, err.text);
+    return r;
+}
+
+/* After a guest that did not answer in time the others get little. */
+static struct fork_guests fork_identities(const struct fork_args *f, const bool *made)
+{
+    struct fork_guests g = { .told = 0 };
+    unsigned seconds = IDENTITY_SECONDS;
     char name[FORK_NAME];
 
     for (unsigned n = 0; n < f->count; n++) {
         struct err err = { "" };
-        int r = made[n] ? identity_tell(fork_name(f, n + 1, name), seconds, &err) : 0;
+        int r = made[n] ? identity_tell(fork_name(f, n + 1, name), true, seconds, &err) : 0;
 
-        told += r > 0;
-        seconds = r < 0 ? 1 : seconds;
+        if (r > 0)
+            g.told++, g.reseeded++;
         if (r < 0)
             fprintf(stderr, "vitro: the guest of '%s' keeps its host name and network addresses: %s\n", name, err.text);
+        if (made[n] && r <= 0 && fork_await(name, seconds, &g) < 0)
+            r = -1;
+        seconds = r < 0 ? 1 : seconds;
     }
-    return told;
+    return g;
 }
 
 /* What there is now; also when not all could be made. */
-static void fork_tell(const struct fork_args *f, unsigned made, unsigned told, uint64_t stood_ns, const double at[3])
+static void fork_tell(const struct fork_args *f, unsigned made, const struct fork_guests *g, uint64_t stood_ns, const double at[3])
 {
     if (f->json)
-        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"identities\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
-               f->name, made, f->count, told, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
+        printf("{\"name\":\"%s\",\"done\":\"fork\",\"copies\":%u,\"wanted\":%u,\"identities\":%u,\"reseeded\":%u,\"stood_ms\":%.3f,\"saved_ms\":%.3f,\"copy_ms\":%.3f}\n",
+               f->name, made, f->count, g->told, g->reseeded, (double)stood_ns / 1e6, (at[1] - at[0]) * 1e3, made ? (at[2] - at[1]) * 1e3 / made : 0);
     else if (made < f->count && made)
         fprintf(stderr, "vitro: %u of %u copies were made, and run: those that are named above\n", made, f->count);
     else if (made < f->count)
         fprintf(stderr, "vitro: none of %u copies was made\n", f->count);
+    if (g->deaf && !f->json)
+        fprintf(stderr, "vitro: these copies know the same random numbers until their kernel reseeds by itself: it has no driver for the generation ID, and there is no agent\n");
 }
 
 int cmd_fork(int argc, char **argv)
@@ -257,6 +281,7 @@ int cmd_fork(int argc, char **argv)
     char path[32];
     uint64_t stood_ns = 0;
     double at[3] = { clock_host_seconds(CLOCK_MONOTONIC), 0, 0 }; /* begun, saved, ended */
+    struct fork_guests guests;
     unsigned count = 0;
     int fd, status;
 
@@ -272,6 +297,7 @@ int cmd_fork(int argc, char **argv)
     close(fd);
     for (unsigned n = 0; n < f.count; n++)
         count += made[n];
-    fork_tell(&f, count, fork_identities(&f, made), stood_ns, at);
+    guests = fork_identities(&f, made);
+    fork_tell(&f, count, &guests, stood_ns, at);
     return status;
 }

@@ -23,7 +23,7 @@ void cmd_run_help(void)
     }
     puts("  --config FILE         a JSON object with these options as keys; the command line wins\n"
          "  --restore FILE[,OPT]  go on with a saved machine; options given here replace those it had; trust-disks,\n"
-         "                        stand, clone, whole: see vitro(1)\n"
+         "                        stand, clone, rewind, whole: see vitro(1)\n"
          "  --save FILE[,OPT]     where Ctrl-] S and SIGUSR1 save the machine; plain: large and quick to restore;\n"
          "                        stop: end it then\n"
          "  --json                what vitro itself says on stderr is JSON, one object a line\n"

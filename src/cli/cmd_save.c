@@ -206,8 +206,12 @@ static void restore_identity(const struct run_options *o, bool clone)
 {
     struct err err = { "" };
 
-    if (clone && o->cfg.detach && identity_tell(o->cfg.name, IDENTITY_SECONDS, &err) < 0)
+    int r = clone && o->cfg.detach ? identity_tell(o->cfg.name, true, IDENTITY_SECONDS, &err) : 1;
+
+    if (r < 0)
         fprintf(stderr, "vitro: the guest keeps its host name and network addresses: %s\n", err.text);
+    if (r <= 0)
+        identity_reseed(o->cfg.name);
 }
 
 int cmd_restore(int argc, char **argv)

@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "block/image.h"
 #include "cli/cli.h"
+#include "cli/identity.h"
 #include "cli/launch.h"
 #include "cli/snap_merge.h"
 #include "cli/snap_tree.h"
@@ -485,6 +486,18 @@ static int revert_prepare(struct snapshot *s, const char *label, char path[PATH_
     return r == 0 ? revert_switch(s, node, engine, err) : r;
 }
 
+/* What the guest has drawn since the snapshot must not come again. */
+static void revert_reseed(const char *name)
+{
+    struct err err = { "" };
+    int r = identity_tell(name, false, IDENTITY_SECONDS, &err);
+
+    if (r < 0)
+        fprintf(stderr, "vitro: the agent of '%s' does not take random numbers: %s\n", name, err.text);
+    if (r <= 0)
+        identity_reseed(name);
+}
+
 static int revert_start(const char *name, const char *path, const char *engine, bool json, int rest, char **word)
 {
     const char **words = calloc((size_t)rest + 7, sizeof(*words));
@@ -493,7 +506,7 @@ static int revert_start(const char *name, const char *path, const char *engine, 
 
     if (!words)
         return cli_failf("out of memory");
-    snprintf(what, sizeof(what), "%s,clone,trust-disks", path);
+    snprintf(what, sizeof(what), "%s,rewind,trust-disks", path);
     words[n++] = "--restore", words[n++] = what, words[n++] = "--name", words[n++] = name;
     if (*engine)
         words[n++] = "--engine", words[n++] = engine;
@@ -501,6 +514,8 @@ static int revert_start(const char *name, const char *path, const char *engine, 
         words[n++] = word[i];
     status = launch_words(n, words, json);
     free(words);
+    if (status == CLI_OK)
+        revert_reseed(name);
     return status;
 }
 

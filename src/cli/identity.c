@@ -8,14 +8,17 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/client.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/rand.h"
 #include "cli/agent_link.h"
 
-#define IDENTITY_HOST 63 /* letters of a host name (RFC 1035, 2.3.4) */
+#define IDENTITY_HOST    63 /* letters of a host name (RFC 1035, 2.3.4) */
+#define IDENTITY_LOOK_MS 5
 
 struct identity {
     char words[2048];
@@ -90,7 +93,19 @@ static int identity_send(const struct identity *i, struct wire *w, int ms, struc
     return -EIO;
 }
 
-int identity_tell(const char *name, unsigned seconds, struct err *err)
+/* Random numbers come first: whatever else a guest does not take, it has those. */
+static int identity_words(struct identity *i, const char *name, const json_t *machine, bool other, struct err *err)
+{
+    int r = identity_seed(i, err);
+
+    if (other)
+        identity_host(i, name);
+    if (other)
+        identity_cards(i, json_object_get(machine, "networks"));
+    return r;
+}
+
+int identity_tell(const char *name, bool other, unsigned seconds, struct err *err)
 {
     static struct wire w;
     struct identity i = { .len = 0 };
@@ -98,17 +113,51 @@ int identity_tell(const char *name, unsigned seconds, struct err *err)
     int r = client_call(name, "GET", "/v1/machine", NULL, &machine, err);
     bool agent = json_is_true(json_object_get(json_object_get(machine, "config"), "agent"));
 
-    identity_host(&i, name);
-    identity_cards(&i, json_object_get(machine, "networks"));
+    if (r == 0 && agent)
+        r = identity_words(&i, name, machine, other, err);
     json_decref(machine);
     if (r < 0 || !agent)
         return r;
-    r = identity_seed(&i, err);
-    if (r == 0)
-        r = agent_link(&w, name, seconds, err);
+    r = agent_link(&w, name, seconds, err);
     if (r < 0)
         return r;
     r = identity_send(&i, &w, (int)seconds * 1000, err);
     close(w.fd);
     return r < 0 ? r : 1;
+}
+
+/* 1 and 0 as identity_await(), -EAGAIN: not yet, or -errno with a sentence. */
+static int identity_heard(const char *name, struct err *err)
+{
+    json_t *machine = NULL;
+    int r = client_call(name, "GET", "/v1/machine", NULL, &machine, err);
+    const char *said = json_string_value(json_object_get(machine, "generation_id"));
+
+    if (r == 0 && said && !strcmp(said, "pending"))
+        r = -EAGAIN;
+    else if (r == 0)
+        r = said && !strcmp(said, "taken");
+    json_decref(machine);
+    return r;
+}
+
+int identity_await(const char *name, unsigned seconds, struct err *err)
+{
+    double end = clock_host_seconds(CLOCK_MONOTONIC) + seconds;
+    int r;
+
+    while ((r = identity_heard(name, err)) == -EAGAIN) {
+        if (clock_host_seconds(CLOCK_MONOTONIC) > end)
+            return err_set(err, ETIMEDOUT, "its kernel has not dealt with the new generation ID in %u seconds", seconds);
+        usleep(IDENTITY_LOOK_MS * 1000);
+    }
+    return r;
+}
+
+void identity_reseed(const char *name)
+{
+    struct err err = { "its kernel has no driver for the generation ID, and there is no agent" };
+
+    if (identity_await(name, IDENTITY_SECONDS, &err) <= 0)
+        fprintf(stderr, "vitro: the guest of '%s' goes on with the random numbers that it was saved with until its kernel reseeds by itself: %s\n", name, err.text);
 }

@@ -2,12 +2,22 @@
 #ifndef VITRO_CLI_IDENTITY_H
 #define VITRO_CLI_IDENTITY_H
 
+#include <stdbool.h>
+
 struct err;
 
 #define IDENTITY_SECONDS 20 /* that guests get for it */
 
-/* Tell the agent in a running copy's guest its host name (the machine's name), its network cards' own addresses, and random numbers. Waits for
- * its agent for so many seconds. 1: the guest has taken them; 0: the machine has no agent; -errno with a sentence: the guest is as it was. */
-int identity_tell(const char *name, unsigned seconds, struct err *err);
+/* Tell the agent in a running machine's guest random numbers, with which its kernel's begin anew. other: it is a copy, which also gets to know its host
+ * name (the machine's name) and its network cards' own addresses. Waits for the agent for so many seconds. 1: the guest has taken them; 0: the
+ * machine has no agent; -errno with a sentence: what it has not taken is as it was. */
+int identity_tell(const char *name, bool other, unsigned seconds, struct err *err);
+
+/* Wait until the guest's kernel has dealt with the machine's new generation ID, for at most so many seconds. 1: it has, and its random numbers have begun
+ * anew; 0: it has no driver for that; -errno with a sentence, -ETIMEDOUT if the time is over. */
+int identity_await(const char *name, unsigned seconds, struct err *err);
+
+/* The same; says on stderr that the guest knows the same random numbers as before, if that may be. */
+void identity_reseed(const char *name);
 
 #endif

@@ -23,6 +23,7 @@ static int run_restore_word(struct save_how *how, const char *word, size_t len, 
         { "trust-disks", offsetof(struct save_how, trust_disks) },
         { "stand", offsetof(struct save_how, stand) },
         { "clone", offsetof(struct save_how, clone) },
+        { "rewind", offsetof(struct save_how, rewind) },
         { "whole", offsetof(struct save_how, whole) },
     };
 
@@ -32,7 +33,7 @@ static int run_restore_word(struct save_how *how, const char *word, size_t len, 
             return 0;
         }
     }
-    return err_set(err, EINVAL, "restore: '%.*s' is unknown: use trust-disks, stand, clone or whole",
+    return err_set(err, EINVAL, "restore: '%.*s' is unknown: use trust-disks, stand, clone, rewind or whole",
                    (int)(len > 64 ? 64 : len), word);
 }
 

@@ -358,9 +358,12 @@ static int pc_wire_pci(struct vm *vm)
 
 static int pc_wire_generation(struct vm *vm)
 {
+    int r;
+
     rand_init_host(&vm->rand);
+    r = vmgenid_init(&vm->genid, &vm->ram, LAYOUT_VMGENID, &vm->rand, pc_tell_generation, vm);
     pc_add_device(vm, &vmgenid_ops, &vm->genid, 0);
-    return vmgenid_init(&vm->genid, &vm->ram, LAYOUT_VMGENID, &vm->rand, pc_tell_generation, vm);
+    return r < 0 ? r : vmgenid_attach(&vm->genid, &vm->io);
 }
 
 /* Ports by which the guest talks about its own end. */

@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "boot/layout.h"
 #include "engine/trace.h"
 #include "machine/host.h"
 #include "ram/share.h"
@@ -219,6 +220,13 @@ int vm_change_generation(struct vm *vm)
     r = vmgenid_change(&vm->genid);
     loop_unlock(&vm->loop);
     return r;
+}
+
+enum vm_generation vm_generation(const struct vm *vm)
+{
+    if (!vm->genid.asked)
+        return VM_GENERATION_UNHEARD;
+    return acpi_pm_gpe_settled(&vm->pm, LAYOUT_GPE_VMGENID) ? VM_GENERATION_TAKEN : VM_GENERATION_PENDING;
 }
 
 int vm_set_memory(struct vm *vm, uint64_t bytes)

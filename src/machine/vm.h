@@ -252,6 +252,14 @@ int vm_change_disk(struct vm *vm, unsigned n, struct block *block, const char *p
  * thread, no lock held. 0 or -errno. */
 int vm_change_generation(struct vm *vm);
 
+enum vm_generation {
+    VM_GENERATION_UNHEARD, /* since its last reset no driver of the guest has asked for the ID: it knows nothing of changes */
+    VM_GENERATION_PENDING, /* there is one, and it has not dealt with the last change yet */
+    VM_GENERATION_TAKEN    /* it has dealt with all of them (Linux: the kernel's random numbers begin anew) */
+};
+/* The device lock is held. */
+enum vm_generation vm_generation(const struct vm *vm);
+
 /* Ask the guest to live with so much memory (at most what the machine has): the rest goes into the balloon,
  * if and when the guest wants. Any thread, no lock held. 0, or -ERANGE. */
 int vm_set_memory(struct vm *vm, uint64_t bytes);

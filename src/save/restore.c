@@ -162,7 +162,11 @@ int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how,
     }
     if (!how->stand)
         clock_set_ns(&vm->clock, clock_ns(&vm->clock) + save_away_ns(f, vm));
-    if (how->clone && ((r = vm_change_generation(vm)) < 0 || (r = pc_readdress_nets(vm)) < 0))
+    if (how->clone || how->rewind)
+        r = vm_change_generation(vm);
+    if (r == 0 && how->clone)
+        r = pc_readdress_nets(vm);
+    if (r < 0)
         return err_set(err, -r, "there is no randomness for a new identity: %s", strerror(-r));
     return 0;
 }

@@ -85,7 +85,8 @@ struct save_how {
     bool whole;       /* read all of the memory first and check it, where it could be mapped */
     bool trust_disks; /* do not ask whether disks have changed since */
     bool stand;       /* guest time goes on where it stood; else the time in between is added */
-    bool clone;       /* the machine that was saved may go on as well: a new generation ID */
+    bool clone;       /* the machine that was saved may go on as well: a new generation ID, and addresses */
+    bool rewind;      /* it went on since, and has ended: a new generation ID */
 };
 /* Will a machine's memory lie on the file? If not, it is read into what the machine has (vm_create_filled()). */
 bool save_maps(const struct save_file *f, const struct save_how *how);

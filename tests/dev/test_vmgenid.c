@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "boot/layout.h"
 #include "chip/acpi_pm.h"
 #include "chip/vmgenid.h"
 #include "ram/ram.h"
@@ -115,9 +116,46 @@ static void test_state(void **state)
     assert_int_equal(rig_inb(&f.rig, ACPI_PM_GPE0_PORT), 0); /* the same machine: nothing to tell */
 }
 
+/* Who asks for the address through the ACPI tables is heard of, until the next reset, and in the state that is saved. */
+static void test_asked(void **state)
+{
+    assert_int_equal(vmgenid_attach(&f.g, &f.rig.io), 0);
+    assert_int_equal(VMGENID_PORT, LAYOUT_VMGENID_ASKED);
+    assert_false(f.g.asked);
+    rig_outb(&f.rig, VMGENID_PORT, 1);
+    assert_true(f.g.asked);
+    assert_int_equal(vmgenid_init(&f.other, &f.ram, GPA, &f.rand, raise, &f.pm), 0);
+    vmgenid_ops.reset(&f.other);
+    assert_false(f.other.asked);
+    rig_round_trip(&vmgenid_ops, &f.g, &f.other);
+    assert_true(f.other.asked);
+    vmgenid_ops.reset(&f.g);
+    assert_false(f.g.asked);
+}
+
+/* What an ACPI interpreter does with an event, one register after the other: it is settled when that is over, and not before. */
+static void test_settled(void **state)
+{
+    assert_false(acpi_pm_gpe_settled(&f.pm, EVENT)); /* nobody listens yet */
+    rig_outb(&f.rig, ACPI_PM_SMI_PORT, ACPI_PM_ENABLE);
+    rig_outb(&f.rig, ACPI_PM_GPE0_PORT + 2, 1 << EVENT);
+    assert_true(acpi_pm_gpe_settled(&f.pm, EVENT));
+    assert_int_equal(vmgenid_change(&f.g), 0);
+    assert_false(acpi_pm_gpe_settled(&f.pm, EVENT));
+    rig_outb(&f.rig, ACPI_PM_GPE0_PORT + 2, 0);
+    assert_false(acpi_pm_gpe_settled(&f.pm, EVENT));
+    rig_outb(&f.rig, ACPI_PM_GPE0_PORT, 1 << EVENT);
+    assert_false(acpi_pm_gpe_settled(&f.pm, EVENT)); /* its handlers run now */
+    rig_outb(&f.rig, ACPI_PM_GPE0_PORT + 2, 1 << EVENT);
+    assert_true(acpi_pm_gpe_settled(&f.pm, EVENT));
+    assert_false(acpi_pm_gpe_settled(&f.pm, EVENT + 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_settled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_published, setup, teardown),
         cmocka_unit_test_setup_teardown(test_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_randomness, setup, teardown),
