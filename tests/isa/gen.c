@@ -87,6 +87,17 @@ static void gen_st(struct isa_rand *r, uint8_t *p)
     memcpy(p + 8, &e, 2);
 }
 
+bool gen_no_code32, gen_no_wild_rsp, gen_x87, gen_pointers;
+
+/* Some registers empty; and now and then an exception that is not masked. */
+static void gen_x87_state(struct isa_rand *r, struct isa_state *s)
+{
+    if (pick(r, 2))
+        s->ftw = (uint8_t)isa_rand(r);
+    if (pick(r, 16) == 0)
+        s->fcw &= (uint16_t)~pick(r, 64);
+}
+
 static void gen_state(struct isa_rand *r, struct isa_state *s)
 {
     for (int n = 0; n < 16; n++)
@@ -109,6 +120,8 @@ static void gen_state(struct isa_rand *r, struct isa_state *s)
     s->ftw = pick(r, 4) ? 0xff : (uint8_t)isa_rand(r);
     for (int n = 0; n < 8; n++)
         gen_st(r, s->st[n]);
+    if (gen_x87)
+        gen_x87_state(r, s);
 }
 
 /* --- one instruction --- */
@@ -200,6 +213,7 @@ static bool gen_mnemonic_refused(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
+        return !gen_pointers;
     case ZYDIS_MNEMONIC_PTWRITE: /* not shown to guests */
     case ZYDIS_MNEMONIC_XTEST:
         return true;
@@ -243,6 +257,30 @@ static unsigned gen_legacy(struct isa_rand *r, uint8_t *p)
     if (map == 7)
         p[n++] = 0x3a;
     p[n++] = (uint8_t)isa_rand(r);
+    return n;
+}
+
+/* x87 and MMX, with what belongs to both. */
+static unsigned gen_escape(struct isa_rand *r, uint8_t *p)
+{
+    unsigned n = 0;
+    if (pick(r, 16) == 0)
+        p[n++] = 0x66;
+    if (pick(r, 8) == 0)
+        p[n++] = 0x40 | (uint8_t)pick(r, 16);
+    unsigned kind = (unsigned)pick(r, 16);
+    if (kind == 0) {
+        p[n++] = 0x9b; /* FWAIT */
+    } else if (kind < 5) {
+        p[n++] = 0x0f;
+        p[n++] = kind == 1 && pick(r, 2) ? 0x77 : pick(r, 2) ? 0x60 + (uint8_t)pick(r, 32) : 0xd0 + (uint8_t)pick(r, 48);
+    } else if (kind == 5) {
+        p[n++] = 0x0f;
+        p[n++] = 0xae; /* FXSAVE and FXRSTOR among others */
+    } else {
+        p[n++] = 0xd8 + (uint8_t)pick(r, 8);
+        p[n++] = (uint8_t)isa_rand(r) | (pick(r, 2) ? 0xc0 : 0);
+    }
     return n;
 }
 
@@ -306,7 +344,7 @@ static void gen_insn(struct isa_rand *r, const ZydisDecoder *dec, struct gen_ins
 {
     for (;;) {
         unsigned kind = (unsigned)pick(r, 5), n;
-        n = kind < 3 ? gen_legacy(r, g->raw) : kind == 3 ? gen_vex(r, g->raw) : gen_evex(r, g->raw);
+        n = gen_x87 && pick(r, 4) ? gen_escape(r, g->raw) : kind < 3 ? gen_legacy(r, g->raw) : kind == 3 ? gen_vex(r, g->raw) : gen_evex(r, g->raw);
         for (unsigned k = n; k < sizeof(g->raw); k++)
             g->raw[k] = (uint8_t)isa_rand(r);
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, g->raw, 15, &g->z, g->ops)) || !gen_allowed(&g->z, g->ops))
@@ -473,8 +511,6 @@ static void gen_loop_end(struct isa_seq *s)
     s->undefined = 0;
 }
 
-bool gen_no_code32, gen_no_wild_rsp;
-
 /* LEA base, [base + step]: the operand of a loop's instruction wanders, and no flag changes. */
 static void gen_wander(struct isa_rand *r, struct isa_seq *s, const struct gen_insn *g)
 {
@@ -526,11 +562,15 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n)
     for (unsigned k = 0; k < ISA_DATA_SIZE; k += 64)
         gen_bytes(&r, s->data + k, 64);
     unsigned count = pick(&r, 2) ? 1 : 2 + (unsigned)pick(&r, 4);
+    if (gen_x87)
+        count = 1 + (unsigned)pick(&r, 8);
     /* Anywhere in the code pages, often so that it straddles two of them. */
     uint64_t room = ISA_CODE_SIZE - SEQ_MAX_BYTES;
     s->at = ISA_CODE + (pick(&r, 4) ? pick(&r, room) : 0x1000 * (1 + pick(&r, 2)) - pick(&r, 16));
     s->in.rip = s->at;
     s->loops = pick(&r, 3) == 0 ? 2 + (uint32_t)pick(&r, pick(&r, 8) ? 40 : 300) : 1;
+    if (gen_x87 && pick(&r, 2))
+        s->loops = 2 + (uint32_t)pick(&r, pick(&r, 8) ? 40 : 3000);
     gen_layout(&r, s);
     for (unsigned k = 0; k < count; k++) {
         struct gen_insn g;

@@ -38,6 +38,8 @@ struct isa_state {
     uint16_t fcw, fsw;
     uint8_t ftw; /* abridged */
     uint8_t st[8][10];
+    uint64_t fip, fdp; /* where engines are compared with each other: gen_pointers */
+    uint16_t fop;
     /* how it ended */
     unsigned vector; /* 3: ran to the end */
     uint64_t error;
@@ -76,6 +78,8 @@ void gen_seq(struct isa_seq *s, uint64_t seed, uint64_t n);
 unsigned gen_coverage(void);
 extern bool gen_no_code32;    /* 64-bit sequences only */
 extern bool gen_no_wild_rsp; /* RSP is canonical at the beginning */
+extern bool gen_x87;          /* mostly x87 and MMX instructions, more of them, in loops */
+extern bool gen_pointers;     /* also what loads and stores the x87 pointers */
 
 int host_init(void);
 /* Can it run 32-bit code? A kernel without IA-32 emulation has no segment for it. */
@@ -84,8 +88,9 @@ bool host_runs_code32(void);
 bool host_runs_wild_rsp(void);
 void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
 
-int guest_init(const char *engine);
-void guest_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
+/* Machine number which (0 or 1) of that engine. kick: how often it is interrupted, in microseconds of CPU time; 0: never. */
+int guest_init(unsigned which, const char *engine, unsigned kick);
+void guest_run(unsigned which, const struct isa_seq *s, struct isa_state *out, uint8_t *data);
 void guest_fini(void);
 
 #endif

@@ -1,6 +1,8 @@
 /* isa: run generated sequences on the host and in an engine, and tell every difference.
  *
- *   isa [--engine interp|dbt] [--seed N] [--count N] [--only N] [--keep-going N]
+ *   isa [--engine interp|dbt] [--seed N] [--count N] [--only N] [--keep-going N] [--x87 1] [--against interp] [--kick USEC]
+ *
+ * --x87: mostly x87 and MMX code. --against: no host, another engine, x87 pointers too. --kick: the engine is made to leave its code that often.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,6 +198,9 @@ static void report(const struct isa_seq *s, uint64_t seed, uint64_t n, const str
     show_u64("fcw", s->in.fcw, h->fcw, g->fcw);
     show_u64("fsw", s->in.fsw, h->fsw, g->fsw);
     show_u64("ftw", s->in.ftw, h->ftw, g->ftw);
+    show_u64("fip", 0, h->fip, g->fip);
+    show_u64("fdp", 0, h->fdp, g->fdp);
+    show_u64("fop", 0, h->fop, g->fop);
     for (int k = 0; k < 32; k++) {
         char name[16];
         snprintf(name, sizeof(name), "zmm%d", k);
@@ -220,6 +225,9 @@ static void mask_memory(const struct isa_seq *s, const struct isa_state *h, cons
     memcpy(gd + end - 9, hd + end - 9, 9);
 }
 
+static void (*reference)(const struct isa_seq *s, struct isa_state *out, uint8_t *data) = host_run;
+static void other_engine(const struct isa_seq *s, struct isa_state *out, uint8_t *data) { guest_run(1, s, out, data); }
+
 static unsigned unsteady; /* how often the host contradicted itself */
 
 static bool equal(const struct isa_seq *s, struct isa_state *h, struct isa_state *g, const uint8_t *hd, uint8_t *gd)
@@ -238,17 +246,17 @@ static bool run_one(struct isa_seq *s, uint64_t seed, uint64_t n)
     gen_seq(s, seed, n);
     if (getenv("ISA_VERBOSE"))
         fprintf(stderr, "%llu\n", (unsigned long long)n);
-    host_run(s, &h, hd);
+    reference(s, &h, hd);
     if (h.mxcsr >> 17 & 1) /* MXCSR.MM: AMD's MISALIGNSSE is not shown to guests */
         return true;
-    guest_run(s, &g, gd);
+    guest_run(0, s, &g, gd);
     for (unsigned tries = 0; tries < 3; tries++) {
         masked = g;
         if (equal(s, &h, &masked, hd, gd)) {
             unsteady += tries;
             return true;
         }
-        host_run(s, &h, hd);
+        reference(s, &h, hd);
     }
     equal(s, &h, &g, hd, gd);
     report(s, seed, n, &h, &g, hd, gd);
@@ -258,7 +266,8 @@ static bool run_one(struct isa_seq *s, uint64_t seed, uint64_t n)
 int main(int argc, char **argv)
 {
     uint64_t seed = 1, count = 20000, first = 0, fails = 0, limit = 20;
-    const char *engine = "interp";
+    const char *engine = "interp", *against = NULL;
+    unsigned kick = 0;
     static struct isa_seq s;
     for (int a = 1; a + 1 < argc; a += 2) {
         uint64_t v = strtoull(argv[a + 1], NULL, 0);
@@ -272,11 +281,19 @@ int main(int argc, char **argv)
             first = v, count = 1;
         else if (strcmp(argv[a], "--engine") == 0)
             engine = argv[a + 1];
+        else if (strcmp(argv[a], "--against") == 0)
+            against = argv[a + 1];
+        else if (strcmp(argv[a], "--kick") == 0)
+            kick = (unsigned)v;
+        else if (strcmp(argv[a], "--x87") == 0)
+            gen_x87 = v;
         else
             return fprintf(stderr, "isa: unknown option %s\n", argv[a]), 2;
     }
-    if (host_init() < 0 || guest_init(engine) < 0)
+    if (host_init() < 0 || guest_init(0, engine, kick) < 0 || (against && guest_init(1, against, 0) < 0))
         return 2;
+    gen_pointers = against;
+    reference = against ? other_engine : host_run;
     gen_no_code32 = !host_runs_code32();
     if (gen_no_code32)
         printf("isa: this host runs no 32-bit code (a kernel without IA-32 emulation), so only 64-bit code is compared\n");

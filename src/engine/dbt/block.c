@@ -150,6 +150,7 @@ static void block_begin(struct xblock *xb, struct dbt *t, struct cpu *cpu, const
     xb->flags_host = true;
     xb->flags_mem = false;
     xb->vec_ok = 0;
+    xb->x87_page = false;
     xb->t = t;
     xb->cpu = cpu;
     xb->e = (struct emit){ .t = t, .p = t->rw + ALIGN_UP(t->used, 16), .end = t->rw + DBT_HOT };

@@ -51,6 +51,7 @@ static void code_masks(struct dbt_data *d)
     d->mask_arith = FL_ARITH;
     d->mask_unmasked = 0x1f80; /* MXCSR's exception masks */
     d->mask_reserved = 0xffff0000;
+    d->mask_x87 = 0x3f; /* the exception masks of the x87 control word */
     for (unsigned k = 0; k < ARRAY_LEN(d->mask_low); k++)
         d->mask_low[k] = (1u << k) - 1;
     d->vec_ok[0] = 1;

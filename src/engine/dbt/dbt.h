@@ -2,7 +2,7 @@
  *
  * code.c owns the memory of generated code, flat.c the shadow tables through which it reaches guest memory, thunk.c makes
  * the pieces that all blocks share, block.c translates one block with the help of decode.c (classification), place.c
- * (registers, flags, addresses), insn.c, string.c, system.c, door.c and vec.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
+ * (registers, flags, addresses), insn.c, string.c, system.c, door.c, vec.c and x87.c (single instructions) and branch.c (ends of blocks); engine.c hangs it all
  * into the interpreter's loop. docs/design/dbt.md tells the rules.
  *
  * Thread: a struct dbt belongs to its vCPU's thread; forgetting, protecting and dropping may also come from another vCPU's
@@ -27,7 +27,7 @@
 #define DOOR_PASS     (FL_DF | FL_ID) /* what SYSRET may take from R11, beside the arithmetic flags and IF; and what is for its handler: */
 #define DOOR_ODD      (~(uint64_t)(FL_ARITH | FL_IF | FL_ONE | DOOR_PASS))
 
-enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_LOW = 8 }; /* LOW: registers 0 to 15 are zero above bit 127 */
+enum { VEC_SSE = 1, VEC_AVX = 2, VEC_AVX512 = 4, VEC_ANY = 7, VEC_X87 = 8, VEC_LOW = 16 }; /* LOW: registers 0 to 15 are zero above bit 127 */
 
 /* What becomes of the CPU at one of its doors, SYSCALL or SYSRET (door.c). */
 struct dbt_door {
@@ -53,7 +53,7 @@ struct dbt_data {
     struct cpu *cpu;
     uint64_t target;        /* of thunk.enter */
     uint64_t mask_high;     /* of PEXT: bits 47 to 63: all the same in a canonical address */
-    uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_df, mask_arith, mask_unmasked, mask_reserved;
+    uint64_t mask_no_if, mask_no_df, mask_no_ac, mask_df, mask_arith, mask_unmasked, mask_reserved, mask_x87;
     uint64_t mask_offset, mask_beyond; /* bits 0 to 11, the others */
     uint64_t cli_plain, sti_plain; /* 1: CLI, STI do nothing but change IF */
     uint64_t tsc_plain, tsc_host;  /* 1: RDTSC is allowed at every level; and shows the host's TSC */
@@ -70,9 +70,14 @@ struct dbt_data {
     struct dbt_door door[2];
     uint64_t mask_if, mask_odd; /* of PEXT: RFLAGS.IF, and what SYSRET's handler must look at */
     uint64_t mask_low[9];   /* by log2 of the size: the bits of a page offset below it */
-    uint64_t vec_ok[5];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
+    uint64_t vec_ok[9];     /* by VEC_*: 1: these registers and MXCSR are in the host, and the guest may use them */
     uint32_t vec_live;      /* VEC_*: what the host's registers hold of the guest's; 0: nothing */
     uint32_t host_mxcsr, mxcsr_now;
+    /* While x87 registers are in the host's: X87_LAST of the last instruction that sets the pointers, or 0; the linear address of its page; and
+     * the pointers as they were, of which that one's operand may have changed the last (x87.c). */
+    uint32_t x87_last;
+    uint16_t x87_op, host_fcw;
+    uint64_t x87_page, x87_ip, x87_dp;
     uint8_t stale;          /* blocks were dropped while this vCPU was inside one: leave it */
 };
 
@@ -106,7 +111,7 @@ struct dbt_thunks {
     const uint8_t *single[2][2][7];
     const uint8_t *callout[2];     /* T2: insn, T0: offset in the page. Runs the handler, comes back, flags in both places */
     const uint8_t *callout_end[2]; /* jumped to; the same, then leaves */
-    const uint8_t *vec_enter[2];   /* the guest's vector registers into the host's, if that is allowed */
+    const uint8_t *vec_enter[2][2]; /* the guest's vector registers into the host's, if that is allowed; [1]: x87 registers */
     const uint8_t *tsc;            /* EDX:EAX = the time-stamp counter; flags in the host, no vector registers there */
     const uint8_t *leave;          /* jumped to; RIP is already in cpu; flags in the host */
     const uint8_t *leave_to;       /* jumped to; T1: offset of RIP from the page, T0: link site or 0 */
@@ -225,5 +230,12 @@ void dbt_doors(struct dbt *t, struct cpu *cpu, bool tables);
 uint8_t dbt_vec_bits(const struct cpu *cpu);
 /* Is the guest's vector state that of VEC_LOW? */
 bool dbt_vec_low(const struct cpu *cpu);
+
+/* x87.c */
+/* May x87 and MMX instructions run in translated code now: allowed, and so that none of them raises anything? */
+bool dbt_x87_allowed(const struct cpu *cpu);
+/* The x87 registers are about to be loaded from cpu->fx; they were just stored there, by FXSAVE, with pointers of the host's. */
+void dbt_x87_in(struct dbt *t, struct cpu *cpu);
+void dbt_x87_out(struct cpu *cpu);
 
 #endif

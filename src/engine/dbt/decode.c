@@ -300,6 +300,9 @@ static uint8_t classify_special(struct xinsn *x, const struct decoded *d)
     case ZYDIS_MNEMONIC_MOVSB: case ZYDIS_MNEMONIC_MOVSW: case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_MOVSQ:
     case ZYDIS_MNEMONIC_STOSB: case ZYDIS_MNEMONIC_STOSW: case ZYDIS_MNEMONIC_STOSD: case ZYDIS_MNEMONIC_STOSQ:
         return z->meta.category == ZYDIS_CATEGORY_STRINGOP ? x_classify_string(x, d) : 0xff; /* MOVSD is an SSE2 instruction, too */
+    case ZYDIS_MNEMONIC_FNSTCW: case ZYDIS_MNEMONIC_FLDCW: case ZYDIS_MNEMONIC_FNSTSW: case ZYDIS_MNEMONIC_FNCLEX:
+    case ZYDIS_MNEMONIC_FWAIT: case ZYDIS_MNEMONIC_EMMS:
+        return x_classify_x87_control(x, d);
     case ZYDIS_MNEMONIC_VZEROUPPER: case ZYDIS_MNEMONIC_VZEROALL:
         x->v.need = VEC_AVX;
         return X_VZERO;
@@ -412,11 +415,12 @@ static uint8_t classify_rest(struct xinsn *x, const struct decoded *d)
 
 static uint8_t classify_vec(struct xinsn *x, const struct decoded *d)
 {
-    if (!x_classify_vec(x, d))
+    uint8_t kind = x_classify_x87(x, d);
+    if (kind == X_CALL && !x_classify_vec(x, d))
         return X_CALL;
     classify_imm(x, d);
     classify_flags(x, &d->z);
-    return X_VEC;
+    return kind == X_CALL ? X_VEC : kind;
 }
 
 /* AH and its like: there is no REX, so the fields are as they will be written. */
@@ -435,7 +439,7 @@ static uint8_t classify_high(struct xinsn *x, const struct decoded *d)
 static bool classify_left32(const struct xinsn *x)
 {
     const struct insn *i = x->i;
-    if (x->kind == X_VEC || x->kind == X_MXCSR || x->kind == X_VZERO)
+    if ((x->kind == X_VEC && (x->v.need || !x->v.x87)) || x->kind == X_MXCSR || x->kind == X_VZERO)
         return true;
     if (x->kind == X_LEA)
         return i->asz != 4;

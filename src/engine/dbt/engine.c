@@ -410,6 +410,7 @@ static int dbt_vcpu_init(struct vcpu *v, struct err *err)
     t->it = it;
     t->data->cpu = &v->cpu;
     t->data->host_mxcsr = HX_MXCSR;
+    t->data->host_fcw = HX_FCW;
     t->threshold = v->engine->dbt_threshold ? v->engine->dbt_threshold : DBT_THRESHOLD;
     it->translator = &dbt_translator;
     it->ops.mode_changed = dbt_mode_changed;

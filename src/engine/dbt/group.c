@@ -196,6 +196,10 @@ static void scan_registers(struct scan *s, struct xinsn *x)
     case X_LEA: scan_lea(s, x); break;
     case X_MOV_IMM: case X_BSWAP: case X_SELECTOR: scan_changed(s, x->rm); break;
     case X_VEC: scan_vec(s, x); break;
+    case X_X87: case X_X87_CONTROL:
+        if (x->reg_write) /* FNSTSW AX */
+            scan_changed(s, RAX);
+        break;
     case X_CMPXCHG: scan_changed(s, RAX); break;
     case X_MUL: case X_EXTEND: case X_CMPXCHG16:
         scan_changed(s, RAX);

@@ -337,7 +337,7 @@ void x_emit(struct xblock *xb, const struct xinsn *x)
         [X_PUSHF] = x_pushf,   [X_MXCSR] = x_mxcsr,     [X_PREFETCH] = x_prefetch, [X_FENCE] = x_fence,
         [X_SET_DF] = x_set_df, [X_SET_AC] = x_set_ac,   [X_SWAPGS] = x_swapgs, [X_TSC] = x_tsc,   [X_SEG_BASE] = x_seg_base,
         [X_SELECTOR] = x_selector, [X_FROM_CR] = x_from_cr, [X_STRING] = x_string,   [X_BIT] = x_bit,         [X_CMPXCHG16] = x_cmpxchg16,
-        [X_VZERO] = x_vzero,
+        [X_VZERO] = x_vzero,   [X_X87] = x_x87,         [X_X87_CONTROL] = x_x87_control,
     };
     if (x->kind != X_NOTHING)
         by[x->kind](xb, x);

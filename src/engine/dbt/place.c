@@ -479,8 +479,8 @@ static void place_pending_vec(struct xblock *xb, const struct pending *p)
 {
     struct emit *e = &xb->e;
     emit_here(e, p->from[0]);
-    emit_call_rx(e, xb->t->thunk.vec_enter[p->flags_host]);
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * p->x->v.need, 0);
+    emit_call_rx(e, xb->t->thunk.vec_enter[p->need == VEC_X87][p->flags_host]);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * p->need, 0);
     EMIT(e, 0xe3, 5);
     emit_jmp_back(e, p->op);
     place_to_handler(xb, p);

@@ -65,7 +65,9 @@ enum xkind {
     X_LEAVE,
     X_BSWAP,
     X_EXTEND,  /* CBW CWDE CDQE CWD CDQ CQO */
-    X_VEC,     /* what hostexec would run: vectors, BMI ... */
+    X_VEC,     /* what hostexec would run: vectors, MMX, BMI ... */
+    X_X87,
+    X_X87_CONTROL, /* of control and status word, FWAIT and EMMS */
     X_MUL,     /* MUL, IMUL with one operand; DIV, IDIV */
     X_CMPXCHG,
     X_CMPXCHG16,
@@ -106,6 +108,8 @@ struct xvec {
     uint8_t enc, map, tail, vvvv, opcode; /* tail: VEX.W, L, pp */
     uint8_t evex[3];
     uint8_t need;  /* VEC_* */
+    bool x87;      /* and VEC_X87 */
+    uint8_t mmx;   /* MMX registers that it names */
     bool align; /* to its size */
     bool reg_gpr, rm_gpr, vvvv_gpr, vvvv_write;
     bool rcx_out; /* writes RCX, which no field names */
@@ -168,6 +172,7 @@ enum pending_kind { PEND_MISS, PEND_LEAVE, PEND_LEAVE_AT, PEND_SECOND, PEND_CALL
 struct pending {
     uint8_t kind;
     uint8_t ea;               /* PEND_MISS: host register with the linear address less near */
+    uint8_t need;             /* PEND_VEC: VEC_* */
     bool leaves;              /* the handler ends the block */
     bool flags_host, end_host; /* where flags are here, and at `end` */
     bool link, sti;
@@ -224,6 +229,7 @@ struct xblock {
     struct xgroup group[GROUP_MAX];
     bool flags_host, flags_mem;
     uint8_t vec_ok;  /* VEC_* that were checked */
+    bool x87_page;   /* dbt_data.x87_page is this page */
     unsigned npending;
     struct pending pending[PENDING_MAX];
     uint8_t *stones;  /* long branches in front of the block, for its first short ones */
@@ -360,9 +366,20 @@ void dbt_vec_emit_save(struct emit *e, unsigned level);
 void dbt_vec_emit_load_low(struct emit *e);
 void dbt_vec_emit_load_rest(struct emit *e);
 bool x_classify_vec(struct xinsn *x, const struct decoded *d);
+/* The registers of need, one of VEC_*, are in the host's, and x may use them: else that is arranged out of line, or x's handler runs. */
+void vec_check(struct xblock *xb, const struct xinsn *x, unsigned need);
+/* Is what was written at p, with operand m, the same instruction as x? */
+bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, const struct xmem *m);
 void x_vec(struct xblock *xb, const struct xinsn *x);
 void x_vzero(struct xblock *xb, const struct xinsn *x);
 void x_mxcsr(struct xblock *xb, const struct xinsn *x);
+
+/* x87.c */
+/* x->kind, or X_CALL: not one of its. */
+uint8_t x_classify_x87(struct xinsn *x, const struct decoded *d);
+uint8_t x_classify_x87_control(struct xinsn *x, const struct decoded *d);
+void x_x87(struct xblock *xb, const struct xinsn *x);
+void x_x87_control(struct xblock *xb, const struct xinsn *x);
 
 /* branch.c */
 /* May a branch to offset off from the page go straight to the code that is there, whatever the linear address? */

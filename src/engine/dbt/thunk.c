@@ -62,40 +62,77 @@ static void thunk_vec_none(struct emit *e)
 {
     emit_mov_imm32(e, RAX, 0);
     emit_data(e, 0x89, RAX, DATA_OFF(vec_live), 0);
-    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+    for (unsigned k = VEC_SSE; k <= VEC_X87; k <<= 1)
         emit_data(e, OP_W | 0x89, RAX, DATA_OFF(vec_ok) + 8 * k, 0);
 }
 
-/* By level, since saving what is not there would be wrong and saving less would lose. Destroys host flags. */
-static void thunk_vec_out(struct emit *e, bool done)
+static void thunk_call_c(struct emit *e, const void *fn)
+{
+    emit_mov_imm64(e, RAX, (uintptr_t)fn);
+    EMIT(e, 0xff, 0xd0);
+}
+
+/* Skip what follows unless one of these is live. */
+static uint8_t *thunk_unless_live(struct emit *e, unsigned bits)
+{
+    emit_data(e, 0xf6, 0, DATA_OFF(vec_live), 1); /* test byte */
+    emit_byte(e, bits);
+    return emit_jcc(e, 4);
+}
+
+/* All of FXSAVE's area; that it holds vectors too does no harm. The host's registers are left as the psABI wants them; no exception can be
+ * pending. T0, T1 and T2 survive. RSP is aligned. */
+static void thunk_x87_out(struct emit *e)
+{
+    uint8_t *none = thunk_unless_live(e, VEC_X87);
+    emit_cpu(e, OP_W | 0x0fae, 0, CPU_OFF(fx)); /* fxsave64 */
+    EMIT(e, 0x0f, 0x77);                        /* emms */
+    emit_cpu(e, 0x0fb7, RAX, CPU_OFF(fx.fcw));
+    EMIT(e, 0x3d, HX_FCW & 255, HX_FCW >> 8, 0, 0); /* cmp eax */
+    uint8_t *same = emit_jcc(e, 4);
+    emit_data(e, 0xd9, 5, DATA_OFF(host_fcw), 0); /* fldcw */
+    emit_here(e, same);
+    EMIT(e, 0x51, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* push rcx; lea rsp, [rsp - 8] */
+    emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
+    thunk_call_c(e, (const void *)(uintptr_t)dbt_x87_out);
+    EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8, 0x59);
+    emit_here(e, none);
+}
+
+/* Vector registers by level, since saving what is not there would be wrong and saving less would lose. */
+static void thunk_vec_save(struct emit *e)
 {
     uint8_t *end[4];
     unsigned n = 0;
-    emit_data(e, 0x83, 7, DATA_OFF(vec_live), 1); /* cmp dword, 0 */
-    emit_byte(e, 0);
-    end[n++] = emit_jcc(e, 4);
+    uint8_t *none = thunk_unless_live(e, VEC_ANY);
     for (unsigned level = VEC_AVX512; level; level >>= 1) {
-        uint8_t *next = NULL;
-        if (level > 1) {
-            emit_data(e, 0xf6, 0, DATA_OFF(vec_live), 1); /* test byte, level */
-            emit_byte(e, level);
-            next = emit_jcc(e, 4);
-        }
+        uint8_t *next = level > 1 ? thunk_unless_live(e, level) : NULL;
         dbt_vec_emit_save(e, level);
         end[n++] = emit_jmp(e);
         if (next)
             emit_here(e, next);
     }
-    while (n > 1)
+    while (n)
         emit_here(e, end[--n]);
     emit_cpu(e, 0x8b, RAX, CPU_OFF(mxcsr));
     EMIT(e, 0x25, 0xc0, 0xff, 0, 0, 0x3d, HX_MXCSR & 255, HX_MXCSR >> 8, 0, 0); /* without the exceptions seen; cmp eax: LDMXCSR is slow */
     uint8_t *same = emit_jcc(e, 4);
     emit_data(e, 0x0fae, 2, DATA_OFF(host_mxcsr), 0); /* ldmxcsr */
     emit_here(e, same);
+    emit_here(e, none);
+}
+
+/* What is live goes to struct cpu. Destroys host flags; T0, T1 and T2 survive. RSP is aligned. */
+static void thunk_vec_out(struct emit *e, bool done)
+{
+    emit_data(e, 0x83, 7, DATA_OFF(vec_live), 1); /* cmp dword, 0 */
+    emit_byte(e, 0);
+    uint8_t *end = emit_jcc(e, 4);
+    thunk_vec_save(e);
+    thunk_x87_out(e);
     if (done)
         thunk_vec_none(e);
-    emit_here(e, end[0]);
+    emit_here(e, end);
 }
 
 /* By level, all of it. */
@@ -118,13 +155,17 @@ static void thunk_vec_in_full(struct emit *e)
         emit_here(e, end[--n]);
 }
 
-/* Load what may be used now, as thunk_vec_allow() says in EAX. Mostly the upper parts are zero; the host must know it too, or each SSE
+/* Load what may be used now, as thunk_vec_allow() says in EAX; x87 first, since FXRSTOR takes vectors along. Mostly the upper parts are zero; the host must know it too, or each SSE
  * instruction has to merge its result with them, and waits for them. */
 static void thunk_vec_in(struct emit *e)
 {
-    EMIT(e, 0x85, 0xc0); /* test eax */
+    EMIT(e, 0xa8, VEC_X87); /* test al */
+    uint8_t *no_x87 = emit_jcc(e, 4);
+    emit_cpu(e, OP_W | 0x0fae, 1, CPU_OFF(fx)); /* fxrstor64 */
+    emit_here(e, no_x87);
+    EMIT(e, 0xa8, VEC_ANY);
     uint8_t *end = emit_jcc(e, 4);
-    EMIT(e, 0xa8, VEC_LOW); /* test al */
+    EMIT(e, 0xa8, VEC_LOW);
     uint8_t *full = emit_jcc(e, 4);
     dbt_vec_emit_load_low(e);
     EMIT(e, 0xa8, VEC_AVX512);
@@ -144,26 +185,36 @@ static void thunk_vec_in(struct emit *e)
     emit_here(e, end);
 }
 
-static unsigned thunk_vec_allow(struct cpu *cpu)
+/* want: VEC_*, of which any vectors stand for all of them. */
+static unsigned thunk_vec_want(struct cpu *cpu, unsigned want)
 {
     const struct interp *it = cpu->engine;
     struct dbt *t = it->translator_data;
-    unsigned v = (cpu->mxcsr & 0x1f80) == 0x1f80 ? dbt_vec_bits(cpu) : 0;
+    unsigned v = want & VEC_ANY && (cpu->mxcsr & 0x1f80) == 0x1f80 ? dbt_vec_bits(cpu) : 0;
+    if (want & VEC_X87 && dbt_x87_allowed(cpu)) {
+        dbt_x87_in(t, cpu);
+        v |= VEC_X87;
+    }
     t->data->vec_live = v;
-    for (unsigned k = VEC_SSE; k <= VEC_AVX512; k <<= 1)
+    for (unsigned k = VEC_SSE; k <= VEC_X87; k <<= 1)
         t->data->vec_ok[k] = !!(v & k);
     if (v & (VEC_AVX | VEC_AVX512) && dbt_vec_low(cpu))
         v |= VEC_LOW;
     return v;
 }
 
-static void thunk_call_c(struct emit *e, const void *fn)
+static unsigned thunk_vec_live(const struct cpu *cpu)
 {
-    emit_mov_imm64(e, RAX, (uintptr_t)fn);
-    EMIT(e, 0xff, 0xd0);
+    const struct interp *it = cpu->engine;
+    const struct dbt *t = it->translator_data;
+    return t->data->vec_live;
 }
 
-/* They were live: bring them in again, as far as that is still allowed. T1 and T2 survive. RSP is aligned. */
+static unsigned thunk_vec_allow(struct cpu *cpu) { return thunk_vec_want(cpu, thunk_vec_live(cpu)); }
+static unsigned thunk_vec_allow_vec(struct cpu *cpu) { return thunk_vec_want(cpu, thunk_vec_live(cpu) | VEC_ANY); }
+static unsigned thunk_vec_allow_x87(struct cpu *cpu) { return thunk_vec_want(cpu, thunk_vec_live(cpu) | VEC_X87); }
+
+/* What was live comes in again, as far as that is still allowed. T1 and T2 survive. RSP is aligned. */
 static void thunk_vec_again(struct emit *e)
 {
     emit_data(e, 0x83, 7, DATA_OFF(vec_live), 1);
@@ -175,13 +226,15 @@ static void thunk_vec_again(struct emit *e)
     emit_here(e, off);
 }
 
-static const uint8_t *thunk_vec_enter(struct emit *e, bool host)
+/* The others may be live. */
+static const uint8_t *thunk_vec_enter(struct emit *e, bool x87, bool host)
 {
     const uint8_t *at = emit_rx(e, e->p);
     EMIT(e, 0x48, 0x8d, 0x64, 0x24, 0xf8); /* lea rsp, [rsp - 8] */
     thunk_store_all(e, host, 16);
+    thunk_vec_out(e, false);
     emit_data(e, OP_W | 0x8b, RDI, DATA_OFF(cpu), 0);
-    thunk_call_c(e, (const void *)(uintptr_t)thunk_vec_allow);
+    thunk_call_c(e, x87 ? (const void *)(uintptr_t)thunk_vec_allow_x87 : (const void *)(uintptr_t)thunk_vec_allow_vec);
     thunk_vec_in(e);
     thunk_load_all(e, 16);
     EMIT(e, 0x48, 0x8d, 0x64, 0x24, 8, 0xc3);
@@ -443,7 +496,8 @@ bool dbt_thunks_make(struct dbt *t)
         k->callout[host] = thunk_callout(&e, host);
         k->callout_end[host] = thunk_callout_end(&e, host);
         k->miss[host] = thunk_miss(&e, host);
-        k->vec_enter[host] = thunk_vec_enter(&e, host);
+        for (unsigned x87 = 0; x87 < 2; x87++)
+            k->vec_enter[x87][host] = thunk_vec_enter(&e, x87, host);
         for (unsigned n = 0; n < 14; n++)
             k->single[host][n / 7][n % 7] = thunk_single(&e, k->miss[host], n / 7, n % 7);
     }

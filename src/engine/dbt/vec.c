@@ -17,8 +17,8 @@ static bool vec_need_bits(const struct hx_class *c, uint8_t *need)
 {
     uint32_t mask = c->cr0_mask & ~(c->cr0_want & CR0_PE); /* that is so in 64-bit code */
     *need = 0;
-    if (!mask && !c->cr4_need && !c->xcr0_need)
-        return true; /* BMI among others */
+    if (!c->cr4_need && !c->xcr0_need && (!mask || c->flags & HX_MMX))
+        return !(mask & ~(CR0_EM | CR0_TS)); /* BMI among others */
     uint32_t cr0 = c->xcr0_need ? CR0_TS : CR0_EM | CR0_TS, cr4 = c->xcr0_need ? CR4_OSXSAVE : CR4_OSFXSR;
     if ((mask & ~cr0) || (c->cr0_want & ~(uint32_t)CR0_PE) || (c->cr4_need & ~cr4))
         return false;
@@ -72,6 +72,7 @@ static bool vec_operands(struct xinsn *x, const struct decoded *d)
         case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: case ZYDIS_REGCLASS_ZMM:
             v->regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);
             break;
+        case ZYDIS_REGCLASS_MMX: v->mmx |= (uint8_t)(1u << (ZydisRegisterGetId(op->reg.value) & 7)); break;
         case ZYDIS_REGCLASS_GPR8:
             x->op |= OP_BYTE;
             if (!vec_gpr(v, x, op, wr))
@@ -134,12 +135,13 @@ static bool vec_encoding(struct xinsn *x, const struct decoded *d)
 bool x_classify_vec(struct xinsn *x, const struct decoded *d)
 {
     const struct stub *s = x->i->stub;
-    if (!s || d->z.raw.imm[1].size || s->c.flags & (HX_MMX | HX_X87) || s->c.packed || s->c.whole ||
+    if (!s || d->z.raw.imm[1].size || s->c.flags & HX_X87 || s->c.packed || s->c.whole ||
         (s->c.align && s->c.align + 1u != s->c.mem_size))
         return false;
     x->op = 0;
     if (!vec_need_bits(&s->c, &x->v.need) || !vec_operands(x, d) || !vec_encoding(x, d))
         return false;
+    x->v.x87 = s->c.flags & HX_MMX;
     x->v.align = s->c.align != 0;
     x->v.quiet = s->c.mask_reg;
     x->size = s->c.mem_size;
@@ -221,17 +223,17 @@ void dbt_vec_emit_save(struct emit *e, unsigned level)
 
 /* --- emission --- */
 
-/* The registers are in the host's, and may be used: else that is arranged out of line. */
-static void vec_check(struct xblock *xb, const struct xinsn *x)
+void vec_check(struct xblock *xb, const struct xinsn *x, unsigned need)
 {
     struct emit *e = &xb->e;
-    if (!x->v.need || (xb->vec_ok & x->v.need))
+    if (!need || (xb->vec_ok & need))
         return;
-    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * x->v.need, 0);
+    emit_data(e, OP_W | 0x8b, T0, DATA_OFF(vec_ok) + 8u * need, 0);
     struct pending *p = place_pend(xb, PEND_VEC, x);
+    p->need = (uint8_t)need;
     place_jrcxz(xb, &p->from[0]);
     p->op = e->p;
-    xb->vec_ok |= (uint8_t)(x->v.need | (x->v.need - 1)); /* AVX is only on where SSE is */
+    xb->vec_ok |= (uint8_t)(need == VEC_X87 ? need : need | (need - 1)); /* AVX is only on where SSE is */
 }
 
 /* EVEX's first byte, with R, X and B for what was renamed. */
@@ -281,13 +283,13 @@ static void vec_encode(struct xblock *xb, const struct xinsn *x, unsigned reg, u
 }
 
 /* What was written must be the same instruction, by the decoder's word: this is where guest bytes become host bytes. */
-static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, const struct xmem *m)
+bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, const struct xmem *m)
 {
     struct insn again;
     struct decoded d;
     if (insn_decode(p, len, 8, false, &again, &d) != DECODE_OK || again.len != len || again.op != x->i->op)
         return false;
-    uint32_t regs = 0;
+    uint32_t regs = 0, mmx = 0;
     for (unsigned n = 0; n < d.z.operand_count; n++) {
         const ZydisDecodedOperand *op = &d.ops[n];
         ZydisRegisterClass c = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(op->reg.value) : 0;
@@ -298,8 +300,10 @@ static bool vec_verify(const struct xinsn *x, const uint8_t *p, unsigned len, co
             return false;
         if (c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_ZMM)
             regs |= 1u << (ZydisRegisterGetId(op->reg.value) & 31);
+        if (c == ZYDIS_REGCLASS_MMX)
+            mmx |= 1u << (ZydisRegisterGetId(op->reg.value) & 7);
     }
-    return regs == x->v.regs;
+    return regs == x->v.regs && mmx == x->v.mmx;
 }
 
 static unsigned vec_place(struct xblock *xb, unsigned n, bool gpr, unsigned temp)
@@ -346,7 +350,11 @@ void x_vec(struct xblock *xb, const struct xinsn *x)
 {
     struct pending *p = NULL;
     struct xmem m = { 0 };
-    vec_check(xb, x);
+    vec_check(xb, x, x->v.need);
+    if (x->v.x87) {
+        place_island_soon(xb);
+        vec_check(xb, x, VEC_X87);
+    }
     if (x->mem)
         p = place_mem(xb, x, &m);
     vec_operation(xb, x, &m);
@@ -357,7 +365,7 @@ void x_vec(struct xblock *xb, const struct xinsn *x)
 /* VZEROUPPER, VZEROALL. */
 void x_vzero(struct xblock *xb, const struct xinsn *x)
 {
-    vec_check(xb, x);
+    vec_check(xb, x, x->v.need);
     EMIT(&xb->e, 0xc5, x->i->op == ZYDIS_MNEMONIC_VZEROALL ? 0xfc : 0xf8, 0x77);
 }
 
@@ -367,7 +375,7 @@ void x_mxcsr(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
     struct xmem m;
-    vec_check(xb, x);
+    vec_check(xb, x, x->v.need);
     struct pending *p = place_mem(xb, x, &m);
     if (x->mem == MEM_READ) {
         place_host(xb, &m, T2);
