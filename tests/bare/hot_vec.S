@@ -2,7 +2,7 @@
 /*
  * Vector registers in hot code that is interrupted: CR0.TS set again and again (#NM, whose handler does CLTS), page faults between two
  * vector instructions and in them, SIMD exceptions that MXCSR unmasks now and then (#XM), and handlers that use vector registers and
- * put them back. Sums in XMM0, YMM1 (its upper half) and ZMM17 show each addition once.
+ * put them back; LDMXCSR whose operand lies across two pages; and #UD of a VEX instruction with CR4.OSXSAVE clear. Sums in XMM0, YMM1 (its upper half) and ZMM17 show each addition once.
  * Manual: SDM 3A 2.5 (TS), 6.15 (interrupts 7, 14, 19).
  * qemu: differs (as many #XM as times that it was unmasked): TCG raises no SIMD exceptions
  * timeout: 200
@@ -29,6 +29,9 @@ TEST64 hot_vec
     call check_counts
     cmpl $NEED_AVX, hot_vecs
     jb 1f
+    call round_begin
+    call hot_ud
+    EXPECT "SSE, with #UD of what is not enabled: the sum", sum, rounds
     call round_begin
     call hot_avx
     EXPECT "AVX: the lower half", sum, rounds
@@ -94,7 +97,11 @@ check_counts:
 6:  bt $23, %r13d
     jc 8f
     incl xm_want
+    bt $24, %r13d
+    jc 5f
     ldmxcsr unmasked
+    jmp 8f
+5:  ldmxcsr across                  /* of two pages */
 8:
 .endm
 
@@ -108,6 +115,20 @@ hot_sse:
     dec %r12
     jnz 1b
     movups %xmm0, sum
+    ret
+/* AVX is off: #UD, behind an instruction whose result is in a register. */
+    .balign 8
+hot_ud:
+    CR_CLEAR cr4, CR4_OSXSAVE
+    HOOK UD, on_ud
+    pxor %xmm0, %xmm0
+1:  paddq (%rdi), %xmm0
+    vpaddq %xmm1, %xmm0, %xmm0
+    dec %r12
+    jnz 1b
+    movups %xmm0, sum
+    UNHOOK UD
+    CR_SET cr4, CR4_OSXSAVE
     ret
     .balign 8
 hot_avx:
@@ -149,6 +170,9 @@ on_pf:
     movl $TPA + 7, rt_pt
     invlpg TVA + 0x100
     ret
+on_ud:
+    addq $4, 17*8(%rdi)             /* behind it */
+    ret
 on_xm:
     incl xm
     ldmxcsr masked
@@ -160,6 +184,10 @@ ones: .float 1, 1, 1, 1
 zeros: .float 0, 0, 0, 0
 masked: .long 0x1F80
 unmasked: .long 0x1F80 & ~0x200 /* ZM */
+    .data
+    .balign 4096
+    .skip 4094
+across: .long 0x1F80 & ~0x200
     .bss
     .balign 64
 sum: .skip 128

@@ -370,7 +370,8 @@ void x_vzero(struct xblock *xb, const struct xinsn *x)
 }
 
 /* The host's MXCSR is the guest's. One that unmasks exceptions, which would come as signals, or has bits that are reserved for the guest
- * (AMD's MM is not shown to it), is for the handler, and the block is left. */
+ * (AMD's MM is not shown to it), is for the handler, and the block is left, as it is when the handler did it for any other reason: what follows
+ * counts on the masks. It is looked at in a place where no other CPU of the guest's can change it. */
 void x_mxcsr(struct xblock *xb, const struct xinsn *x)
 {
     struct emit *e = &xb->e;
@@ -378,18 +379,21 @@ void x_mxcsr(struct xblock *xb, const struct xinsn *x)
     vec_check(xb, x, x->v.need);
     struct pending *p = place_mem(xb, x, &m);
     if (x->mem == MEM_READ) {
-        place_host(xb, &m, T2);
-        emit_rm(e, 0x8b, T0, T2, 0);
+        p->leaves = true;
+        place_emit(xb, 0x8b, T0, &m);
+        emit_rm(e, 0x89, T0, RSP, FRAME_TARGET);
         place_pext(e, T0, T0, DATA_OFF(mask_reserved));
         struct pending *reserved = place_pend(xb, PEND_CALLOUT, x);
         place_jrcxnz(xb, &reserved->from[0]);
-        emit_rm(e, 0x8b, T0, T2, 0);
+        emit_rm(e, 0x8b, T0, RSP, FRAME_TARGET);
         EMIT(e, 0xf7, 0xd1); /* not ecx */
         place_pext(e, T0, T0, DATA_OFF(mask_unmasked));
         struct pending *unmasked = place_pend(xb, PEND_CALLOUT, x);
         place_jrcxnz(xb, &unmasked->from[0]);
         place_fault_to_handler(xb, x); /* reserved bits: #GP */
+        emit_rm(e, 0x0fae, x->ext, RSP, FRAME_TARGET);
+    } else {
+        place_emit(xb, 0x0fae, x->ext, &m);
     }
-    place_emit(xb, 0x0fae, x->ext, &m);
     place_done(xb, p);
 }
