@@ -49,6 +49,7 @@ uint64_t bytecode_round(void);
 uint64_t mandel_round(void);
 void matmul_setup(void);
 uint64_t matmul_round(void);
+uint64_t x87_round(void);
 
 void memory_setup(void);
 uint64_t memcpy_round(void);

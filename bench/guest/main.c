@@ -29,6 +29,7 @@ static const struct workload workloads[] = {
     { "bytecode", "integer", "interpreter loop with a switch", 1, NULL, bytecode_round },
     { "mandel", "float", "Mandelbrot, scalar double", 1, NULL, mandel_round },
     { "matmul", "float", "matrix multiply 24x24, double", 1, matmul_setup, matmul_round },
+    { "x87", "float", "Mandelbrot, square roots, conversions, long double", 1, NULL, x87_round },
     { "vector", "float", "AVX2 a*x + b*y over 4096 doubles", 1, vector_setup, vector_round },
     { "libm", "float", "sin, cos, exp, pow, 500 each", 1, NULL, libm_round },
     { "memcpy", "memory", "memcpy() of 2 x 64 KiB", 1, memory_setup, memcpy_round },
