@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -20,9 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/timer_heap.h"
 
-#define LOOP_BATCH 64
+#define LOOP_BATCH 64 /* descriptors of one look; posted work of one unlock */
 /* Room from the start, so that arming a timer does not depend on memory in practice. */
 #define LOOP_TIMERS 256
 /* Callbacks of one pass beyond one for each timer: the work budget of timers that re-arm in the past. */
@@ -77,7 +79,78 @@ void loop_lock(struct loop *l) { pthread_mutex_lock(&l->lock); }
 
 bool loop_trylock(struct loop *l) { return pthread_mutex_trylock(&l->lock) == 0; }
 
-void loop_unlock(struct loop *l) { pthread_mutex_unlock(&l->lock); }
+void loop_set_after(struct loop *l, void (*fn)(void *opaque, unsigned n), void *opaque)
+{
+    l->after_fn = fn;
+    l->after_opaque = opaque;
+}
+
+void loop_after(struct loop *l, unsigned n) { l->after |= BIT(n); }
+
+static void loop_let_go(struct loop *l)
+{
+    uint64_t after = l->after;
+
+    l->after = 0;
+    pthread_mutex_unlock(&l->lock);
+    for (; after; after &= after - 1)
+        l->after_fn(l->after_opaque, (unsigned)__builtin_ctzll(after));
+}
+
+/* The list has many writers, and one reader: who holds the lock. */
+static void loop_push(struct loop *l, struct loop_work *w)
+{
+    if (atomic_exchange(&w->posted, true))
+        return; /* not begun yet */
+    w->next = atomic_load(&l->posted);
+    while (!atomic_compare_exchange_weak(&l->posted, &w->next, w))
+        ;
+}
+
+static struct loop_work *loop_pop(struct loop *l)
+{
+    struct loop_work *w = atomic_load(&l->posted);
+
+    while (w && !atomic_compare_exchange_weak(&l->posted, &w, w->next))
+        ;
+    if (w)
+        atomic_store(&w->posted, false);
+    return w;
+}
+
+void loop_unlock(struct loop *l)
+{
+    unsigned budget = LOOP_BATCH;
+    struct loop_work *w;
+
+    do {
+        for (; budget && (w = loop_pop(l)); budget--)
+            w->fn(w->opaque);
+        loop_let_go(l);
+        atomic_thread_fence(memory_order_seq_cst); /* who posted and found the lock taken is seen here */
+    } while (budget && atomic_load(&l->posted) && loop_trylock(l));
+    if (!budget)
+        loop_kick(l);
+}
+
+void loop_post(struct loop *l, struct loop_work *w)
+{
+    loop_push(l, w);
+    if (loop_trylock(l))
+        loop_unlock(l);
+}
+
+void loop_unpost(struct loop *l, struct loop_work *w)
+{
+    struct loop_work *others = NULL, *other;
+
+    while ((other = loop_pop(l))) {
+        other->kept = others;
+        others = other != w ? other : others;
+    }
+    for (; others; others = others->kept)
+        loop_push(l, others);
+}
 
 void loop_kick(struct loop *l)
 {
@@ -106,7 +179,8 @@ void loop_stop(struct loop *l)
     loop_kick(l);
 }
 
-/* How long the thread may sleep; notes in armed_until which timers it would miss. Lock held. */
+/* How long the thread may sleep; notes in armed_until which timers it would miss. A deadline for which it was kicked counts until it has passed, even
+ * if the timer has moved: guests that rest now and then stop their tick and start it again each time, and would kick each time. Lock held. */
 static uint64_t loop_plan(struct loop *l, int timeout_ms)
 {
     uint64_t wait = timeout_ms < 0 ? LOOP_FOREVER : (uint64_t)timeout_ms * 1000000;
@@ -119,6 +193,8 @@ static uint64_t loop_plan(struct loop *l, int timeout_ms)
         first = l->heap[0]->deadline;
     if (first <= now)
         return 0;
+    if (l->soon > now && l->soon < first)
+        first = l->soon;
     l->armed_until = first;
     return first - now < wait ? first - now : wait;
 }

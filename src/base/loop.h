@@ -11,6 +11,7 @@
 #define VITRO_BASE_LOOP_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,13 +37,26 @@ struct loop_fd {
     void *opaque;
 };
 
+/* Something to be done with the device lock held, see loop_post(). Embed it, all zeroes but for fn and opaque. */
+struct loop_work {
+    void (*fn)(void *opaque);
+    void *opaque;
+    _Atomic bool posted; /* this and the rest is the loop's own */
+    struct loop_work *next, *kept;
+};
+
 struct loop {
     struct clock *clock;
     pthread_mutex_t lock; /* the device lock */
+    uint64_t after;       /* loop_after() was called for these */
+    void (*after_fn)(void *opaque, unsigned n);
+    void *after_opaque;
+    _Atomic(struct loop_work *) posted;
     int epfd, wakefd;
     struct timer **heap;
     size_t heap_len, heap_cap;
-    uint64_t armed_until; /* the earliest deadline that the sleeping thread knows of; 0: awake */
+    uint64_t armed_until; /* the earliest deadline that the sleeping thread knows of, or was kicked for; 0: awake */
+    uint64_t soon;        /* the last deadline that it was kicked for */
     bool stop;
     struct epoll_event *batch; /* the ready descriptors that are being called */
     int batch_len;
@@ -64,9 +78,22 @@ void loop_stop(struct loop *l);
 void loop_kick(struct loop *l);
 
 void loop_lock(struct loop *l);
-/* True if the lock was free and now is ours. For threads that would rather hand their work to the loop than wait. */
+/* True if the lock was free and now is ours. */
 bool loop_trylock(struct loop *l);
+/* Also does what was posted meanwhile. */
 void loop_unlock(struct loop *l);
+
+/* For threads that must not, or would rather not, wait for the lock: w->fn(w->opaque) is called once with the lock held, now if it is free, else
+ * by the thread that holds it, before or right after it lets go; whatever thread that is, so fn makes no system calls that only some kinds of
+ * thread may. No thread is woken for it. Any thread, lock held or not; while it has not begun, posting again is nothing. */
+void loop_post(struct loop *l, struct loop_work *w);
+/* It will not be called any more. Lock held, and nobody posts it. */
+void loop_unpost(struct loop *l, struct loop_work *w);
+
+/* For what is better done when the lock is free again, like waking a thread that will want it first: fn(opaque, n) is called by the
+ * loop_unlock() that comes next, without the lock, once for each n (below 64) that loop_after() was called with. */
+void loop_set_after(struct loop *l, void (*fn)(void *opaque, unsigned n), void *opaque); /* before others know the loop */
+void loop_after(struct loop *l, unsigned n);                                            /* device lock held */
 
 /* Start and stop watching; device lock held once the loop runs. events is an EPOLL* mask (level-triggered).
  * 0 or -errno; -EPERM: the descriptor is a regular file, which is always ready and cannot be watched.

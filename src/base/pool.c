@@ -8,35 +8,21 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/thread.h"
 
-/* Let the loop report. p->lock held. */
-static void pool_ring(struct pool *p)
-{
-    uint64_t one = 1;
-    ssize_t n = 0;
-
-    if (!p->rung)
-        n = write(p->event.fd, &one, sizeof(one)); /* cannot fill up */
-    (void)n;
-    p->rung = true;
-}
-
 /* Report what is ready. Device lock held. */
-static void pool_report(struct pool *p)
+static void pool_report(void *opaque)
 {
+    struct pool *p = opaque;
     struct pool_job *job, *next;
 
     pthread_mutex_lock(&p->lock);
     job = p->ready;
     p->ready = NULL;
     p->ready_tail = &p->ready;
-    p->rung = false;
     pthread_mutex_unlock(&p->lock);
     if (!job)
         return;
@@ -48,17 +34,6 @@ static void pool_report(struct pool *p)
         p->batch_end(p->opaque);
 }
 
-static void pool_on_event(void *opaque, uint32_t events)
-{
-    struct pool *p = opaque;
-    uint64_t count;
-    ssize_t n = read(p->event.fd, &count, sizeof(count)); /* before looking: what comes later rings again */
-
-    (void)n;
-    (void)events;
-    pool_report(p);
-}
-
 void pool_end(struct pool *p, struct pool_job *job)
 {
     pthread_mutex_lock(&p->lock);
@@ -66,14 +41,9 @@ void pool_end(struct pool *p, struct pool_job *job)
     *p->ready_tail = job;
     p->ready_tail = &job->next;
     pthread_mutex_unlock(&p->lock);
-    /* Also with more to do: whoever waits for this one has work for us, and waking the loop costs more than this. */
-    if (loop_trylock(p->loop)) {
-        pool_report(p);
-        loop_unlock(p->loop);
-    }
+    /* Also with more to do: whoever waits for this one has work for us. */
+    loop_post(p->loop, &p->report);
     pthread_mutex_lock(&p->lock);
-    if (p->ready)
-        pool_ring(p);
     p->running--;
     if (!p->todo && !p->running)
         pthread_cond_broadcast(&p->finished);
@@ -187,17 +157,7 @@ int pool_init(struct pool *p, struct loop *loop, enum guard_kind kind, size_t sc
     *p = (struct pool){ .loop = loop, .kind = kind, .scratch = scratch, .batch_end = batch_end, .opaque = opaque };
     p->todo_tail = &p->todo;
     p->ready_tail = &p->ready;
-    p->event.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (p->event.fd < 0)
-        return -errno;
-    p->event.fn = pool_on_event;
-    p->event.opaque = p;
-    r = loop_add_fd(loop, &p->event, EPOLLIN);
-    if (r < 0) {
-        close(p->event.fd);
-        p->event.fd = -1;
-        return r;
-    }
+    p->report = (struct loop_work){ .fn = pool_report, .opaque = p };
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->finished, NULL);
     r = pool_grow(p);
@@ -249,7 +209,7 @@ void pool_drain(struct pool *p)
 
 void pool_fini(struct pool *p)
 {
-    if (p->event.fd < 0)
+    if (!p->loop)
         return;
     pool_drain(p);
     pthread_mutex_lock(&p->lock);
@@ -258,9 +218,8 @@ void pool_fini(struct pool *p)
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->threads; i++)
         pthread_join(p->thread[i], NULL);
-    loop_del_fd(p->loop, &p->event);
-    close(p->event.fd);
-    p->event.fd = -1;
+    loop_unpost(p->loop, &p->report);
+    p->loop = NULL;
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->finished);
 }

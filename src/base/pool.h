@@ -1,7 +1,7 @@
 /* A few threads that do what may block, and report it with the device lock held.
  *
- * A job's result goes to the guest from the thread itself if the device lock happens to be free, which saves a wake-up of the
- * loop's thread; else from the loop. A thread never waits for that lock, so that pool_drain() may wait for the threads while
+ * A job's result goes to the guest from the thread itself if the device lock happens to be free; else from the thread that holds it
+ * (loop_post()). A thread never waits for that lock, so that pool_drain() may wait for the threads while
  * it is held. Jobs are started in the order in which they came, those that run alone among themselves, and may finish in any.
  */
 #ifndef VITRO_BASE_POOL_H
@@ -23,7 +23,7 @@ struct pool_job {
     /* On a thread of the pool, no lock held; may block. scratch is the thread's own, NULL if there was no memory for it. False:
      * somebody else goes on with the job and calls pool_end() or pool_again(). */
     bool (*run)(struct pool_job *job, void *scratch);
-    /* Device lock held; on the loop's thread, one of the pool, or in pool_drain(). May free the job and submit others. */
+    /* Device lock held; on any thread. May free the job and submit others. */
     void (*done)(struct pool_job *job);
     bool alone; /* no two such jobs run at a time */
     struct pool_job *next; /* the pool's own */
@@ -35,7 +35,7 @@ struct pool {
     size_t scratch;
     void (*batch_end)(void *opaque); /* after a batch of done calls, device lock held; may be NULL */
     void *opaque;
-    struct loop_fd event;
+    struct loop_work report;
     pthread_mutex_t lock; /* a leaf; guards what follows */
     pthread_cond_t finished;
     _Atomic uint32_t bell; /* what idle threads sleep on */
@@ -44,7 +44,7 @@ struct pool {
     unsigned threads, idle, running;
     unsigned alone; /* jobs of that kind, waiting or running */
     bool alone_runs;
-    bool quit, rung; /* rung: the event was raised for what is ready */
+    bool quit;
     pthread_t thread[POOL_THREADS];
 };
 

@@ -111,8 +111,10 @@ void timer_arm(struct timer *t, uint64_t deadline_ns)
         heap_fix(l, t->slot - 1, t);
     else
         heap_up(l, l->heap_len++, t);
-    if (deadline_ns < l->armed_until)
-        loop_kick(l); /* the loop's thread sleeps past this deadline */
+    if (deadline_ns < l->armed_until) { /* the loop's thread sleeps past this deadline */
+        l->armed_until = l->soon = deadline_ns;
+        loop_kick(l);
+    }
 }
 
 void timer_cancel(struct timer *t)

@@ -138,7 +138,6 @@ int block_io_create(struct block_io **out, struct block *block, enum block_aio a
     if (!io)
         return -ENOMEM;
     io->block = block;
-    io->pool.event.fd = -1;
     r = aio == BLOCK_AIO_THREADS ? 0 : block_reader_create(&io->reader, io);
     if (r == 0 || aio != BLOCK_AIO_IO_URING)
         r = pool_init(&io->pool, loop, GUARD_BLOCK, BLOCK_PIECE, batch_end, opaque);
@@ -178,7 +177,7 @@ void block_io_destroy(struct block_io *io)
 {
     if (!io)
         return;
-    if (io->pool.event.fd >= 0)
+    if (io->pool.loop)
         pool_drain(&io->pool); /* before the reader goes */
     block_reader_destroy(io->reader);
     pool_fini(&io->pool);

@@ -1,11 +1,14 @@
 /* Life cycle of an engine and what all engines share: kicking and waiting vCPUs.
  *
- * Locks: vcpu->wait_lock is a leaf. */
+ * Locks: none. A halted vCPU sleeps on its attention word (futex(2)): who sets a bit there sees that it sleeps, or it sees the bit. */
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -32,8 +35,6 @@ void engine_fini(struct engine *e)
     for (unsigned n = 0; n < e->nvcpus; n++) {
         e->ops->vcpu_fini(e->vcpu[n]);
         engine_profile_destroy(e->vcpu[n]);
-        pthread_mutex_destroy(&e->vcpu[n]->wait_lock);
-        pthread_cond_destroy(&e->vcpu[n]->wait_cond);
     }
     e->nvcpus = 0;
     if (e->ops->fini)
@@ -47,8 +48,6 @@ int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err)
         return err_set(err, ENOSPC, "a machine has at most %d vCPUs", MAX_VCPUS);
     v->engine = e;
     v->cpu.vcpu = v;
-    pthread_mutex_init(&v->wait_lock, NULL);
-    pthread_cond_init(&v->wait_cond, NULL);
     if (!engine_profile_create(v))
         return err_set(err, ENOMEM, "out of memory for the counters of a vCPU");
     int r = e->ops->vcpu_init(v, err);
@@ -59,12 +58,16 @@ int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err)
     return r;
 }
 
+void vcpu_wake(struct vcpu *v)
+{
+    if (atomic_load(&v->asleep))
+        syscall(SYS_futex, &v->cpu.attention, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
 void vcpu_kick(struct vcpu *v, uint32_t attention)
 {
     cpu_attention(&v->cpu, attention);
-    pthread_mutex_lock(&v->wait_lock);
-    pthread_cond_signal(&v->wait_cond);
-    pthread_mutex_unlock(&v->wait_lock);
+    vcpu_wake(v);
 }
 
 static struct timespec vcpu_in(uint64_t ns)
@@ -77,18 +80,18 @@ static struct timespec vcpu_in(uint64_t ns)
 bool vcpu_wait(struct vcpu *v, uint64_t ns)
 {
     struct timespec until = ns ? vcpu_in(ns) : (struct timespec){ 0 };
-    int r = 0;
+    bool late = false;
 
     kvmpv_idle(&v->cpu);
     quiesce_leave(v);
-    pthread_mutex_lock(&v->wait_lock);
-    while (!atomic_load(&v->cpu.attention) && r != ETIMEDOUT)
-        r = ns ? pthread_cond_clockwait(&v->wait_cond, &v->wait_lock, CLOCK_MONOTONIC, &until)
-               : pthread_cond_wait(&v->wait_cond, &v->wait_lock);
-    pthread_mutex_unlock(&v->wait_lock);
+    atomic_store(&v->asleep, true);
+    while (!atomic_load(&v->cpu.attention) && !late)
+        late = syscall(SYS_futex, &v->cpu.attention, FUTEX_WAIT_BITSET_PRIVATE, 0, ns ? &until : NULL, NULL, FUTEX_BITSET_MATCH_ANY) < 0 &&
+               errno == ETIMEDOUT;
+    atomic_store(&v->asleep, false);
     quiesce_enter(v);
     kvmpv_busy(&v->cpu);
-    return r != ETIMEDOUT;
+    return !late;
 }
 
 uint64_t vcpu_run_ns(struct cpu *cpu)

@@ -93,8 +93,7 @@ struct vcpu {
     struct engine *engine;
     struct engine_stats stats;
     struct engine_profile *profile; /* NULL: none */
-    pthread_mutex_t wait_lock; /* leaf: taken with any other lock held */
-    pthread_cond_t wait_cond;  /* a halted or quiescent vCPU sleeps here */
+    _Atomic bool asleep;       /* or about to: who sets attention wakes it */
     uint64_t elsewhere_ns;     /* that its guest ran outside of its thread */
     bool in_guest;             /* under engine->quiesce.lock */
     unsigned exclusive_depth;
@@ -144,6 +143,8 @@ int engine_add_vcpu(struct engine *e, struct vcpu *v, struct err *err);
 
 /* Set attention bits and make the vCPU notice: wakes it if it sleeps. Any thread, any lock held. */
 void vcpu_kick(struct vcpu *v, uint32_t attention);
+/* The second half of a kick whose first, cpu_attention(), came earlier. */
+void vcpu_wake(struct vcpu *v);
 
 /* For engines: the vCPU enters and leaves guest execution; entering waits while another runs alone. */
 void quiesce_enter(struct vcpu *v);

@@ -3,7 +3,7 @@
  *
  * A vCPU is "running" between quiesce_enter() and quiesce_leave(); it looks at ATT_QUIESCE at every
  * block boundary. One that waits to become the owner counts as stopped, so two cannot block each other.
- * Locks: quiesce.lock, a leaf but for vcpu->wait_lock taken inside (through vcpu_kick()).
+ * Locks: quiesce.lock, a leaf.
  *
  * Who waits, for whatever, waits for quiesce.changed to become another number (futex(2)). A condition variable would do, but glibc before 2.41 may lose
  * a wake-up where several threads wait for one (its bug 25847), and a vCPU that missed it would stand for good.

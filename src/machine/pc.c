@@ -123,7 +123,16 @@ static void pc_lapic_kick(void *opaque, unsigned cpu_index, uint32_t attention)
 {
     struct vm *vm = opaque;
 
-    vcpu_kick(&vm->vcpu[cpu_index]->vcpu, attention);
+    cpu_attention(&vm->vcpu[cpu_index]->vcpu.cpu, attention);
+    loop_after(&vm->loop, cpu_index);
+}
+
+/* Not before: the first thing that a vCPU which was asleep wants is the device lock. */
+static void pc_after(void *opaque, unsigned cpu_index)
+{
+    struct vm *vm = opaque;
+
+    vcpu_wake(&vm->vcpu[cpu_index]->vcpu);
 }
 
 static void pc_lapic_eoi(void *opaque, uint8_t vector)
@@ -242,6 +251,7 @@ static int pc_make_cpus(struct vm *vm, struct err *err)
     if (r == 0 && vm->clock.tsc)
         cpuid_hide_tsc_aux(&vm->cpuid);
     vm->lapics.kick = pc_lapic_kick;
+    loop_set_after(&vm->loop, pc_after, vm);
     vm->lapics.eoi = pc_lapic_eoi;
     vm->lapics.opaque = vm;
     for (unsigned n = 0; r == 0 && n < vm->cfg->cpus; n++)

@@ -125,7 +125,7 @@ static const struct sandbox_call sandbox_calls[] = {
     { CALL(fdatasync, MAIN | VCPU | BLOCK | SHARE) },
     { CALL(preadv, MAIN | BLOCK | SHARE) },
     { CALL(pwritev, MAIN | BLOCK | SHARE) },
-    { CALL(preadv2, MAIN | VCPU | BLOCK | SHARE) }, /* a vCPU: small reads of a disk */
+    { CALL(preadv2, ALL) }, /* small reads of a disk, by who let go of the device lock (loop_post()) */
     { CALL(pwritev2, MAIN | BLOCK | SHARE) },
     { CALL(fallocate, MAIN | VCPU | BLOCK | SHARE) }, /* a vCPU: memory on a swap file that the guest gives back */
     { CALL(mincore, BLOCK) },                         /* the swap file's thread */

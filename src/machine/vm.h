@@ -5,7 +5,7 @@
  * Whoever wants something done (a chip on a vCPU's thread, a callback, a signal) notes it with vm_request();
  * the machine's thread does it between two runs of the loop, when it holds no lock.
  *
- * Lock order: the device lock (loop), then vm->life.lock or a vCPU's wait_lock (leaves).
+ * Lock order: the device lock (loop), then vm->life.lock (a leaf).
  */
 #ifndef VITRO_MACHINE_VM_H
 #define VITRO_MACHINE_VM_H

@@ -512,6 +512,48 @@ static void earlier_timer_wakes_the_loop(void **state)
     runner_stop(&r);
 }
 
+/* A timer that goes to and fro, as a guest's tick does around each rest: the thread is woken once for its early deadline, not each time. */
+static _Atomic unsigned steps;
+
+static void *count_steps(void *opaque)
+{
+    struct runner *r = opaque;
+
+    while (!__atomic_load_n(&r->loop.stop, __ATOMIC_ACQUIRE)) {
+        loop_step(&r->loop, -1);
+        steps++;
+    }
+    return NULL;
+}
+
+static void moving_timer_wakes_once(void **state)
+{
+    struct host_probe tick = { .fired = 0 };
+    struct runner r;
+    uint64_t early;
+
+    clock_init_host(&r.clock);
+    assert_int_equal(loop_init(&r.loop, &r.clock), 0);
+    timer_init(&tick.timer, &r.loop, host_fire, &tick);
+    host_arm(&tick, 3600 * NSEC_PER_SEC);
+    steps = 0;
+    assert_int_equal(pthread_create(&r.thread, NULL, count_steps, &r), 0);
+    early = timer_now(&tick.timer) + 60 * NSEC_PER_SEC;
+    for (int i = 0; i < 100; i++) {
+        usleep(2000); /* asleep by now */
+        loop_lock(&r.loop);
+        timer_arm(&tick.timer, early);
+        timer_arm(&tick.timer, 3600 * NSEC_PER_SEC);
+        loop_unlock(&r.loop);
+    }
+    assert_in_range(steps, 0, 10);
+    host_arm(&tick, 2 * MS); /* and earlier ones do wake it */
+    host_expect(&tick, 1);
+    loop_stop(&r.loop);
+    pthread_join(r.thread, NULL);
+    loop_fini(&r.loop);
+}
+
 static void paused_loop_wakes_on_kick(void **state)
 {
     struct host_probe p = { .fired = 0 };
@@ -657,6 +699,7 @@ int main(void)
         cmocka_unit_test(regular_file_is_refused),
         cmocka_unit_test(step_times_out),
         cmocka_unit_test(earlier_timer_wakes_the_loop),
+        cmocka_unit_test(moving_timer_wakes_once),
         cmocka_unit_test(paused_loop_wakes_on_kick),
         cmocka_unit_test(timers_are_not_early_and_rarely_late),
         cmocka_unit_test(stop_before_run_returns_at_once),

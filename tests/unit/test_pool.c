@@ -1,7 +1,6 @@
 /* Threads for what may block (src/base/pool.h): jobs behind a gate, a loop that the test runs by hand. */
 #include "test.h"
 
-#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -126,19 +125,30 @@ static void drain_reports_each_once(void **state)
     pool_drain(&f.pool); /* nothing is under way: nothing happens */
 }
 
-static void loop_reports_what_threads_cannot(void **state)
+static void holder_reports_what_threads_cannot(void **state)
 {
-    struct pollfd rung = { .fd = f.pool.event.fd, .events = POLLIN };
-
     gate_open();
-    submit(0); /* the device lock is held: the thread leaves it to the loop */
-    assert_int_equal(poll(&rung, 1, -1), 1);
+    submit(0);
+    while (!atomic_load(&f.loop.posted))
+        sched_yield();
     assert_int_equal(f.job[0].done, 0);
     loop_unlock(&f.loop);
-    while (!f.job[0].done)
-        assert_true(loop_step(&f.loop, -1) >= 0);
+    assert_int_equal(f.job[0].done, 1);
     loop_lock(&f.loop);
     assert_int_equal(f.batches, 1);
+    assert_false(f.lock_seen_free);
+}
+
+/* Its report is still to be made by whoever holds the lock next, and must not be. */
+static void ended_pool_reports_nothing_more(void **state)
+{
+    gate_open();
+    submit(0);
+    while (!atomic_load(&f.loop.posted))
+        sched_yield();
+    pool_fini(&f.pool);
+    assert_int_equal(f.job[0].done, 1);
+    assert_null(atomic_load(&f.loop.posted));
 }
 
 static bool away_run(struct pool_job *job, void *scratch)
@@ -221,7 +231,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(late_job_finds_a_thread, setup, teardown),
         cmocka_unit_test_setup_teardown(drain_reports_each_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(loop_reports_what_threads_cannot, setup, teardown),
+        cmocka_unit_test_setup_teardown(holder_reports_what_threads_cannot, setup, teardown),
+        cmocka_unit_test_setup_teardown(ended_pool_reports_nothing_more, setup, teardown),
         cmocka_unit_test_setup_teardown(jobs_of_others_count, setup, teardown),
         cmocka_unit_test_setup_teardown(alone_jobs_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(thread_reports_before_it_goes_on, setup, teardown),

@@ -110,6 +110,23 @@ static void test_system_calls_stop(void **state)
     assert_int_equal(regs.rip, CODE + 2);
 }
 
+/* Held back as a vCPU's thread does: what stays pending would go to the loop's thread. */
+static void test_stops_are_no_signals(void **state)
+{
+    struct user_regs_struct regs = at(CODE);
+    struct runner_stop stop;
+    sigset_t child, old, pending;
+
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &child, &old);
+    RUN(stop, regs, 0x0f, 0x05);
+    assert_int_equal(stop.signal, SIGSYS);
+    sigpending(&pending);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    assert_false(sigismember(&pending, SIGCHLD));
+}
+
 static void test_the_stub_serves_its_tracer_only(void **state)
 {
     static const int calls[] = { SYS_mmap, SYS_munmap, SYS_mprotect, SYS_write, SYS_fork, SYS_exit_group };
@@ -622,6 +639,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_computes),
         TEST(test_system_calls_stop),
+        TEST(test_stops_are_no_signals),
         TEST(test_the_stub_serves_its_tracer_only),
         TEST(test_the_template_may_do_little),
         TEST(test_faults_tell_where),

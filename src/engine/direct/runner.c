@@ -669,9 +669,13 @@ static void runner_on_signal(int signal)
 
 int runner_init_signal(void)
 {
-    struct sigaction a = { .sa_handler = runner_on_signal, .sa_flags = SA_RESTART };
+    struct sigaction a = { .sa_handler = runner_on_signal, .sa_flags = SA_RESTART }, child;
 
-    return sigaction(RUNNER_SIGNAL, &a, NULL) < 0 ? -errno : 0;
+    /* A tracer hears of each stop by its wait. It holds SIGCHLD back, so the signal would go to the loop's thread and wake it each time. */
+    if (sigaction(SIGCHLD, NULL, &child) < 0)
+        return -errno;
+    child.sa_flags |= SA_NOCLDSTOP;
+    return sigaction(SIGCHLD, &child, NULL) < 0 || sigaction(RUNNER_SIGNAL, &a, NULL) < 0 ? -errno : 0;
 }
 
 void runner_thread(struct runners *all)
