@@ -61,6 +61,8 @@ bool control_route(struct control *c, const struct http_request *q, struct api_r
  * "overlays": for each further descriptor { "disk": N, "path": TEXT }, an image that disk N continues in from that moment on (image_overlay()). No lock
  * held. 0, or -errno with a sentence. */
 int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *body, struct err *err);
+/* Nobody saves the machine, has it stand for a file, or moves it to another host: 0, or -EBUSY with a sentence. */
+int control_idle(struct control *c, struct err *err);
 json_t *control_save_describe(struct control *c);
 /* The client that has the machine stand still is gone: it goes on soon. Device lock held. */
 void control_save_gone(struct control *c);

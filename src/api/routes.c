@@ -9,6 +9,7 @@
 #include "api/screen.h"
 #include "base/bits.h"
 #include "base/err.h"
+#include "block/image.h"
 #include "machine/vm.h"
 
 #define ROUTE_KEY "error"
@@ -247,6 +248,52 @@ static void route_save(struct route_call *k)
 
 static void route_saved(struct route_call *k) { api_reply_json(k->r, 200, control_save_describe(k->c)); }
 
+/* -- merging -- */
+
+/* The words of an array; how many, or -1: it is none, or has others in it. */
+static int route_words(const json_t *list, const char *word[IMAGE_CHAIN_MAX])
+{
+    const json_t *v;
+    size_t n;
+
+    if (!json_is_array(list) || json_array_size(list) > IMAGE_CHAIN_MAX)
+        return -1;
+    json_array_foreach (list, n, v) {
+        if (!json_is_string(v))
+            return -1;
+        word[n] = json_string_value(v);
+    }
+    return (int)json_array_size(list);
+}
+
+/* With a descriptor: of the file that takes the image's place. */
+static void route_merge(struct route_call *k)
+{
+    const char *go[IMAGE_CHAIN_MAX];
+    struct vm_merge m = { .image = json_string_value(json_object_get(k->body, "image")), .go = go, .fd = k->r->passed[0] };
+    const json_t *at = json_object_get(k->body, "at");
+    uint64_t pos = (uint64_t)json_integer_value(at);
+    int n = route_words(json_object_get(k->body, "go"), go), r;
+    unsigned disk = CONFIG_DISKS;
+    struct err err = { "" };
+    bool done;
+
+    if (!m.image || n < 0 || (at && (!json_is_integer(at) || json_integer_value(at) < 0)) || !route_number(k->body, "disk", 0, CONFIG_DISKS - 1, &disk)) {
+        api_reply_error(k->r, 400, ROUTE_KEY, "merge needs {\"disk\": N, \"image\": PATH, \"go\": [PATH ...], \"at\": BYTES}");
+        return;
+    }
+    m.gone = (unsigned)n;
+    r = control_idle(k->c, &err);
+    if (r == 0) {
+        k->r->passed[0] = -1;
+        r = vm_disk_merge(k->c->vm, disk, &m, &pos, &done, &err);
+    }
+    if (r < 0)
+        api_reply_error(k->r, 409, ROUTE_KEY, "%s", err.text);
+    else
+        api_reply_json(k->r, 200, json_pack("{s:I, s:b}", "at", (json_int_t)pos, "done", done));
+}
+
 static const struct route {
     const char *method, *path;
     void (*fn)(struct route_call *k);
@@ -270,6 +317,7 @@ static const struct route {
     { "DELETE", "/v1/migrate", route_migrate_cancel },
     { "GET", "/v1/save", route_saved },
     { "POST", "/v1/save", route_save },
+    { "POST", "/v1/merge", route_merge },
 };
 
 bool control_route(struct control *c, const struct http_request *q, struct api_reply *r)

@@ -34,12 +34,12 @@ static int saving_check(int fd, struct err *err)
     return 0;
 }
 
-static int saving_idle(struct control *c, struct err *err)
+int control_idle(struct control *c, struct err *err)
 {
     struct migrate_progress p;
 
     migrate_get(&c->migrate, &p);
-    if (c->save.state == CONTROL_SAVE_WRITING)
+    if (c->save.state == CONTROL_SAVE_WRITING || c->save.holds)
         return err_set(err, EBUSY, "the machine is being saved already");
     if (p.phase == MIGRATE_COPIES || p.phase == MIGRATE_HANDS_OVER)
         return err_set(err, EBUSY, "the machine is being moved to another host");
@@ -120,7 +120,7 @@ int control_save_begin(struct control *c, int passed[API_PASSED], const json_t *
     if (r == 0)
         r = saving_check_passed(passed, body, err);
     if (r == 0)
-        r = saving_idle(c, err);
+        r = control_idle(c, err);
     if (r < 0)
         return r;
     c->save.why[0] = 0;

@@ -106,4 +106,17 @@ int image_commit(struct block *top, struct block *base, const struct image_progr
  * them, which is the caller's care: no locks are taken. 0, the draft is the caller's still; or -errno with a sentence. */
 int image_merge(struct image_draft *d, const char *const *layer, unsigned n, const char *below, struct err *err);
 
+/* --- under a disk that is in use, all of whose images concerned are qcow2, of the same size and clusters --- */
+
+/* Bring what the n overlays below top hold into top, from *at on (0, or where the last call came to), at most about `most` bytes of data; *at == size: all is
+ * there. Beside requests. 0; -EINVAL: they are not such; or -errno. */
+int image_pull(struct block *top, unsigned n, uint64_t *at, uint64_t most);
+/* After that: top is durable, and names what the last of them stands on as its backing file. Beside requests. 0 or -errno. */
+int image_pulled(struct block *top, unsigned n);
+/* Take the n images below `above` out of the chain, and close them. No other call on the chain runs. */
+void image_unlink(struct block *above, unsigned n);
+/* In the place of the image number `at` below top (1: the next), and of n more below that: the one open as fd (taken over, also on failure) for
+ * reading, which reads the same. No other call on the chain runs. 0, or -errno with a sentence and nothing has changed. */
+int image_swap(struct block *top, unsigned at, unsigned n, int fd, const char *path, struct err *err);
+
 #endif

@@ -66,13 +66,21 @@ bool qcow2_is(const struct block *b);
 
 /* What it was opened with; borrowed. The backing may be NULL. */
 struct block *qcow2_backing(const struct block *b);
-/* Give one that was opened with no_backing its backing, which it owns from now on. No other call runs or has run. */
+/* What it stands on from now on, and owns; what it stood on is the caller's. No other call runs. */
 void qcow2_set_backing(struct block *b, struct block *backing);
 const struct qcow2_info *qcow2_info_of(const struct block *b);
 
 /* How the disk reads from off on: for *n bytes, at most len, everything is of one kind. 0 or -errno. */
 enum qcow2_extent { QCOW2_FROM_BACKING, QCOW2_READS_ZERO, QCOW2_HAS_DATA };
 int qcow2_map(struct block *b, uint64_t off, uint64_t len, enum qcow2_extent *kind, uint64_t *n);
+
+/* Bring [off, off+len), whole clusters or up to the disk's end, into the image, as far as it is from the backing file still: for *done bytes, which
+ * are more than none. zero: it reads as zeroes. What the disk reads as stays the same. Beside other calls. 0 or -errno. */
+int qcow2_pull(struct block *b, uint64_t off, uint64_t len, bool zero, uint64_t *done);
+
+/* Note another backing file, absolute, and its format: the one or the other is what the image names whenever we are killed; durable when it returns
+ * 0. Beside other calls. 0, -EINVAL (not an image as qcow2_create() makes them, or too long a name) or -errno. */
+int qcow2_name_backing(struct block *b, const char *name, const char *format);
 
 /* Make the disk larger; durable when it returns 0. No other call may run. 0 or -errno with a sentence. */
 int qcow2_grow(struct block *b, uint64_t size, struct err *err);

@@ -5,6 +5,7 @@
  * thread has q.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -234,6 +235,64 @@ int qcow2_probe(struct imgfile *f, const char *name, struct qcow2_info *info, st
     int r = qcow2_header_read(&q, err);
 
     *info = q.info;
+    return r;
+}
+
+/* Two places for the backing file's name, in sectors that hold nothing else: the new one is written and durable before the first sector, which
+ * has header and extensions, changes as a whole. */
+#define NAME_PLACE(n) (2048U * (1 + (n)))
+
+/* Header and extensions as qcow2_create() writes them; their length, 0: there are others, or no room. */
+static uint32_t header_renamed(uint8_t raw[BLOCK_SECTOR], uint64_t place, const char *name, const char *format)
+{
+    uint32_t pos = ld_be32(raw + 100), fmt = (uint32_t)strlen(format);
+
+    if (pos != QCOW2_HEADER || ld_be32(raw + pos) != EXT_BACKING_FORMAT || pos + 8 + ALIGN_UP(fmt, 8) + 8 > BLOCK_SECTOR)
+        return 0;
+    memset(raw + pos, 0, BLOCK_SECTOR - pos);
+    st_be32(raw + pos, EXT_BACKING_FORMAT);
+    st_be32(raw + pos + 4, fmt);
+    memcpy(raw + pos + 8, format, fmt);
+    st_be64(raw + 8, place);
+    st_be32(raw + 16, (uint32_t)strlen(name));
+    return pos + 8 + (uint32_t)ALIGN_UP(fmt, 8) + 8;
+}
+
+/* `change` is held. */
+static int header_name_backing(struct qcow2 *q, const char *name, const char *format)
+{
+    uint8_t raw[BLOCK_SECTOR];
+    uint64_t place;
+    int r = imgfile_read(q->f, 0, raw, sizeof(raw));
+
+    if (r < 0)
+        return r;
+    place = ld_be64(raw + 8) == NAME_PLACE(0) ? NAME_PLACE(1) : NAME_PLACE(0);
+    if (!header_renamed(raw, place, name, format))
+        return -EINVAL;
+    r = imgfile_write(q->f, place, name, strlen(name));
+    if (r == 0)
+        r = qcow2_barrier(q);
+    if (r == 0)
+        r = imgfile_write(q->f, 0, raw, sizeof(raw));
+    return r == 0 ? qcow2_barrier(q) : r;
+}
+
+int qcow2_name_backing(struct block *b, const char *name, const char *format)
+{
+    struct qcow2 *q = qcow2_of(b);
+    int r;
+
+    if (b->ro || q->info.version != 3 || q->csize < NAME_PLACE(2) || !q->info.has_backing || !*name || strlen(name) > QCOW2_NAME_MAX ||
+        strlen(format) >= sizeof(q->info.backing_format))
+        return -EINVAL;
+    qcow2_change_begin(q);
+    r = header_name_backing(q, name, format);
+    if (r == 0) {
+        snprintf(q->info.backing, sizeof(q->info.backing), "%s", name);
+        snprintf(q->info.backing_format, sizeof(q->info.backing_format), "%s", format);
+    }
+    qcow2_change_end(q);
     return r;
 }
 

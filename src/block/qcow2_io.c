@@ -484,3 +484,59 @@ int qcow2_write_zeroes(struct block *b, uint64_t off, uint64_t len, bool unmap)
 {
     return qcow2_zero(qcow2_of(b), off, len, true);
 }
+
+/* ---- bringing in what the backing file holds ---- */
+
+/* Take the first clusters of [off, off+len) that nobody has brought in or written, and nobody does just now: w->len bytes. -EAGAIN: for *done bytes
+ * there is nothing to do; -EBUSY as io_new_begin(). */
+static int io_pull_begin(struct qcow2 *q, struct io_new *w, uint64_t off, uint64_t len, uint64_t *done)
+{
+    struct qextent e;
+    int r = atomic_load(&q->block.failed) ? -EIO : qcow2_lookup(q, off, len, &e);
+
+    if (r < 0)
+        return r;
+    *done = e.len;
+    return e.kind != QK_UNALLOC ? -EAGAIN : io_new_alloc(q, w, off, e.len);
+}
+
+/* The same for zeroes, which need no clusters. */
+static int io_pull_zero(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *done)
+{
+    struct qspan s = { .first = off >> q->cbits };
+    struct qextent e;
+    int r = qcow2_lookup(q, off, len, &e);
+
+    if (r < 0)
+        return r;
+    *done = e.len;
+    if (e.kind != QK_UNALLOC)
+        return 0;
+    s.last = (off + e.len - 1) >> q->cbits;
+    r = io_span_begin(q, &s);
+    if (r < 0)
+        return r;
+    *done = ((s.last + 1) << q->cbits) - off < e.len ? ((s.last + 1) << q->cbits) - off : e.len;
+    r = io_zero_tables(q, off, s.last - s.first + 1);
+    io_span_end(q, &s);
+    return r;
+}
+
+int qcow2_pull(struct block *b, uint64_t off, uint64_t len, bool zero, uint64_t *done)
+{
+    struct qcow2 *q = qcow2_of(b);
+    struct io_new w;
+    int r;
+
+    do {
+        qcow2_change_begin(q);
+        r = zero ? io_pull_zero(q, off, len, done) : io_pull_begin(q, &w, off, len, done);
+        qcow2_change_end(q);
+        if (r == -EBUSY)
+            io_span_wait(q, off >> q->cbits);
+    } while (r == -EBUSY);
+    if (r < 0 || zero)
+        return r == -EAGAIN ? 0 : r;
+    *done = w.len;
+    return io_new_end(q, &w, off, io_fill(q, off, off + (w.n << q->cbits), w.host, false));
+}

@@ -34,8 +34,7 @@ void cmd_snapshot_help(void)
          "  vitro snapshot revert NAME SNAPSHOT     the machine ends if it runs, and goes on there in the background; options of\n"
          "                                          'vitro run' may follow '--'\n"
          "  vitro snapshot delete NAME SNAPSHOT     forget one; what others need of it is kept, and overlays that none needs are merged\n"
-         "                                          if the machine does not run\n"
-         "  vitro snapshot merge NAME               do that now, after the machine has ended\n"
+         "  vitro snapshot merge NAME               merge those that could not be then\n"
          "  --json                                  say what there is, or was done, as JSON\n\n"
          "Disks that are written go on in overlays (qcow2) beside the snapshots; a machine of that name finds them by itself, whatever the\n"
          "disk is called. The images below must not be changed by anything else.");
@@ -376,7 +375,7 @@ static void snapshot_tell_merge(const char *name, const char *label, const struc
     if (text)
         puts(text);
     else if (m->later)
-        fprintf(stderr, "vitro: %u overlays that no snapshot needs are merged once the machine has ended: 'vitro snapshot merge %s'\n", m->later, name);
+        fprintf(stderr, "vitro: %u overlays that no snapshot needs are left for 'vitro snapshot merge %s'%s%s\n", m->later, name, *m->why ? ": " : "", m->why);
     free(text);
     json_decref(o);
 }
@@ -396,7 +395,7 @@ static int snapshot_delete(const char *name, const char *label, bool json)
     if (r == 0)
         r = site_look(name, &i, &err);
     if (r == 0)
-        r = snap_merge(&t, i.running, &m, &err);
+        r = snap_merge(&t, i.running ? name : NULL, &m, &err);
     snap_tree_close(&t);
     if (r < 0)
         return cli_fail(json, &err);

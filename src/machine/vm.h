@@ -243,6 +243,17 @@ void vm_set_paused(struct vm *vm, bool paused);
  * The machine's thread, no lock held, the machine paused. 0; or -errno with a sentence, and the disk is as it was. */
 int vm_disk_overlay(struct vm *vm, unsigned n, int fd, const char *path, struct err *err);
 
+/* The images `go`, which disk n stands on just below `image`, become part of that. An image that the disk is written to (fd -1) takes in what they hold, a
+ * piece from *pos on with each call, until *done; one below it is replaced by the file open as fd (taken over, also on failure), which holds all of that. *done: the
+ * machine and its configuration do without them, or did already. The machine's thread, no lock held. 0, or -errno with a sentence. */
+struct vm_merge {
+    const char *image;
+    const char *const *go;
+    unsigned gone;
+    int fd;
+};
+int vm_disk_merge(struct vm *vm, unsigned n, const struct vm_merge *m, uint64_t *pos, bool *done, struct err *err);
+
 /* Disk n, raw and not ephemeral, is block from now on (taken over, also on failure), the open file path without its lock: another medium. What was
  * written to the old one is durable, and its file is closed. The machine's thread, no lock held. 0; or -errno with a sentence, and the disk is
  * as it was. */

@@ -1,4 +1,4 @@
-/* Run a program, and kill -9 it just before the Nth of its system calls that change files.
+/* Run a program, and kill -9 it just before the Nth of its system calls that change files or send something.
  *
  * usage: killat N PROGRAM [ARGUMENT ...]      N 0: do not kill it
  * Exit status: 137 it was killed; else the program's, and the last line of standard error is "killat: M calls".
@@ -20,7 +20,7 @@
 static bool changes(const struct user_regs_struct *r)
 {
     static const long calls[] = { SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev, SYS_fsync, SYS_fdatasync, SYS_ftruncate, SYS_fallocate, SYS_rename,
-                                  SYS_renameat, SYS_renameat2, SYS_link, SYS_linkat, SYS_unlink, SYS_unlinkat };
+                                  SYS_renameat, SYS_renameat2, SYS_link, SYS_linkat, SYS_unlink, SYS_unlinkat, SYS_sendto, SYS_sendmsg };
 
     if (r->orig_rax == SYS_openat)
         return r->rdx & (O_CREAT | O_TMPFILE) & ~O_DIRECTORY;
