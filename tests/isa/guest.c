@@ -24,6 +24,8 @@ enum {
     G_GDT = 0x10000, G_IDT = 0x11000, G_TSS = 0x12000, G_STUBS = 0x13000, G_STACK = 0x15000,
     G_CODE = 0x20000, G_DATA = 0x30000, G_RO = 0x40000, G_COUNT = 0x41000, G_SIZE = 0x100000,
 };
+bool guest_intel;
+
 #define K_BASE 0xffff800000000000ULL /* kernel half: all of guest RAM, supervisor */
 
 static struct {
@@ -133,6 +135,13 @@ static void guest_user_state(struct cpu *c, bool code32)
     c->activity = CPU_RUNNING;
 }
 
+/* No FCS and FDS, FDP for exceptions only. Not SHA, whose alignment the host checks as its maker does. */
+static void guest_make_intel(struct cpuid_table *t)
+{
+    t->vendor = VENDOR_INTEL;
+    t->feat[FEAT_7_EBX] = (t->feat[FEAT_7_EBX] | 1u << 6 | 1u << 13) & ~(1u << 29);
+}
+
 int guest_init(unsigned which, const char *engine, unsigned kick)
 {
     g = &guests[which];
@@ -149,6 +158,8 @@ int guest_init(unsigned which, const char *engine, unsigned kick)
         fprintf(stderr, "isa: engine %s: %s\n", engine, err.text);
         return -1;
     }
+    if (guest_intel)
+        guest_make_intel(&g->cpuid);
     clock_init_host(&g->clock);
     loop_init(&g->loop, &g->clock);
     ram_init(&g->ram);

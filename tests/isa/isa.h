@@ -88,6 +88,7 @@ bool host_runs_code32(void);
 bool host_runs_wild_rsp(void);
 void host_run(const struct isa_seq *s, struct isa_state *out, uint8_t *data);
 
+extern bool guest_intel; /* x87 and MMX as on Intel's CPUs, whatever the host's: for engines that are compared with each other */
 /* Machine number which (0 or 1) of that engine. kick: how often it is interrupted, in microseconds of CPU time; 0: never. */
 int guest_init(unsigned which, const char *engine, unsigned kick);
 void guest_run(unsigned which, const struct isa_seq *s, struct isa_state *out, uint8_t *data);

@@ -1,8 +1,9 @@
 /* isa: run generated sequences on the host and in an engine, and tell every difference.
  *
- *   isa [--engine interp|dbt] [--seed N] [--count N] [--only N] [--keep-going N] [--x87 1] [--against interp] [--kick USEC]
+ *   isa [--engine interp|dbt] [--seed N] [--count N] [--only N] [--keep-going N] [--x87 1] [--against interp] [--intel 1]
+ *       [--kick USEC]
  *
- * --x87: mostly x87 and MMX code. --against: no host, another engine, x87 pointers too. --kick: the engine is made to leave its code that often.
+ * --x87: mostly x87 and MMX code. --against: no host, another engine, x87 pointers too; with --intel such a CPU's. --kick: the engine is made to leave its code that often.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -308,6 +309,8 @@ int main(int argc, char **argv)
             engine = argv[a + 1];
         else if (strcmp(argv[a], "--against") == 0)
             against = argv[a + 1];
+        else if (strcmp(argv[a], "--intel") == 0)
+            guest_intel = v;
         else if (strcmp(argv[a], "--kick") == 0)
             kick = (unsigned)v;
         else if (strcmp(argv[a], "--x87") == 0)

@@ -113,7 +113,7 @@ struct xvec {
     bool align; /* to its size */
     bool reg_gpr, rm_gpr, vvvv_gpr, vvvv_write;
     bool rcx_out; /* writes RCX, which no field names */
-    bool quiet;   /* under a mask: what is masked out does not fault */
+    bool quiet;   /* its handler must see each access that might fault: under a mask (what is masked out does not), and stores of MMX registers */
     uint32_t regs; /* vector registers that it names */
 };
 

@@ -143,7 +143,7 @@ bool x_classify_vec(struct xinsn *x, const struct decoded *d)
         return false;
     x->v.x87 = s->c.flags & HX_MMX;
     x->v.align = s->c.align != 0;
-    x->v.quiet = s->c.mask_reg;
+    x->v.quiet = s->c.mask_reg || (x->v.x87 && s->c.mem_write); /* an MMX store that faults has set TOP, on Intel's CPUs */
     x->size = s->c.mem_size;
     x->mem = !s->c.mem_size ? MEM_NONE : s->c.mem_write ? MEM_WRITE : MEM_READ;
     x->ext = NO_REG;
