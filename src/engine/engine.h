@@ -66,6 +66,7 @@ enum vcpu_exit {
     X(direct_runs, "times that user code began to run by itself")                                                      \
     X(direct_stops, "times that it stopped")                                                                           \
     X(direct_maps, "of these, because a page was not mapped yet")                                                      \
+    X(direct_moves, "pieces of a file's memory that were moved for it")                                                \
     X(direct_odd, "and because of an instruction that would show the host's CPU")
 
 struct engine_stats {

@@ -1,7 +1,7 @@
 /* Guest memory for a writer other than memcpy: the host's kernel, in a read from a file.
  *
  * The rules are ram_write()'s: the engine hears of code that changes before and after, the dirty log afterwards. The pointer is used
- * by the function that asked for it, and by nobody when that returns.
+ * by the function that asked for it, and by nobody when that returns. All of it is between ram_enter() and ram_leave() (move.h).
  */
 #ifndef VITRO_RAM_LEND_H
 #define VITRO_RAM_LEND_H

@@ -15,6 +15,7 @@
 #include "base/map.h"
 #include "ram/large.h"
 #include "ram/lend.h"
+#include "ram/move.h"
 #include "ram/share.h"
 #include "ram/still.h"
 #include "ram/swap.h"
@@ -47,6 +48,7 @@ void ram_fini(struct ram *r)
         munmap(r->slot[i].hva, r->slot[i].size);
         munmap((void *)r->slot[i].flags, ram_flags_size(&r->slot[i]));
         ram_large_fini(&r->slot[i]);
+        ram_move_fini(&r->slot[i]);
     }
     ram_share_fini(r);
     ram_init(r);
@@ -152,7 +154,7 @@ bool ram_same_slots(const struct ram *a, const struct ram *b)
 
 int ram_take(struct ram *to, struct ram *from)
 {
-    if (!ram_same_slots(to, from) || to->swap || to->share_size)
+    if (!ram_same_slots(to, from) || to->swap || to->share_size || from->moves)
         return -EINVAL;
     to->share_fd = from->share_fd;
     to->share_size = from->share_size;
@@ -339,6 +341,7 @@ static int ram_change(struct ram *r, uint64_t gpa, uint64_t len, struct ram_sour
 
     if (!ram_covers(r, gpa, len))
         return -EFAULT;
+    ram_enter(r);
     for (; len > 0 && ram_chunk_at(r, gpa, len, &c); gpa += c.len, len -= c.len) {
         ram_touch_all(r, c.slot, c.off, c.off + c.len, rom);
         if (rom || !c.slot->readonly)
@@ -346,6 +349,7 @@ static int ram_change(struct ram *r, uint64_t gpa, uint64_t len, struct ram_sour
         if (from.src)
             from.src += c.len;
     }
+    ram_leave(r);
     return 0;
 }
 
@@ -396,12 +400,12 @@ void ram_lend_end(struct ram *r, uint64_t gpa, uint64_t len)
 }
 
 /* Dropping a private page of a file would bring the file's bytes back: memory of nobody takes its place, or zeroes if the
- * host has no room for another mapping. */
-static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t len)
+ * host has no room for another mapping. All of it is shared, or nothing. */
+static int ram_drop_run(const struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t len)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
-    if (s->shared)
+    if (ram_shared_at(s, off))
         return ram_share_drop(s, off, len);
     if (!s->backed)
         return madvise(s->hva + off, len, MADV_DONTNEED) < 0 ? -errno : 0;
@@ -410,6 +414,17 @@ static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off,
     else if (mmap(s->hva + off, len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
         memset(s->hva + off, 0, len);
     return 0;
+}
+
+static int ram_drop(const struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t len)
+{
+    int e = 0;
+
+    for (uint64_t n; e == 0 && len > 0; off += n, len -= n) {
+        n = ram_shared_like(s, off, len);
+        e = ram_drop_run(r, s, off, n);
+    }
+    return e;
 }
 
 /* As ram_write_page(), for whole pages of one slot. */
@@ -434,6 +449,7 @@ int ram_discard(struct ram *r, uint64_t gpa, uint64_t len)
 
     if (!ram_covers(r, gpa, len))
         return -EFAULT;
+    ram_enter(r);
     for (; len > 0 && ram_chunk_at(r, gpa, len, &c); gpa += c.len, len -= c.len) {
         uint64_t off = ALIGN_UP(c.off, PAGE_SIZE), end = PAGE_BASE(c.off + c.len);
 
@@ -442,6 +458,7 @@ int ram_discard(struct ram *r, uint64_t gpa, uint64_t len)
         else if (off < end && err == 0)
             err = ram_discard_pages(r, c.slot, off, end);
     }
+    ram_leave(r);
     return err;
 }
 
@@ -457,6 +474,7 @@ int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old)
         *old = __atomic_load_n(s->hva + off, __ATOMIC_RELAXED);
         return 0;
     }
+    ram_enter(r);
     /* As ram_write_page() */
     flags = &s->flags[off >> PAGE_SHIFT];
     ram_tell_code(r, s, atomic_load(flags), off, 1);
@@ -465,6 +483,7 @@ int ram_exchange(struct ram *r, uint64_t gpa, uint8_t value, uint8_t *old)
     ram_tell_code(r, s, atomic_load(flags), off, 1);
     if (atomic_load(&r->dirty_log))
         atomic_fetch_or(flags, PAGE_DIRTY);
+    ram_leave(r);
     return 0;
 }
 

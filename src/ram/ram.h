@@ -42,6 +42,8 @@ struct ram_slot {
     int share_fd;           /* borrowed */
     uint64_t share_off;
     _Atomic uint8_t *touched; /* of a shared slot: one byte a piece of LARGE_PAGE, see large.h; or NULL */
+    uint8_t *moved;           /* of one of which pieces lie there: one byte for each, see move.h; or NULL */
+    unsigned piece;           /* their size, 1 << piece bytes */
 };
 
 #define RAM_UNSEEN UINT64_MAX
@@ -62,6 +64,9 @@ struct ram {
     uint64_t share_size;
     struct ram_large *large; /* owned, see large.h; or NULL */
     struct ram_still *still; /* owned, see still.h; or NULL */
+    bool moves;              /* some slot's pieces can be moved into the file of memory, see move.h: */
+    uint64_t moved;          /* so many were; */
+    _Atomic uint32_t writers; /* and so many threads that are not vCPUs change memory just now */
     _Atomic bool keeping;    /* somebody reads shared memory as it was: pages are kept before they change */
     _Atomic bool dirty_log;
     struct ram_window window;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -20,7 +21,7 @@ void ram_share(struct ram *r, bool on) { r->share = on; }
 int ram_shared_fd(const struct ram_slot *s, uint64_t *off)
 {
     *off = s->share_off;
-    return s->shared ? s->share_fd : -1;
+    return ram_shared_any(s) ? s->share_fd : -1;
 }
 
 /* A file of memory also counts against the limit for files, and going over that is a signal. */
@@ -44,23 +45,30 @@ static bool share_open(struct ram *r)
     return r->share_fd >= 0;
 }
 
-int ram_share_slot(struct ram *r, struct ram_slot *s)
+bool ram_share_place(struct ram *r, struct ram_slot *s)
 {
     uint64_t off = r->share_size + ((s->gpa - r->share_size) & (LARGE_PAGE - 1)), size = off + s->size;
 
-    if (!r->share || s->readonly || !share_allowed(size) || !share_open(r))
-        return 0;
+    if (!share_allowed(size) || !share_open(r))
+        return false;
     if (ftruncate(r->share_fd, (off_t)size) < 0) {
         if (!r->share_size)
             close(r->share_fd);
-        return 0;
+        return false;
     }
     r->share_size = size;
-    s->shared = true;
     s->share_fd = r->share_fd;
     s->share_off = off;
+    return true;
+}
+
+int ram_share_slot(struct ram *r, struct ram_slot *s)
+{
+    if (!r->share || s->readonly || !ram_share_place(r, s))
+        return 0;
+    s->shared = true;
     ram_large_slot(s);
-    return mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, r->share_fd, (off_t)off) == MAP_FAILED ? -ENOMEM : 0;
+    return mmap(s->hva, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, r->share_fd, (off_t)s->share_off) == MAP_FAILED ? -ENOMEM : 0;
 }
 
 uint64_t ram_shared_run(const struct ram_slot *s, uint64_t off, uint64_t end, uint64_t *stop)
@@ -78,8 +86,7 @@ uint64_t ram_shared_run(const struct ram_slot *s, uint64_t off, uint64_t end, ui
     return (uint64_t)from - s->share_off;
 }
 
-/* Through the descriptor: reading holes through the mapping would fill them. */
-int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf)
+static int share_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf)
 {
     for (uint64_t done = 0; done < len;) {
         ssize_t n = pread(s->share_fd, buf + done, len - done, (off_t)(s->share_off + off + done));
@@ -91,6 +98,33 @@ int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_
         done += n > 0 ? (uint64_t)n : 0;
     }
     return 0;
+}
+
+/* Through the descriptor: reading holes through the mapping would fill them. */
+int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf)
+{
+    int r = 0;
+
+    for (uint64_t at = 0, n; r == 0 && at < len; at += n) {
+        n = ram_shared_like(s, off + at, len - at);
+        if (ram_shared_at(s, off + at))
+            r = share_read(s, off + at, n, buf + at);
+        else
+            memcpy(buf + at, s->hva + off + at, n);
+    }
+    return r;
+}
+
+uint64_t ram_shared_like(const struct ram_slot *s, uint64_t off, uint64_t len)
+{
+    bool shared = ram_shared_at(s, off);
+    uint64_t n;
+
+    if (!s->moved)
+        return len;
+    for (n = (1ULL << s->piece) - (off & ((1ULL << s->piece) - 1)); n < len && ram_shared_at(s, off + n) == shared; n += 1ULL << s->piece)
+        continue;
+    return n < len ? n : len;
 }
 
 uint64_t ram_shared_used(const struct ram *r)

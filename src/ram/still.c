@@ -22,7 +22,7 @@ enum {
     STILL_READ, /* the child has it */
 };
 
-/* Of each shared slot; mapped from the first still to the end, since writers may be on their way into it at any time. */
+/* Of each slot of which something may be shared; mapped from the first still to the end, since writers may be on their way into it at any time. */
 struct ram_still {
     struct still_slot {
         _Atomic uint8_t *mark;
@@ -59,7 +59,7 @@ static int still_make(struct ram *r)
     for (unsigned n = 0; r->still && n < r->nslots; n++) {
         struct still_slot *t = &r->still->slot[n];
 
-        if (!r->slot[n].shared)
+        if (!ram_shared_any(&r->slot[n]))
             continue;
         t->mark = still_map(still_marks(&r->slot[n]));
         t->copy = still_map(r->slot[n].size);
@@ -85,7 +85,7 @@ static void still_sweep(struct ram *r)
 
 int ram_still_begin(struct ram *r)
 {
-    if (!r->share_size)
+    if (!r->share_size || (r->moves && !r->moved))
         return 1;
     if (ram_keeping(r))
         return -EBUSY;
@@ -139,12 +139,12 @@ static void still_keep_page(const struct ram *r, const struct ram_slot *s, uint6
 
 static bool still_is_kept(const struct ram *r, const struct ram_slot *s, uint64_t page)
 {
-    return !s->shared || atomic_load_explicit(&r->still->slot[s - r->slot].mark[page], memory_order_acquire) > STILL_BUSY;
+    return !ram_shared_at(s, page << PAGE_SHIFT) || atomic_load_explicit(&r->still->slot[s - r->slot].mark[page], memory_order_acquire) > STILL_BUSY;
 }
 
 static void still_keep(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
 {
-    for (uint64_t page = off >> PAGE_SHIFT; s->shared && page << PAGE_SHIFT < end; page++) {
+    for (uint64_t page = off >> PAGE_SHIFT; page << PAGE_SHIFT < end; page++) {
         if (!still_is_kept(r, s, page))
             still_keep_page(r, s, page);
     }
@@ -173,11 +173,12 @@ void ram_keep_all(struct ram *r, uint64_t gpa, uint64_t len)
 
 void ram_keep_runs(struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t end)
 {
-    uint64_t stop;
-
-    for (; s->shared && ram_keeping(r) && off < end; off = stop) {
-        off = ram_shared_run(s, off, end, &stop);
-        still_keep(r, s, off, off < end ? stop : off);
+    for (uint64_t next, stop; ram_keeping(r) && off < end; off = next) {
+        next = off + ram_shared_like(s, off, end - off);
+        for (; off < next && ram_shared_at(s, off); off = stop) {
+            off = ram_shared_run(s, off, next, &stop);
+            still_keep(r, s, off, off < next ? stop : off);
+        }
     }
 }
 
@@ -216,6 +217,10 @@ int ram_still_read(const struct ram *r, const struct ram_slot *s, uint64_t off, 
     if (e < 0)
         return e;
     atomic_thread_fence(memory_order_seq_cst); /* the pages have been read, in whatever way the host's kernel does it */
-    still_settle_all(&r->still->slot[s - r->slot], off, len, buf);
+    for (uint64_t at = 0, n; at < len; at += n) {
+        n = ram_shared_like(s, off + at, len - at);
+        if (ram_shared_at(s, off + at))
+            still_settle_all(&r->still->slot[s - r->slot], off + at, n, buf + at);
+    }
     return 0;
 }

@@ -15,12 +15,12 @@
 #include "base/bits.h"
 #include "ram/ram.h"
 
-/* 0; 1: r has no shared slots, there is nothing to do; -EBUSY: there is one already; -ENOMEM. A child is forked after this. */
+/* 0; 1: r has no shared memory, there is nothing to do; -EBUSY: there is one already; -ENOMEM. A child is forked after this. */
 int ram_still_begin(struct ram *r);
 /* The child has ended. Any number of writers may be under way. */
 void ram_still_end(struct ram *r);
 
-/* In the child: [off, off+len) of a shared slot as it was, whole pages, to buf. Once for each page. Any thread. 0 or -errno. */
+/* In the child: [off, off+len) of a slot as it was, whole pages, to buf. Once for each page. Any thread. 0 or -errno. */
 int ram_still_read(const struct ram *r, const struct ram_slot *s, uint64_t off, uint64_t len, uint8_t *buf);
 
 static inline bool ram_keeping(const struct ram *r) { return atomic_load_explicit(&r->keeping, memory_order_relaxed); }

@@ -50,8 +50,8 @@ static int ram_out_bytes(const struct ram_out *o, const struct save_chunk *c, ui
 {
     uint64_t len = c->pages * PAGE_SIZE;
 
-    *bytes = c->slot->shared ? buf : c->slot->hva + c->off;
-    if (!c->slot->shared)
+    *bytes = ram_shared_any(c->slot) ? buf : c->slot->hva + c->off;
+    if (!ram_shared_any(c->slot))
         return 0;
     return o->still ? ram_still_read(o->ram, c->slot, c->off, len, buf) : ram_shared_read(c->slot, c->off, len, buf);
 }

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "block/file.h"
 #include "machine/vm.h"
+#include "ram/move.h"
 #include "save/internal.h"
 
 struct save_file {
@@ -131,7 +132,11 @@ static int save_fill_ram(struct save_file *f, struct vm *vm, const struct save_h
     int r = save_maps(f, how) && !vm->ram.swap ? save_ram_map(&vm->ram, low->fd, &low->h, err)
                                                : save_ram_read(&vm->ram, low->fd, &low->h, low->table, err);
 
-    return r == 0 ? save_ram_lift(&vm->ram, &f->l, err) : r;
+    if (r == 0)
+        r = save_ram_lift(&vm->ram, &f->l, err);
+    if (r == 0 && vm_wants_direct(vm->cfg, vm->engine.ops))
+        ram_move_init(&vm->ram);
+    return r;
 }
 
 static int save_fill(struct save_file *f, struct vm *vm, const struct save_how *how, struct err *err)

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "ram/lend.h"
+#include "ram/move.h"
 
 enum { DESC_LEN = 16, RING_IDX = 2, RING_ENTRIES = 4, USED_ENTRY = 8, AVAIL_ENTRY = 2 };
 enum { AVAIL_NO_INTERRUPT = 1 };
@@ -178,7 +179,13 @@ static unsigned vq_chain_iov(const struct vq_chain *c, unsigned i, unsigned last
 
 unsigned vq_chain_lend(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
 {
-    return vq_chain_iov(c, c->nread, c->nparts, off, len, iov, max, vq_lend_part);
+    unsigned n;
+
+    ram_enter(c->ram);
+    n = vq_chain_iov(c, c->nread, c->nparts, off, len, iov, max, vq_lend_part);
+    if (!n)
+        ram_leave(c->ram);
+    return n;
 }
 
 unsigned vq_chain_show(const struct vq_chain *c, uint32_t off, uint32_t len, struct iovec *iov, unsigned max)
@@ -198,6 +205,7 @@ void vq_chain_lend_end(const struct vq_chain *c, uint32_t off, uint32_t len)
         off -= off < p->len ? off : p->len;
         len -= here;
     }
+    ram_leave(c->ram);
 }
 
 void vq_init(struct vq *q, struct ram *ram, uint16_t max_size, void (*on_broken)(void *opaque), void *opaque)

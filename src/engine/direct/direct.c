@@ -12,6 +12,7 @@
 #include "engine/direct/odd.h"
 #include "engine/direct/space.h"
 #include "engine/direct/state.h"
+#include "ram/move.h"
 #include "ram/share.h"
 #include "x86/debug.h"
 #include "x86/mmu.h"
@@ -27,6 +28,8 @@
 #define DIRECT_DECLINED 500000 /* ns */
 #define DIRECT_JOINED 20000000 /* ns: the thread and its runners stay on one CPU, until the host may choose again */
 #define DIRECT_TICK   4000000 /* ns: longer than this no stretch of user code counts, it may have slept */
+
+#define DIRECT_NEAR 0x10000ULL /* bytes whose memory is moved together */
 
 #define VSYSCALL_PAGE 0xffffffffff600000ULL
 #define UNSEEN_SYSCALL 335 /* uretprobe(2), which newer kernels show to no filter */
@@ -304,6 +307,29 @@ static enum direct_next direct_break(struct direct *d, struct direct_space *s, s
     return space_break(&s->space, cpu, &d->rules, lin) ? NEXT_GO : NEXT_DECLINE;
 }
 
+/* Pages at lin and near it whose memory is a file's get a place where runners can map them. */
+static void direct_move(struct direct *d, struct cpu *cpu, uint64_t lin)
+{
+    uint64_t at = lin & ~(DIRECT_NEAR - 1);
+    bool stand = false;
+
+    for (uint64_t end = at + DIRECT_NEAR; cpu->ram->moves && lin < RUNNER_TOP && at < end; at += PAGE_SIZE) {
+        struct mmu_look look = mmu_look(cpu, at);
+        uint64_t gpa = mmu_look_page(&look, at);
+        struct ram_slot *s = look.readable ? ram_slot_seen(cpu->ram, &gpa) : NULL;
+
+        if (!s || !ram_may_move(s, gpa - s->gpa))
+            continue;
+        if (!stand)
+            quiesce_begin(d->vcpu);
+        stand = true;
+        if (ram_may_move(s, gpa - s->gpa) && ram_move(cpu->ram, s, gpa - s->gpa) == 0)
+            d->vcpu->stats.direct_moves++;
+    }
+    if (stand)
+        quiesce_end(d->vcpu);
+}
+
 /* Something was mapped for it. Should the same fault come once more, the interpreter does the instruction: it must go on in any case. */
 static enum direct_next direct_mapped(struct direct_space *s, uint64_t lin, uint64_t rip)
 {
@@ -320,6 +346,7 @@ static enum direct_next direct_memory(struct direct *d, struct direct_space *s, 
         regs->rip -= direct_before(cpu, regs->rip) == 0xcd04 ? 2 : 0;
         return NEXT_STEP;
     }
+    direct_move(d, cpu, (uintptr_t)info->si_addr);
     switch (space_fault(&s->space, cpu, &d->rules, (uintptr_t)info->si_addr, regs->rip)) {
     case SPACE_MAPPED: return direct_mapped(s, (uintptr_t)info->si_addr, regs->rip);
     case SPACE_ODD: return direct_break(d, s, cpu, (uintptr_t)info->si_addr);
@@ -499,6 +526,8 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     it->current = NULL;
     d->vcpu->stats.direct_runs++;
     while (more) {
+        if (s->missing)
+            direct_move(d, cpu, s->missing);
         if (s->missing)
             space_expect(&s->space, cpu, &d->rules, s->missing);
         s->missing = 0;

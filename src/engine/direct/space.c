@@ -181,11 +181,11 @@ static const uint8_t *space_before(struct cpu *cpu, uint64_t lin)
 /* look: of the page at lin, or of the large one around it. note: what is there, whose word is taken for whether it is odd; NULL: nothing is known. */
 static struct space_view space_view(struct cpu *cpu, const struct space_rules *rules, const struct mmu_look *look, uint64_t lin, const struct space_page *note)
 {
-    uint64_t gpa = mmu_look_page(look, lin), off;
+    uint64_t gpa = mmu_look_page(look, lin);
     const struct ram_slot *s = space_seen(cpu, &gpa);
     struct space_view v = { .gfn = gpa >> PAGE_SHIFT };
 
-    if (!look->readable || !s || ram_shared_fd(s, &off) < 0)
+    if (!look->readable || !s || !ram_shared_at(s, gpa - s->gpa))
         return v;
     v.prot = PROT_READ;
     if (look->writable && !s->readonly && ram_stores_silent(cpu->ram, gpa))
