@@ -137,6 +137,17 @@ static int tap_refused(int e, const char *name, struct err *err)
     return err_set(err, e, "net: cannot use the tap interface '%s': %s", name, strerror(e));
 }
 
+static int tap_no_device(int e, struct err *err)
+{
+    if (e == EPERM || e == EACCES)
+        return err_set(err, e,
+                       "net: this user may not open /dev/net/tun: allow it as root with 'chmod 666 /dev/net/tun' (who may use which "
+                       "interface is asked besides)");
+    if (e == ENOENT || e == ENODEV || e == ENXIO)
+        return err_set(err, e, "net: the host has no /dev/net/tun: load its driver as root with 'modprobe tun'");
+    return err_set(err, e, "net: cannot open /dev/net/tun: %s: tap interfaces need it", strerror(e));
+}
+
 /* Attach to an interface that exists. */
 static int tap_attach(struct tap *t, const char *name, struct err *err)
 {
@@ -150,8 +161,7 @@ static int tap_attach(struct tap *t, const char *name, struct err *err)
                        name, name, (unsigned)getuid());
     t->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (t->fd < 0)
-        return err_set(err, errno, "net: cannot open /dev/net/tun: %s: tap interfaces need it",
-                       strerror(errno));
+        return tap_no_device(errno, err);
     memcpy(ifr.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
     if (ioctl(t->fd, TUNSETIFF, &ifr) < 0)
         return tap_refused(errno, name, err);
