@@ -97,7 +97,7 @@ static void scan_operand(struct scan *s, struct xinsn *x)
     struct range want = { .seg = i->seg >= SEG_FS ? i->seg : 0, .ways = x->mem, .scale = i->scale };
     struct value base = { VALUE_NONE, 0 }, index = { VALUE_NONE, 0 };
     if (!x->mem || i->asz != 8 || (x->kind == X_VEC && x->v.quiet) || i->disp != (int32_t)i->disp || !x->size || x->size > 64 ||
-        (x->size & (x->size - 1)))
+        (x->size & (x->size - 1) && x->kind != X_X87)) /* of ten bytes */
         return;
     if (i->base == R_RIP)
         base = (struct value){ VALUE_RIP, x->off + i->len };
