@@ -149,6 +149,9 @@ int block_raw_adopt(struct block **out, int fd, uint64_t size, const char *path,
  * on failure it is closed), which is only read. The file is made in $TMPDIR, else /var/tmp. */
 int block_overlay_open(struct block **out, struct block *base, struct err *err);
 
+/* What such a layer is over, borrowed; NULL: it is none. Another one, of the same size, takes its place, and is taken over: no other call runs. */
+struct block *block_overlay_base(struct block *b);
+void block_overlay_set_base(struct block *b, struct block *base);
 /* Of such a layer: from *off on, the next run of bytes that it holds itself; 0 with *len, at most 1 MiB, or *len 0 when there is
  * no more. -EINVAL for another form of disk. What is being written may be there already, or not yet. */
 int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len);

@@ -230,6 +230,14 @@ static const struct block_ops overlay_ops = {
     .close = overlay_close,
 };
 
+struct block *block_overlay_base(struct block *b) { return b->ops == &overlay_ops ? overlay_of(b)->base : NULL; }
+
+void block_overlay_set_base(struct block *b, struct block *base)
+{
+    block_close(overlay_of(b)->base);
+    overlay_of(b)->base = base;
+}
+
 int block_overlay_next(struct block *b, uint64_t *off, uint64_t *len)
 {
     struct overlay *o = overlay_of(b);

@@ -205,9 +205,11 @@ static int pc_add_disk(struct vm *vm, const struct config_disk *cfg, const char 
     int r;
 
     if (cfg->later)
-        r = block_absent_open(&block, cfg->later, cfg->ro) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
+        r = block_absent_open(&block, cfg->later, cfg->ro || cfg->ephemeral) < 0 ? err_set(err, ENOMEM, "out of memory") : 0;
     else
         r = pc_open_disk(&block, cfg, late, late, err);
+    if (r == 0 && cfg->later && cfg->ephemeral)
+        r = block_overlay_open(&block, block, err);
     if (r == 0 && late && !cfg->later)
         r = pc_put_off(&block, cfg, err);
     return r < 0 ? r : pc_add_block(vm, block, cfg, kind, err);

@@ -1,8 +1,8 @@
 /* Disks that are copied along, and what was written to ephemeral ones. See disks.h.
  *
  * The source sends what the log of writes tells, in rounds beside those of memory. The destination writes into images without names,
- * flushes them now and then, so that the last flush is short, and names them when all is there and the source stands. Of an ephemeral disk, whose image is
- * at both sides, only what the guest has written goes, straight into the destination's machine.
+ * flushes them now and then, so that the last flush is short, and names them when all is there and the source stands. What the guest has written to an
+ * ephemeral disk goes straight into the destination's machine; its image is at both sides, or is copied like other disks, and gets under it at the end.
  *
  * Threads: as in send.c and receive.c. The log is marked by I/O threads meanwhile.
  */
@@ -53,28 +53,43 @@ int mig_disks_log(struct vm *vm, bool copy, struct err *err)
     int r = 0;
 
     for (unsigned n = 0; r == 0 && n < vm->cfg->disks; n++) {
+        struct block *b = pc_disk_block(vm, n);
+
         if (vm->cfg->disk[n].ephemeral)
-            r = disks_log_ephemeral(pc_disk_block(vm, n));
-        else if (copy)
-            r = block_log_begin(pc_disk_block(vm, n), true);
+            r = disks_log_ephemeral(b);
+        if (r == 0 && copy)
+            r = block_log_begin(vm->cfg->disk[n].ephemeral ? block_overlay_base(b) : b, true);
     }
     return r < 0 ? err_set(err, -r, "out of memory") : 0;
 }
 
+/* Of disk n: what it is, and (image) what an ephemeral one is over. NULL: nothing of that is to be sent. */
+static struct block *disks_logged(const struct vm *vm, unsigned n, bool image)
+{
+    struct block *b = pc_disk_block(vm, n);
+
+    b = image ? block_overlay_base(b) : b;
+    return b && block_log_is_on(b) ? b : NULL;
+}
+
 void mig_disks_log_end(struct vm *vm)
 {
-    for (unsigned n = 0; n < vm->cfg->disks; n++)
-        block_log_end(pc_disk_block(vm, n));
+    for (unsigned i = 0; i < 2 * vm->cfg->disks; i++) {
+        struct block *b = disks_logged(vm, i / 2, i % 2);
+
+        if (b)
+            block_log_end(b);
+    }
 }
 
 uint64_t mig_disks_left(const struct vm *vm)
 {
     uint64_t left = 0;
 
-    for (unsigned n = 0; n < vm->cfg->disks; n++) {
-        struct block *b = pc_disk_block(vm, n);
+    for (unsigned i = 0; i < 2 * vm->cfg->disks; i++) {
+        struct block *b = disks_logged(vm, i / 2, i % 2);
 
-        left += block_log_is_on(b) ? block_log_left(b) : 0;
+        left += b ? block_log_left(b) : 0;
     }
     return left;
 }
@@ -127,27 +142,42 @@ static int disks_sync(struct mig_stream *s, struct err *err)
     return r < 0 ? r : mig_expect(s, MIG_SYNCED, 0, &f, err);
 }
 
+/* first: the other side has zeroes there. Returns 1 if there was anything, 0 or -errno with a sentence. */
+static int disks_send_one(struct mig_packer *p, struct mig_stream *s, struct block *b, unsigned n, bool first,
+                          int (*note)(void *opaque, uint64_t bytes, struct err *err), void *opaque, struct err *err)
+{
+    uint64_t off = 0, len;
+    bool any = false;
+    int r = 0;
+
+    for (; r == 0 && block_log_take(b, &off, &len, SAVE_CHUNK); off += len) {
+        any = true;
+        r = block_read(b, off, p->pages, len);
+        if (r < 0)
+            return err_set(err, -r, "disk %u cannot be read: %s", n & ~MIG_IMAGE, strerror(-r));
+        r = disks_send_run(p, s, n, off, len, first, err);
+        if (r == 0)
+            r = note(opaque, len, err);
+    }
+    return r < 0 ? r : any;
+}
+
 int mig_disks_send(struct vm *vm, struct mig_packer *p, struct mig_stream *s, bool first, bool sync,
                    int (*note)(void *opaque, uint64_t bytes, struct err *err), void *opaque, struct err *err)
 {
     bool any = false;
     int r = 0;
 
-    for (unsigned n = 0; n < vm->cfg->disks; n++) {
-        struct block *b = pc_disk_block(vm, n);
-        uint64_t off = 0, len;
+    for (unsigned i = 0; r >= 0 && i < 2 * vm->cfg->disks; i++) {
+        unsigned n = i / 2;
+        struct block *b = disks_logged(vm, n, i % 2);
 
-        for (; r == 0 && block_log_is_on(b) && block_log_take(b, &off, &len, SAVE_CHUNK); off += len) {
-            any = true;
-            r = block_read(b, off, p->pages, len);
-            if (r < 0)
-                return err_set(err, -r, "disk %u cannot be read: %s", n, strerror(-r));
-            r = disks_send_run(p, s, n, off, len, first && !vm->cfg->disk[n].ephemeral, err);
-            if (r == 0)
-                r = note(opaque, len, err);
-        }
+        if (!b)
+            continue;
+        r = disks_send_one(p, s, b, i % 2 ? n | MIG_IMAGE : n, first && (i % 2 || !vm->cfg->disk[n].ephemeral), note, opaque, err);
+        any |= r > 0;
     }
-    return r == 0 && any && sync ? disks_sync(s, err) : r;
+    return r >= 0 && any && sync ? disks_sync(s, err) : r < 0 ? r : 0;
 }
 
 /* ---- the destination ---- */
@@ -194,8 +224,6 @@ static int copies_make(struct mig_copies *c, unsigned n, const struct config_dis
     struct image_opts o = { .format = cfg->format };
     int r;
 
-    if (cfg->ephemeral)
-        return err_set(err, EINVAL, "disk '%s': what is copied cannot be ephemeral", cfg->path);
     for (unsigned i = 0; i < n; i++) {
         if (!strcmp(c->disk[i].draft.path, cfg->path))
             return err_set(err, EEXIST, "two disks would be copied to '%s': name another file with --disk", cfg->path);
@@ -256,16 +284,28 @@ static int copies_write(struct mig_copy *d, uint64_t off, const uint8_t *data, u
     return r;
 }
 
+/* What the piece is of: a disk that is copied, or the image of one; NULL: what was written to an ephemeral disk. False: there is no such. */
+static bool copies_find(struct mig_copies *c, const struct vm *vm, uint32_t number, struct mig_copy **d)
+{
+    uint32_t n = number & ~MIG_IMAGE;
+    bool image = number & MIG_IMAGE, ephemeral = n < vm->cfg->disks && vm->cfg->disk[n].ephemeral, copied = n < c->count;
+
+    *d = copied && image == ephemeral ? &c->disk[n] : NULL;
+    return n < vm->cfg->disks && (*d || (ephemeral && !image));
+}
+
 int mig_copies_take(struct mig_copies *c, struct vm *vm, const struct mig_frame *f, uint8_t *staging, struct err *err)
 {
     const uint8_t *data = f->data + MIG_DISK_HEAD;
     size_t here = f->len - MIG_DISK_HEAD;
+    struct mig_copy *d;
     uint64_t off, len;
     uint32_t n, form;
     int r;
 
-    if (f->len < MIG_DISK_HEAD || (n = ld_le32(f->data)) >= vm->cfg->disks || (n >= c->count && !vm->cfg->disk[n].ephemeral))
+    if (f->len < MIG_DISK_HEAD || !copies_find(c, vm, ld_le32(f->data), &d))
         return err_set(err, EBADMSG, "it sends a disk that the machine has not, or not as an ephemeral one");
+    n = ld_le32(f->data) & ~MIG_IMAGE;
     form = ld_le32(f->data + 4);
     off = ld_le64(f->data + 8);
     len = ld_le64(f->data + 16);
@@ -274,7 +314,7 @@ int mig_copies_take(struct mig_copies *c, struct vm *vm, const struct mig_frame 
     if (form == MIG_ZSTD && ZSTD_decompress(staging, len, data, here) != len)
         return err_set(err, EBADMSG, "it sends a piece of a disk that cannot be unpacked");
     data = form == MIG_PLAIN ? data : form == MIG_ZSTD ? staging : NULL;
-    r = n < c->count ? copies_write(&c->disk[n], off, data, len) : copies_put(pc_disk_block(vm, n), off, data, len);
+    r = d ? copies_write(d, off, data, len) : copies_put(pc_disk_block(vm, n), off, data, len);
     return r < 0 ? err_set(err, -r, "disk '%s' cannot be written: %s", vm->cfg->disk[n].path, strerror(-r)) : 0;
 }
 
@@ -303,21 +343,30 @@ static int copies_name(struct mig_copy *d, struct err *err)
     return r;
 }
 
+/* The machine's disk n is the copy now, or is over it. */
+static int copies_give_one(struct mig_copy *d, struct vm *vm, unsigned n, struct err *err)
+{
+    const struct config_disk *cfg = &vm->cfg->disk[n];
+    int r = copies_name(d, err);
+
+    if (r == 0 && (cfg->ro || cfg->ephemeral) && (r = block_freeze(d->block)) < 0)
+        err_set(err, -r, "disk '%s' cannot be made read-only: %s", d->path, strerror(-r));
+    if (r < 0)
+        return r;
+    if (cfg->ephemeral)
+        block_overlay_set_base(pc_disk_block(vm, n), d->block);
+    else
+        pc_set_disk(vm, n, d->block);
+    d->block = NULL;
+    return 0;
+}
+
 int mig_copies_give(struct mig_copies *c, struct vm *vm, struct err *err)
 {
     int r = mig_copies_sync(c, err);
 
-    for (unsigned n = 0; r == 0 && n < c->count; n++) {
-        struct mig_copy *d = &c->disk[n];
-
-        r = copies_name(d, err);
-        if (r == 0 && vm->cfg->disk[n].ro && (r = block_freeze(d->block)) < 0)
-            err_set(err, -r, "disk '%s' cannot be made read-only: %s", d->path, strerror(-r));
-        if (r == 0) {
-            pc_set_disk(vm, n, d->block);
-            d->block = NULL;
-        }
-    }
+    for (unsigned n = 0; r == 0 && n < c->count; n++)
+        r = copies_give_one(&c->disk[n], vm, n, err);
     return r;
 }
 

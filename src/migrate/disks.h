@@ -16,8 +16,8 @@
 
 /* Describe all disks, MIG_DISK_ENTRY bytes each. The machine's thread, since only that may look at files. */
 void mig_disks_describe(const struct vm *vm, uint8_t *out);
-/* Note from now on what is written: to ephemeral disks, of which what was written before counts; copy: to the others, too, of which everything counts. The
- * machine's thread. */
+/* Note from now on what is written: to ephemeral disks, of which what was written before counts; copy: to the others, too, of which everything counts, as do
+ * the images of ephemeral ones. The machine's thread. */
 int mig_disks_log(struct vm *vm, bool copy, struct err *err);
 void mig_disks_log_end(struct vm *vm);
 /* Bytes that are to be sent. */

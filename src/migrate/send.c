@@ -128,7 +128,7 @@ static int send_stop(struct migrate *m, struct err *err)
     if (r == 0)
         r = save_state_take(vm, &m->state, err);
     free(m->about);
-    m->about = r == 0 ? save_about_make(vm, !m->o.copy_disks, err) : NULL;
+    m->about = r == 0 ? save_about_make(vm, err) : NULL;
     return r == 0 && !m->about ? -EINVAL : r;
 }
 
@@ -495,7 +495,7 @@ static int send_prepare(struct migrate *m, struct err *err)
     struct rand_source rand;
     int r;
 
-    m->about = save_about_make(m->vm, !m->o.copy_disks, err);
+    m->about = save_about_make(m->vm, err);
     if (!m->about)
         return -EINVAL;
     mig_disks_describe(m->vm, m->disks);

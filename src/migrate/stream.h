@@ -19,7 +19,7 @@
  *          zero:u8[32], then the pages of
  *          `here`, as they are or packed
  *   DISK   disk:u32 form:u32 off:u64        if disks are copied; of ephemeral ones what
- *          len:u64, then the bytes, as they      the guest has written
+ *          len:u64, then the bytes, as they      the guest has written, always
  *          are, packed, or none for zeroes
  *   SYNC                                    after some of them
  *                                         SYNCED: what was sent is on the disk
@@ -56,6 +56,7 @@ struct err;
 enum mig_type { MIG_HELLO = 1, MIG_READY, MIG_REFUSE, MIG_CHUNK, MIG_STATE, MIG_ALL, MIG_HELD, MIG_COMMIT, MIG_RUNS,
                 MIG_DISK, MIG_SYNC, MIG_SYNCED };
 enum { MIG_PLAIN, MIG_ZSTD, MIG_ZEROES }; /* form of pages and of pieces of disks; the last one of these only */
+#define MIG_IMAGE 0x80000000U /* with the disk's number in DISK: the image of an ephemeral one, where disks are copied */
 enum { MIG_COPIES = 1 };      /* flags of HELLO: disks are copied */
 enum { MIG_PAUSED = 1 };      /* flags of STATE: it stood already, and shall stand */
 

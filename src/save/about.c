@@ -100,26 +100,11 @@ static json_t *about_config(const struct machine_config *c)
     return config;
 }
 
-/* Where images are copied, one of the ephemeral disk as it reads now would be another disk after a reset. */
-static int about_refuse(const struct machine_config *c, struct err *err)
-{
-    for (unsigned n = 0; n < c->disks; n++) {
-        if (c->disk[n].ephemeral)
-            return err_set(err, ENOTSUP,
-                           "disk '%s' is ephemeral, and is not copied: what the guest wrote to it goes along, but its image must be at the "
-                           "other side already; leave out --copy-disks, or give the machine the disk otherwise",
-                           c->disk[n].path);
-    }
-    return 0;
-}
-
-char *save_about_make(struct vm *vm, bool overlays, struct err *err)
+char *save_about_make(struct vm *vm, struct err *err)
 {
     json_t *disks, *config, *about;
     char *text = NULL;
 
-    if (!overlays && about_refuse(vm->cfg, err) < 0)
-        return NULL;
     disks = about_disks(vm->cfg, err);
     if (!disks)
         return NULL;

@@ -18,9 +18,8 @@ int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *
 int save_shape_take(struct vm *vm, struct state_buf *out, struct err *err);
 int save_shape_check(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
 
-/* about.c: what the machine is and which disks belong to it. overlays: what is on
- * ephemeral disks goes along; else such disks are refused, because images are copied. NULL, with a sentence, if it cannot be saved. */
-char *save_about_make(struct vm *vm, bool overlays, struct err *err);
+/* about.c: what the machine is and which disks belong to it. NULL, with a sentence, if it cannot be saved. */
+char *save_about_make(struct vm *vm, struct err *err);
 /* The same, read and checked for form. NULL with a sentence. */
 json_t *save_about_parse(const uint8_t *text, size_t len, struct err *err);
 int save_about_config(const json_t *about, struct machine_config *c, const char *const *without, const char *name,

@@ -93,7 +93,7 @@ static int save_work_init(struct save_work *w, struct vm *vm, const char *path, 
     if (r == 0)
         r = pc_flush_disks(vm, err); /* before their times of change are noted */
     if (r == 0) {
-        w->about = save_about_make(vm, true, err);
+        w->about = save_about_make(vm, err);
         r = w->about ? 0 : -EINVAL;
     }
     if (r == 0)
