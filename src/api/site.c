@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/site_int.h"
@@ -22,10 +24,10 @@
 #define SITE_TRIES 40 /* of 10 ms: who tidies up holds the lock for a moment */
 
 /* One write, of a constant length: a reader sees the old object or the new one. */
-int site_store(int fd, const struct site_info *i)
+/* The state file's text, always of one length. */
+static int site_text(char text[SITE_STATE_SIZE + 1], const struct site_info *i)
 {
-    char text[SITE_STATE_SIZE + 1];
-    int n = snprintf(text, sizeof(text),
+    int n = snprintf(text, SITE_STATE_SIZE + 1,
                      "{\"name\":\"%s\",\"id\":\"%s\",\"pid\":%d,\"keep\":%s,\"started\":%.3f,\"ended\":%.3f,"
                      "\"status\":%d,\"why\":\"%s\"}",
                      i->name, i->id, (int)i->pid, i->keep ? "true" : "false", i->started, i->ended, i->status,
@@ -34,7 +36,62 @@ int site_store(int fd, const struct site_info *i)
     if (n < 0 || n > SITE_STATE_SIZE)
         return -EOVERFLOW;
     memset(text + n, '\n', (size_t)(SITE_STATE_SIZE - n));
-    return pwrite(fd, text, SITE_STATE_SIZE, 0) == SITE_STATE_SIZE ? 0 : -EIO;
+    return 0;
+}
+
+int site_store(int fd, const struct site_info *i)
+{
+    char text[SITE_STATE_SIZE + 1];
+    int r = site_text(text, i);
+
+    return r < 0 ? r : pwrite(fd, text, SITE_STATE_SIZE, 0) == SITE_STATE_SIZE ? 0 : -EIO;
+}
+
+/* -- last words of a process that ends in the middle of anything: made when its place is claimed -- */
+
+static struct {
+    _Atomic bool ready;
+    int fd; /* the state file, at its beginning */
+    pid_t pid;
+    char text[SITE_STATE_SIZE + 1];
+    size_t ended; /* where ten digits of that time are */
+} site_last;
+
+static void site_prepare(const struct site *p)
+{
+    struct site_info i = p->info;
+    const char *at;
+    int fd = openat(p->dir, "state", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    i.ended = 1e9;
+    i.status = 125;
+    snprintf(i.why, sizeof(i.why), "what its memory lies on was lost");
+    if (fd < 0 || site_text(site_last.text, &i) < 0 || !(at = strstr(site_last.text, "\"ended\":"))) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    site_last.ended = (size_t)(at - site_last.text) + strlen("\"ended\":");
+    site_last.fd = fd;
+    site_last.pid = p->info.pid;
+    atomic_store(&site_last.ready, true);
+}
+
+static void site_forget(void)
+{
+    if (atomic_exchange(&site_last.ready, false))
+        close(site_last.fd);
+}
+
+void site_lost(void)
+{
+    time_t now = time(NULL);
+
+    if (getpid() != site_last.pid || !atomic_exchange(&site_last.ready, false))
+        return;
+    for (unsigned n = 10; n-- > 0; now /= 10)
+        site_last.text[site_last.ended + n] = (char)('0' + now % 10);
+    (void)!write(site_last.fd, site_last.text, SITE_STATE_SIZE);
 }
 
 int site_lock(int fd, bool take)
@@ -148,6 +205,8 @@ int site_claim(struct site *p, const char *name, bool keep, struct err *err)
     r = site_store(p->lock, &p->info);
     if (r < 0)
         site_drop(p);
+    else
+        site_prepare(p);
     return r < 0 ? err_set(err, -r, "cannot write the state of machine '%s': %s", p->info.name, strerror(-r)) : 0;
 }
 
@@ -180,6 +239,7 @@ void site_leave(struct site *p, int status, const char *why)
 {
     if (p->lock < 0)
         return;
+    site_forget();
     p->info.ended = clock_host_seconds(CLOCK_REALTIME);
     p->info.status = status;
     snprintf(p->info.why, sizeof(p->info.why), "%s", why);

@@ -50,6 +50,9 @@ int site_file(struct site *p, const char *file);
 /* The machine has ended. */
 void site_leave(struct site *p, int status, const char *why);
 
+/* The process ends now, as what its memory lies on was lost: its machine's status is 125. For a signal's handler; nothing in a process that has claimed no place. */
+void site_lost(void);
+
 /* Look a name up, and tidy up behind a machine that was killed. 0 (info->known may be false), or -errno with a sentence. */
 int site_look(const char *name, struct site_info *info, struct err *err);
 /* All of them, by name, tidied up: an array to free(), its length in *n. */

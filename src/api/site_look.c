@@ -86,7 +86,7 @@ static void site_tidy(int dir, int fd, struct site_info *i)
 {
     struct stat st;
 
-    if (i->ended > 0 && i->keep)
+    if (i->ended > 0 && i->keep && faccessat(dir, "sock", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         return;
     if (site_lock(fd, true) < 0) {
         i->running = true; /* just started again */
@@ -98,10 +98,10 @@ static void site_tidy(int dir, int fd, struct site_info *i)
         i->known = false;
         return;
     }
+    unlinkat(dir, "sock", 0); /* also of one that could only say its last words (site_lost()) */
+    unlinkat(dir, "vsock", 0);
     if (i->ended > 0)
         return;
-    unlinkat(dir, "sock", 0);
-    unlinkat(dir, "vsock", 0);
     i->ended = fstat(fd, &st) == 0 ? (double)time(NULL) : 1;
     i->status = 128 + 9;
     snprintf(i->why, sizeof(i->why), "the monitor was killed");

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/site.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "machine/console.h"
@@ -154,6 +155,7 @@ static void main_lost(int sig, siginfo_t *si, void *context)
     console_rescue();
     if (si->si_code == BUS_ADRERR) {
         (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+        site_lost();
         _exit(CLI_ERROR);
     }
     signal(sig, SIG_DFL);
