@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -200,6 +201,8 @@ struct session {
     bool same;         /* the folder is the one that it was */
     uint64_t dev;      /* what was its device */
     unsigned lost;     /* open files that are not there */
+    struct share_node *folder; /* in a copy: the one that was looked in last, as nodes of one folder come in a row; NULL: none */
+    int folder_fd;             /* open as a place only; -1: it is not there */
 };
 
 static const uint8_t *session_take(struct session *in, size_t len)
@@ -224,15 +227,25 @@ static bool session_name_ok(const char *name, size_t len)
     return len && !memchr(name, 0, len) && !memchr(name, '/', len) && !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
 }
 
-/* What is there by the node's path. */
-static bool session_find(struct share *s, struct share_node *n, struct share_id *id)
+static void session_shut(struct session *in)
+{
+    if (in->folder && in->folder_fd >= 0)
+        close(in->folder_fd);
+    in->folder = NULL;
+}
+
+/* What is there by the node's name in its folder, which was found before it. */
+static bool session_find(struct session *in, struct share_node *n, struct share_id *id)
 {
     struct statx stx;
-    int fd = n->parent->id.ino || n->parent->id.dev ? share_child_fd(s, n->parent, n->name, &stx) : -ESTALE;
 
-    if (fd < 0)
+    if (in->folder != n->parent) {
+        session_shut(in);
+        in->folder = n->parent;
+        in->folder_fd = n->parent->id.ino || n->parent->id.dev ? share_folder_fd(in->s, n->parent, &stx) : -1;
+    }
+    if (in->folder_fd < 0 || statx(in->folder_fd, n->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME, &stx) < 0)
         return false;
-    close(fd);
     share_id_of(id, &stx);
     return (stx.stx_mode & S_IFMT) == n->type;
 }
@@ -277,7 +290,7 @@ static int session_take_node(struct session *in)
     id = session_id(at + 16);
     if (in->same && id.dev == in->dev)
         id.dev = in->s->root->id.dev;
-    if ((at[50] & NODE_KNOWN) && (in->same || (n->name && session_find(in->s, n, &id))))
+    if ((at[50] & NODE_KNOWN) && (in->same || (n->name && session_find(in, n, &id))))
         share_node_know(in->s, n, &id);
     return 0;
 }
@@ -390,6 +403,7 @@ int share_session_load(struct share *s, enum share_part part, const uint8_t *dat
     in.dev = root.dev;
     in.same = root.ino == s->root->id.ino && root.born == s->root->id.born && (root.born || root.dev == s->root->id.dev);
     r = session_take_all(&in, data);
+    session_shut(&in);
     if (r == -ENFILE)
         return err_set(err, ENFILE, "the guest has more of its shared folder '%s' open than this process may (%u files): raise `ulimit -n`",
                        s->tag, s->handles.max);
