@@ -87,6 +87,7 @@ enum boot_mode {
     BOOT_LONG64,           /* 64-bit mode, paging on, identity map */
     BOOT_PROT32_PVH,       /* 32-bit protected mode, paging off */
     BOOT_PROT32_MULTIBOOT, /* the same with other registers */
+    BOOT_PROT32_LINUX,
 };
 
 /* The complete architectural state of vCPU 0 at entry, where it differs from the state after

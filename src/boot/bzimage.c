@@ -1,11 +1,11 @@
-/* Linux bzImage by the 64-bit boot protocol.
+/* Linux bzImage by the 64-bit boot protocol, or by the 32-bit one where it is built for 32-bit x86.
  *
- * Source: Linux Documentation/arch/x86/boot.rst (setup header, 64-bit protocol) and zero-page.rst,
+ * Source: Linux Documentation/arch/x86/boot.rst (setup header, both protocols) and zero-page.rst,
  * boot_params layout in arch/x86/include/uapi/asm/bootparam.h. Offsets here are file offsets of
  * the setup header; the zero page keeps the header at the same offsets.
  *
  * In guest memory: kernel at its preferred address; GDT, zero page, page tables and command line
- * in the first free pages above 4 KiB; initrd as high as the kernel allows.
+ * in the first free pages above 4 KiB (a 32-bit kernel makes its own page tables); initrd as high as the kernel allows.
  * Runs on the thread that builds the machine; no state.
  */
 #include "boot/parts.h"
@@ -56,6 +56,7 @@ enum {
 
 #define VERSION_MIN   0x20c /* first with xloadflags */
 #define XLF_KERNEL_64 BIT(0)
+#define PE32          0x10b /* the optional header's magic number, in 32-bit kernels; others have PE32+'s */
 #define LOADED_HIGH   BIT(0)
 #define ENTRY_64      0x200 /* from the load address */
 #define CMDLINE_MAX   0xffff
@@ -66,6 +67,9 @@ enum {
 #define DATA_ZP      PAGE_SIZE
 #define DATA_PT      (2 * PAGE_SIZE)
 #define DATA_CMDLINE (DATA_PT + PT_PAGES * PAGE_SIZE)
+
+/* Has it an entry for 64-bit mode? */
+static bool bz_wide(const struct boot_image *img) { return ld_le16(img->data + HDR_XLOADFLAGS) & XLF_KERNEL_64; }
 
 static size_t bz_setup_len(const struct boot_image *img)
 {
@@ -101,7 +105,7 @@ static void bz_unsign(uint8_t *setup, size_t len)
     if (range_outside(pe, 24 + 152, len) || memcmp(setup + pe, "PE\0", 4) != 0)
         return;
     memset(setup + pe + 24 + 64, 0, 4);
-    memset(setup + pe + 24 + 112 + 4 * 8, 0, 8);
+    memset(setup + pe + 24 + (ld_le16(setup + pe + 24) == PE32 ? 96 : 112) + 4 * 8, 0, 8);
 }
 
 /* True if the kernel's version text says that its build appends a CRC-32: from boot protocol 2.08
@@ -196,16 +200,11 @@ static int bz_check_protocol(const struct boot_image *img, struct err *err)
         return bz_corrupt(img, err, "the boot flag AA55 is missing");
     if (version < VERSION_MIN)
         return err_set(err, EINVAL,
-                       "kernel %s: has boot protocol %u.%02u, older than the 2.12 that a 64-bit entry "
-                       "needs; use Linux 3.8 or newer",
+                       "kernel %s: has boot protocol %u.%02u, older than the 2.12 that is needed; "
+                       "use Linux 3.8 or newer",
                        img->name, version >> 8, version & 0xff);
     if (!(img->data[HDR_LOADFLAGS] & LOADED_HIGH))
         return err_set(err, EINVAL, "kernel %s: is a zImage that loads below 1 MiB; build a bzImage",
-                       img->name);
-    if (!(ld_le16(img->data + HDR_XLOADFLAGS) & XLF_KERNEL_64))
-        return err_set(err, EINVAL,
-                       "kernel %s: has no 64-bit entry point, it is built for 32-bit x86; use an x86-64 "
-                       "(amd64) kernel",
                        img->name);
     if (0x202u + img->data[HDR_JUMP_LEN] < HDR_END_MIN || img->data[0x200] != 0xeb)
         return bz_corrupt(img, err, "its setup header is shorter than its version says");
@@ -231,8 +230,8 @@ int bzimage_check(struct boot_image *img, struct err *err)
                        "kernel %s: is truncated: its header announces %llu bytes, the file has %zu; fetch "
                        "or build it again",
                        img->name, (unsigned long long)(setup_len + bz_kernel_len(img)), img->len);
-    if (bz_kernel_len(img) <= ENTRY_64)
-        return bz_corrupt(img, err, "it ends before its 64-bit entry point");
+    if (bz_kernel_len(img) <= (bz_wide(img) ? ENTRY_64 : 0))
+        return bz_corrupt(img, err, "it ends before its entry point");
     rc = bz_check_payload(img, err);
     if (rc == 0)
         rc = bz_check_address(img, err);
@@ -251,7 +250,7 @@ static int bz_load_kernel(struct load *l, uint64_t *at)
     *at = ld_le64(hdr + HDR_PREF_ADDRESS);
     if (hdr[HDR_RELOCATABLE])
         *at = ALIGN_UP(*at, ld_le32(hdr + HDR_ALIGNMENT));
-    /* A 64-bit kernel never runs below its preferred address, so there is no lower choice. */
+    /* A kernel never runs below its preferred address, so there is no lower choice. */
     if (place_claim(&l->place, *at, size) < 0)
         return err_set(l->err, ENOMEM,
                        "kernel %s: %llu MiB of memory are too small, it needs at least %llu MiB just to "
@@ -339,9 +338,29 @@ static int bz_load_zero_page(struct load *l, uint64_t at, uint64_t cmdline)
     return load_bytes(l, at, zp, sizeof(zp));
 }
 
+static void bz_enter_64(uint64_t kernel, uint64_t data, struct boot_entry *out)
+{
+    out->mode = BOOT_LONG64;
+    out->rip = kernel + ENTRY_64;
+    out->rsp = data + DATA_ZP; /* grows down into the GDT's page, far from the GDT */
+    out->cr0 = BIT(31) | BIT(5) | BIT(4) | BIT(1) | BIT(0); /* PG NE ET MP PE */
+    out->cr3 = data + DATA_PT;
+    out->cr4 = BIT(5);            /* PAE */
+    out->efer = BIT(8) | BIT(10); /* LME LMA */
+}
+
+/* EBP, EDI and EBX are to be 0, and are. */
+static void bz_enter_32(uint64_t kernel, struct boot_entry *out)
+{
+    out->mode = BOOT_PROT32_LINUX;
+    out->rip = kernel;
+    out->cr0 = BIT(4) | BIT(0); /* ET PE */
+}
+
 int bzimage_load(struct load *l, struct boot_entry *out)
 {
     size_t cmdline_len = strlen(l->cmdline);
+    bool wide = bz_wide(l->img);
     uint64_t kernel, data;
     int rc = bz_load_kernel(l, &kernel);
 
@@ -349,24 +368,21 @@ int bzimage_load(struct load *l, struct boot_entry *out)
         rc = bz_load_initrd(l);
     if (rc == 0)
         rc = load_place_data(l, 0, DATA_CMDLINE + ALIGN_UP(cmdline_len + 1, PAGE_SIZE), &data);
-    if (rc == 0)
+    if (rc == 0 && wide)
         rc = bz_load_page_tables(l, data + DATA_PT);
     if (rc == 0)
         rc = bz_load_cmdline(l, data + DATA_CMDLINE, cmdline_len);
     if (rc == 0)
         rc = bz_load_zero_page(l, data + DATA_ZP, data + DATA_CMDLINE);
     if (rc == 0)
-        rc = load_gdt(l, data + DATA_GDT, true, out);
+        rc = load_gdt(l, data + DATA_GDT, wide, out);
     if (rc < 0)
         return rc;
-    out->mode = BOOT_LONG64;
-    out->rip = kernel + ENTRY_64;
     out->rsi = data + DATA_ZP;
-    out->rsp = data + DATA_ZP; /* grows down into the GDT's page, far from the GDT */
     out->rflags = 0x2;
-    out->cr0 = BIT(31) | BIT(5) | BIT(4) | BIT(1) | BIT(0); /* PG NE ET MP PE */
-    out->cr3 = data + DATA_PT;
-    out->cr4 = BIT(5);            /* PAE */
-    out->efer = BIT(8) | BIT(10); /* LME LMA */
+    if (wide)
+        bz_enter_64(kernel, data, out);
+    else
+        bz_enter_32(kernel, out);
     return 0;
 }

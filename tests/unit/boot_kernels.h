@@ -18,6 +18,7 @@
 #define BZ_VERSION    0x300            /* file offset of the version text */
 #define BZ_PE_SUM     (0x40 + 24 + 64) /* and of what signing changes */
 #define BZ_PE_CERT    (0x40 + 24 + 144)
+#define BZ_PE_MAGIC   (0x40 + 24)
 
 /* A relocatable 64-bit bzImage of protocol 2.15 with a gzip magic number as its payload. */
 static inline size_t kernel_bzimage(uint8_t *buf)

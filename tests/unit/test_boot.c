@@ -154,6 +154,27 @@ static void test_bzimage_loads(void **state)
     guest_fini(&g);
 }
 
+/* One for 32-bit x86: by the 32-bit protocol, at its beginning. */
+static void test_bzimage_32(void **state)
+{
+    struct guest g;
+
+    guest_init(&g, 8 * MIB);
+    g.len = kernel_bzimage(g.file);
+    st_le16(g.file + 0x236, 0);
+    assert_int_equal(guest_load(&g), 0);
+    assert_int_equal(g.entry.mode, BOOT_PROT32_LINUX);
+    assert_int_equal(g.entry.rip, KERNEL_LOAD);
+    assert_int_equal(g.entry.cr0, 0x11);
+    assert_int_equal(g.entry.cr3 | g.entry.cr4 | g.entry.efer, 0);
+    assert_int_equal(g.entry.rbx | g.entry.rbp | g.entry.rdi, 0);
+    expect_segments(&g.entry, false);
+    expect_gdt(&g, false);
+    assert_int_equal(guest_get(&g, g.entry.rsi + 0x202, 4), 0x53726448);
+    guest_expect_text(&g, guest_get(&g, g.entry.rsi + 0x228, 4), "console=ttyS0 quiet");
+    guest_fini(&g);
+}
+
 /* Mode 3 of a VGA. */
 static void test_bzimage_screen(void **state)
 {
@@ -223,13 +244,12 @@ static void test_bzimage_refused(void **state)
     bz_refused(0x1fe, 2, 0, "boot flag AA55 is missing");
     bz_refused(0x206, 2, 0x20b, "boot protocol 2.11, older than");
     bz_refused(0x211, 1, 0, "a zImage that loads below 1 MiB");
-    bz_refused(0x236, 2, 0, "built for 32-bit x86");
     bz_refused(0x201, 1, 0x61, "setup header is shorter");
     bz_refused(0x200, 1, 0x90, "setup header is shorter");
     bz_refused(0x1f1, 1, 200, "is truncated: its 2048 bytes end inside the setup code");
     bz_refused(0x1f4, 4, 65, "header announces 2064 bytes, the file has 2048");
     bz_refused(0x1f4, 4, 0xffffffff, "is truncated");
-    bz_refused(0x1f4, 4, 0x20, "ends before its 64-bit entry point");
+    bz_refused(0x1f4, 4, 0x20, "ends before its entry point");
     bz_refused(0x248, 4, 0x3f0, "payload lies outside the kernel");
     bz_refused(0x248, 4, 0xffffffff, "payload lies outside the kernel");
     bz_refused(0x24c, 4, 0, "payload lies outside the kernel");
@@ -278,6 +298,19 @@ static void test_bzimage_checksum(void **state)
     boot_image_close(&g.img);
     st_le32(g.file + BZ_PE_SUM, 0x12345678); /* signed for secure boot */
     st_le64(g.file + BZ_PE_CERT, 0x0000100000001234);
+    assert_int_equal(guest_load(&g), 0);
+    boot_image_close(&g.img);
+    st_le16(g.file + BZ_PE_MAGIC, 0x10b); /* as in kernels for 32-bit x86, where the certificate's place is another */
+    guest_expect_error(&g, guest_load(&g), "checksum does not match");
+    st_le64(g.file + BZ_PE_CERT, 0);
+    st_le64(g.file + BZ_PE_CERT - 16, 0x0000100000001234);
+    crc = 0xffffffff;
+    for (size_t i = 0; i < g.len - 4; i++) {
+        crc ^= i - BZ_PE_SUM < 4 || i - (BZ_PE_CERT - 16) < 8 ? 0 : g.file[i];
+        for (int b = 0; b < 8; b++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+    }
+    st_le32(g.file + g.len - 4, crc);
     assert_int_equal(guest_load(&g), 0);
     boot_image_close(&g.img);
     g.file[0x640] ^= 1;
@@ -424,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_place),
         cmocka_unit_test(test_bzimage_loads),
+        cmocka_unit_test(test_bzimage_32),
         cmocka_unit_test(test_bzimage_screen),
         cmocka_unit_test(test_bzimage_address),
         cmocka_unit_test(test_bzimage_initrd_limit),
