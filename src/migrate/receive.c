@@ -325,7 +325,7 @@ static void receive_set_clock(const struct migrate_in *in, struct vm *vm)
     uint64_t now = clock_wall_ns(&vm->clock);
 
     if (in->stopped_ns && now > in->stopped_ns && now - in->stopped_ns < RECEIVE_AWAY_NS)
-        clock_set_ns(&vm->clock, clock_ns(&vm->clock) + now - in->stopped_ns);
+        save_state_skip(vm, now - in->stopped_ns);
 }
 
 int migrate_take_over(struct migrate_in *in, struct vm *vm, struct err *err)

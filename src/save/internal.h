@@ -13,6 +13,8 @@
 /* machine.c: everything but RAM of a machine that is paused; and into one that was made blank and has its RAM already. */
 int save_state_take(struct vm *vm, struct state_buf *out, struct err *err);
 int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *err);
+/* ns have passed while the machine, which does not run yet, was away: its clocks go on by them, and its guest is told that it stood. */
+void save_state_skip(struct vm *vm, uint64_t ns);
 /* Which parts a machine has, and what CPUs its guest sees: what a machine has to be like that takes its state. It may run.
  * And is vm like that? 0, or -errno with a sentence. */
 int save_shape_take(struct vm *vm, struct state_buf *out, struct err *err);

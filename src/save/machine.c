@@ -397,6 +397,15 @@ int save_state_give(struct vm *vm, const uint8_t *data, size_t len, struct err *
     return r;
 }
 
+void save_state_skip(struct vm *vm, uint64_t ns)
+{
+    loop_lock(&vm->loop);
+    clock_set_ns(&vm->clock, clock_ns(&vm->clock) + ns);
+    for (unsigned n = 0; n < vm->nvcpus; n++)
+        kvmpv_slept(&vm->vcpu[n]->vcpu.cpu);
+    loop_unlock(&vm->loop);
+}
+
 static int shape_check_section(struct section_list *l, const struct section *s, struct err *err)
 {
     struct state_section found;

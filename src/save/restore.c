@@ -166,7 +166,7 @@ int save_restore(struct save_file *f, struct vm *vm, const struct save_how *how,
         return r;
     }
     if (!how->stand)
-        clock_set_ns(&vm->clock, clock_ns(&vm->clock) + save_away_ns(f, vm));
+        save_state_skip(vm, save_away_ns(f, vm));
     if (how->clone || how->rewind)
         r = vm_change_generation(vm);
     if (r == 0 && how->clone)

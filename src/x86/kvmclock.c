@@ -10,12 +10,15 @@
  *
  * Threads: kvmpv.h. The guest reads on any vCPU while we write: the version is odd in between.
  */
+#include <stddef.h>
+
 #include "base/clock.h"
 #include "ram/ram.h"
 #include "x86/cpu.h"
 #include "x86/lapic.h"
 
 #define TIME_FLAG_TSC_STABLE 1u
+#define TIME_FLAG_STOPPED    2u /* the guest takes it back */
 
 struct pv_time {
     uint32_t version, pad0;
@@ -55,16 +58,23 @@ static bool kvmclock_stable(const struct cpu *cpu)
     return true;
 }
 
-void kvmclock_show_time(struct cpu *cpu)
+/* stopped: TIME_FLAG_STOPPED or 0; what the guest has not taken back stays. */
+static void kvmclock_show(struct cpu *cpu, uint8_t stopped)
 {
     const struct clock *c = cpu->clock;
     struct pv_time t = { .tsc_timestamp = cpu->tsc_offset, .tsc_to_system_mul = c->mul, .tsc_shift = c->shift };
-    if (!(cpu->pv.time & KVMPV_ENABLE))
+    uint64_t gpa = cpu->pv.time & ~(uint64_t)KVMPV_ENABLE;
+    uint8_t old;
+    if (!(cpu->pv.time & KVMPV_ENABLE) || ram_read(cpu->ram, gpa + offsetof(struct pv_time, flags), &old, 1) < 0)
         return;
+    t.flags = stopped | (old & TIME_FLAG_STOPPED);
     if (kvmclock_stable(cpu))
-        t.flags = TIME_FLAG_TSC_STABLE;
-    kvmclock_write(cpu, cpu->pv.time & ~(uint64_t)KVMPV_ENABLE, &t, sizeof(t));
+        t.flags |= TIME_FLAG_TSC_STABLE;
+    kvmclock_write(cpu, gpa, &t, sizeof(t));
 }
+
+void kvmclock_show_time(struct cpu *cpu) { kvmclock_show(cpu, 0); }
+void kvmpv_slept(struct cpu *cpu) { kvmclock_show(cpu, TIME_FLAG_STOPPED); }
 
 void kvmclock_show_wall(struct cpu *cpu)
 {

@@ -65,6 +65,9 @@ void kvmpv_reset(struct cpu *cpu);
 /* After a state was loaded into a stopped CPU, device lock held: the clock is shown again, reckoning starts
  * anew. */
 void kvmpv_loaded(struct cpu *cpu);
+/* Guest time went on while the CPU was stopped, device lock held: the guest's watchdogs are not to take that for a
+ * CPU that hangs (msr.rst, MSR_KVM_SYSTEM_TIME_NEW: flag 1). */
+void kvmpv_slept(struct cpu *cpu);
 
 /* False: not one of ours, or a value that faults. */
 bool kvmpv_msr_read(struct cpu *cpu, uint32_t index, uint64_t *value);

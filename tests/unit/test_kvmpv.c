@@ -143,6 +143,29 @@ static void test_tsc_moves(void **state)
     fx_destroy(f);
 }
 
+/* The guest learns that it stood while time went on, and takes that back itself. */
+static void test_slept(void **state)
+{
+    struct fx *f = fx_create(2, NULL);
+    kvmpv_slept(f->cpu); /* nobody looks */
+    assert_int_equal(time_flags(f, 0), 0);
+    for (unsigned n = 0; n < 2; n++)
+        assert_true(set(f->cpus[n], MSR_KVM_SYSTEM_TIME, AREA + 64 * n + 1));
+    kvmpv_loaded(f->cpu);
+    assert_int_equal(time_flags(f, 0), 1);
+    clock_advance(&f->clock, 40 * NSEC_PER_SEC);
+    kvmpv_slept(f->cpu);
+    assert_int_equal(guest_time(f, 0), clock_ns(&f->clock));
+    assert_int_equal(time_flags(f, 0), 3);
+    assert_int_equal(time_flags(f, 1), 1);
+    assert_true(set(f->cpus[1], MSR_TSC, 77)); /* shown again, not taken back yet */
+    assert_int_equal(time_flags(f, 0), 2);
+    put8(f, AREA + 29, 0);
+    kvmpv_loaded(f->cpu);
+    assert_int_equal(time_flags(f, 0), 0);
+    fx_destroy(f);
+}
+
 static void test_wall(void **state)
 {
     struct fx *f = fx_create(1, NULL);
@@ -551,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_scale),
         cmocka_unit_test(test_time),
         cmocka_unit_test(test_tsc_moves),
+        cmocka_unit_test(test_slept),
         cmocka_unit_test(test_wall),
         cmocka_unit_test(test_steal),
         cmocka_unit_test(test_preempted),
