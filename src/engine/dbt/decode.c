@@ -435,11 +435,20 @@ static uint8_t classify_high(struct xinsn *x, const struct decoded *d)
     return X_HIGH;
 }
 
+/* Is a vector instruction of 32-bit code the same in 64-bit code, with the same registers? Bits of VEX that would name others, or make a general register 64 bits wide,
+ * mean nothing there (SDM vol. 2, 2.3.5). */
+static bool classify_vec32(const struct xinsn *x)
+{
+    const struct xvec *v = &x->v;
+
+    return v->x87 || v->enc == ENC_LEGACY || (v->enc == ENC_VEX && !(v->vvvv & 8) && !(x->rm & 8) && !(v->tail & 0x80));
+}
+
 /* 32-bit code: what is left to handlers. Segments other than DS, ES and SS have bases and limits of their own. */
 static bool classify_left32(const struct xinsn *x)
 {
     const struct insn *i = x->i;
-    if ((x->kind == X_VEC && (x->v.need || !x->v.x87)) || x->kind == X_MXCSR || x->kind == X_VZERO)
+    if ((x->kind == X_VEC && !classify_vec32(x)) || x->kind == X_MXCSR || x->kind == X_VZERO)
         return true;
     if (x->kind == X_LEA)
         return i->asz != 4;
