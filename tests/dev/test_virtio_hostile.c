@@ -96,10 +96,7 @@ static int disk_zero(struct block *b, uint64_t off, uint64_t len, bool unmap)
 {
     return -range_outside(off, len, DISK);
 }
-static int disk_discard(struct block *b, uint64_t off, uint64_t len)
-{
-    return -range_outside(off, len, DISK);
-}
+static int disk_discard(struct block *b, uint64_t off, uint64_t len) { return disk_zero(b, off, len, true); }
 static void disk_close(struct block *b) {}
 static const struct block_ops disk_ops = { .format = "memory",
                                            .read = disk_read,
