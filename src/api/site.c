@@ -23,7 +23,6 @@
 
 #define SITE_TRIES 40 /* of 10 ms: who tidies up holds the lock for a moment */
 
-/* One write, of a constant length: a reader sees the old object or the new one. */
 /* The state file's text, always of one length. */
 static int site_text(char text[SITE_STATE_SIZE + 1], const struct site_info *i)
 {
@@ -39,6 +38,7 @@ static int site_text(char text[SITE_STATE_SIZE + 1], const struct site_info *i)
     return 0;
 }
 
+/* One write: a reader sees the old object or the new one. */
 int site_store(int fd, const struct site_info *i)
 {
     char text[SITE_STATE_SIZE + 1];

@@ -201,19 +201,6 @@ static int restore_words(const char **words, char *what, size_t size, bool *atta
     return n;
 }
 
-/* The guest of a copy in the background takes its identity, if it can. */
-static void restore_identity(const struct run_options *o, bool clone)
-{
-    struct err err = { "" };
-
-    int r = clone && o->cfg.detach ? identity_tell(o->cfg.name, true, IDENTITY_SECONDS, &err) : 1;
-
-    if (r < 0)
-        fprintf(stderr, "vitro: the guest keeps its host name and network addresses: %s\n", err.text);
-    if (r <= 0)
-        identity_reseed(o->cfg.name);
-}
-
 int cmd_restore(int argc, char **argv)
 {
     struct run_options o = { .json = false };
@@ -237,8 +224,8 @@ int cmd_restore(int argc, char **argv)
     } else {
         o.cfg.detach = !attach;
         status = launch(&o);
-        if (status == CLI_OK)
-            restore_identity(&o, o.restore.how.clone);
+        if (status == CLI_OK && o.restore.how.clone && o.cfg.detach)
+            identity_settle(o.cfg.name, true);
     }
     config_fini(&o.cfg);
     save_close(o.restore.file);

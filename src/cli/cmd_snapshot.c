@@ -485,18 +485,6 @@ static int revert_prepare(struct snapshot *s, const char *label, char path[PATH_
     return r == 0 ? revert_switch(s, node, engine, err) : r;
 }
 
-/* What the guest has drawn since the snapshot must not come again. */
-static void revert_reseed(const char *name)
-{
-    struct err err = { "" };
-    int r = identity_tell(name, false, IDENTITY_SECONDS, &err);
-
-    if (r < 0)
-        fprintf(stderr, "vitro: the agent of '%s' does not take random numbers: %s\n", name, err.text);
-    if (r <= 0)
-        identity_reseed(name);
-}
-
 static int revert_start(const char *name, const char *path, const char *engine, bool json, int rest, char **word)
 {
     const char **words = calloc((size_t)rest + 7, sizeof(*words));
@@ -514,7 +502,7 @@ static int revert_start(const char *name, const char *path, const char *engine, 
     status = launch_words(n, words, json);
     free(words);
     if (status == CLI_OK)
-        revert_reseed(name);
+        identity_settle(name, false); /* what the guest has drawn since the snapshot must not come again */
     return status;
 }
 

@@ -154,10 +154,15 @@ int identity_await(const char *name, unsigned seconds, struct err *err)
     return r;
 }
 
-void identity_reseed(const char *name)
+void identity_settle(const char *name, bool other)
 {
-    struct err err = { "its kernel has no driver for the generation ID, and there is no agent" };
+    struct err err = { "" }, unheard = { "its kernel has no driver for the generation ID, and there is no agent" };
+    int r = identity_tell(name, other, IDENTITY_SECONDS, &err);
 
-    if (identity_await(name, IDENTITY_SECONDS, &err) <= 0)
-        fprintf(stderr, "vitro: the guest of '%s' goes on with the random numbers that it was saved with until its kernel reseeds by itself: %s\n", name, err.text);
+    if (r < 0 && other)
+        fprintf(stderr, "vitro: the guest keeps its host name and network addresses: %s\n", err.text);
+    else if (r < 0)
+        fprintf(stderr, "vitro: the agent of '%s' does not take random numbers: %s\n", name, err.text);
+    if (r <= 0 && identity_await(name, IDENTITY_SECONDS, &unheard) <= 0)
+        fprintf(stderr, "vitro: the guest of '%s' goes on with the random numbers that it was saved with until its kernel reseeds by itself: %s\n", name, unheard.text);
 }

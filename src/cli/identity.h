@@ -17,7 +17,7 @@ int identity_tell(const char *name, bool other, unsigned seconds, struct err *er
  * anew; 0: it has no driver for that; -errno with a sentence, -ETIMEDOUT if the time is over. */
 int identity_await(const char *name, unsigned seconds, struct err *err);
 
-/* The same; says on stderr that the guest knows the same random numbers as before, if that may be. */
-void identity_reseed(const char *name);
+/* Both: the one, and where that does not do it, the other. Says on stderr what the guest does not know. */
+void identity_settle(const char *name, bool other);
 
 #endif

@@ -63,34 +63,39 @@ int mig_disks_log(struct vm *vm, bool copy, struct err *err)
     return r < 0 ? err_set(err, -r, "out of memory") : 0;
 }
 
-/* Of disk n: what it is, and (image) what an ephemeral one is over. NULL: nothing of that is to be sent. */
-static struct block *disks_logged(const struct vm *vm, unsigned n, bool image)
+/* The next that is sent: disks, and behind each ephemeral one what it is over. *i: from 0 on; *number: as DISK has it. NULL: there are no more. */
+static struct block *disks_next(const struct vm *vm, unsigned *i, uint32_t *number)
 {
-    struct block *b = pc_disk_block(vm, n);
+    while (*i < 2 * vm->cfg->disks) {
+        unsigned n = *i / 2;
+        bool image = (*i)++ % 2;
+        struct block *b = pc_disk_block(vm, n);
 
-    b = image ? block_overlay_base(b) : b;
-    return b && block_log_is_on(b) ? b : NULL;
+        b = image ? block_overlay_base(b) : b;
+        *number = image ? n | MIG_IMAGE : n;
+        if (b && block_log_is_on(b))
+            return b;
+    }
+    return NULL;
 }
 
 void mig_disks_log_end(struct vm *vm)
 {
-    for (unsigned i = 0; i < 2 * vm->cfg->disks; i++) {
-        struct block *b = disks_logged(vm, i / 2, i % 2);
+    struct block *b;
+    uint32_t number;
 
-        if (b)
-            block_log_end(b);
-    }
+    for (unsigned i = 0; (b = disks_next(vm, &i, &number));)
+        block_log_end(b);
 }
 
 uint64_t mig_disks_left(const struct vm *vm)
 {
+    struct block *b;
     uint64_t left = 0;
+    uint32_t number;
 
-    for (unsigned i = 0; i < 2 * vm->cfg->disks; i++) {
-        struct block *b = disks_logged(vm, i / 2, i % 2);
-
-        left += b ? block_log_left(b) : 0;
-    }
+    for (unsigned i = 0; (b = disks_next(vm, &i, &number));)
+        left += block_log_left(b);
     return left;
 }
 
@@ -165,19 +170,18 @@ static int disks_send_one(struct mig_packer *p, struct mig_stream *s, struct blo
 int mig_disks_send(struct vm *vm, struct mig_packer *p, struct mig_stream *s, bool first, bool sync,
                    int (*note)(void *opaque, uint64_t bytes, struct err *err), void *opaque, struct err *err)
 {
+    struct block *b;
     bool any = false;
+    uint32_t n;
     int r = 0;
 
-    for (unsigned i = 0; r >= 0 && i < 2 * vm->cfg->disks; i++) {
-        unsigned n = i / 2;
-        struct block *b = disks_logged(vm, n, i % 2);
-
-        if (!b)
-            continue;
-        r = disks_send_one(p, s, b, i % 2 ? n | MIG_IMAGE : n, first && (i % 2 || !vm->cfg->disk[n].ephemeral), note, opaque, err);
+    for (unsigned i = 0; r >= 0 && (b = disks_next(vm, &i, &n));) {
+        r = disks_send_one(p, s, b, n, first && (n & MIG_IMAGE || !vm->cfg->disk[n].ephemeral), note, opaque, err);
         any |= r > 0;
     }
-    return r >= 0 && any && sync ? disks_sync(s, err) : r < 0 ? r : 0;
+    if (r < 0)
+        return r;
+    return any && sync ? disks_sync(s, err) : 0;
 }
 
 /* ---- the destination ---- */

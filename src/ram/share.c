@@ -117,13 +117,12 @@ int ram_shared_read(const struct ram_slot *s, uint64_t off, uint64_t len, uint8_
 
 uint64_t ram_shared_like(const struct ram_slot *s, uint64_t off, uint64_t len)
 {
-    bool shared = ram_shared_at(s, off);
-    uint64_t n;
+    uint64_t piece = 1ULL << s->piece, n = piece - (off & (piece - 1));
 
     if (!s->moved)
         return len;
-    for (n = (1ULL << s->piece) - (off & ((1ULL << s->piece) - 1)); n < len && ram_shared_at(s, off + n) == shared; n += 1ULL << s->piece)
-        continue;
+    while (n < len && ram_shared_at(s, off + n) == ram_shared_at(s, off))
+        n += piece;
     return n < len ? n : len;
 }
 

@@ -189,6 +189,8 @@ struct pending *place_pend(struct xblock *xb, enum pending_kind kind, const stru
     return p;
 }
 
+void place_unless(struct xblock *xb, const struct xinsn *x) { place_jrcxnz(xb, &place_pend(xb, PEND_CALLOUT, x)->from[0]); }
+
 /* dst = PEXT or PDEP(src, mask in struct dbt_data); pp: 2 or 3. */
 static void place_bits(struct emit *e, unsigned pp, unsigned dst, unsigned src, uint32_t mask)
 {

@@ -314,6 +314,8 @@ void place_stones(struct xblock *xb, unsigned n);
 void place_jrcxz(struct xblock *xb, uint8_t **from);
 /* Branch over it all when T0 is zero; else, to what belongs to *from. */
 void place_jrcxnz(struct xblock *xb, uint8_t **from);
+/* x's handler does it unless T0 is zero. */
+void place_unless(struct xblock *xb, const struct xinsn *x);
 /* Long branches for all short ones so far; over: control comes by here. */
 void place_island(struct xblock *xb, bool over);
 /* The same if they would get out of reach before long. */

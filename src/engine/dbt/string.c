@@ -19,9 +19,6 @@ uint8_t x_classify_string(struct xinsn *x, const struct decoded *d)
 
 static bool string_moves(const struct xinsn *x) { return (x->op & 0xff) < 0xaa; }
 
-/* T0 != 0: to the handler. */
-static void string_unless(struct xblock *xb, const struct xinsn *x) { place_jrcxnz(xb, &place_pend(xb, PEND_CALLOUT, x)->from[0]); }
-
 /* to += bytes from the page's beginning to the end of the operand at guest register reg (RSI, RDI). */
 static void string_reach(struct xblock *xb, const struct xinsn *x, unsigned reg, unsigned to)
 {
@@ -39,13 +36,13 @@ static void string_check(struct xblock *xb, const struct xinsn *x)
     emit_rm(e, OP_W | 0x8d, T2, place_of(RCX), -1);
     place_pext(e, T2, T2, DATA_OFF(mask_beyond));
     emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
-    string_unless(xb, x);
+    place_unless(xb, x);
     string_reach(xb, x, RDI, T0);
     if (string_moves(x)) {
         string_reach(xb, x, RSI, T2);
         emit_rsib(e, OP_W | 0x8d, T0, T0, T2, 0, 0);
     }
-    string_unless(xb, x);
+    place_unless(xb, x);
 }
 
 /* T2 = the host's address of the operand at reg. A byte of it is read, so that what faults (an address that is not canonical) does so

@@ -383,13 +383,11 @@ void x_mxcsr(struct xblock *xb, const struct xinsn *x)
         place_emit(xb, 0x8b, T0, &m);
         emit_rm(e, 0x89, T0, RSP, FRAME_TARGET);
         place_pext(e, T0, T0, DATA_OFF(mask_reserved));
-        struct pending *reserved = place_pend(xb, PEND_CALLOUT, x);
-        place_jrcxnz(xb, &reserved->from[0]);
+        place_unless(xb, x);
         emit_rm(e, 0x8b, T0, RSP, FRAME_TARGET);
         EMIT(e, 0xf7, 0xd1); /* not ecx */
         place_pext(e, T0, T0, DATA_OFF(mask_unmasked));
-        struct pending *unmasked = place_pend(xb, PEND_CALLOUT, x);
-        place_jrcxnz(xb, &unmasked->from[0]);
+        place_unless(xb, x);
         place_fault_to_handler(xb, x); /* reserved bits: #GP */
         emit_rm(e, 0x0fae, x->ext, RSP, FRAME_TARGET);
     } else {

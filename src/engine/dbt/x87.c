@@ -161,8 +161,7 @@ static void x87_load_control(struct xblock *xb, const struct xinsn *x)
     emit_rm(e, 0x89, T0, RSP, FRAME_TARGET);
     EMIT(e, 0xf7, 0xd1); /* not ecx */
     place_pext(e, T0, T0, DATA_OFF(mask_x87));
-    struct pending *unmasked = place_pend(xb, PEND_CALLOUT, x);
-    place_jrcxnz(xb, &unmasked->from[0]);
+    place_unless(xb, x);
     emit_rm(e, 0xd9, 5, RSP, FRAME_TARGET); /* fldcw */
     place_done(xb, p);
 }

@@ -310,10 +310,12 @@ static enum direct_next direct_break(struct direct *d, struct direct_space *s, s
 /* Pages at lin and near it whose memory is a file's get a place where runners can map them. */
 static void direct_move(struct direct *d, struct cpu *cpu, uint64_t lin)
 {
-    uint64_t at = lin & ~(DIRECT_NEAR - 1);
+    uint64_t at = lin & ~(DIRECT_NEAR - 1), end = at + DIRECT_NEAR;
     bool stand = false;
 
-    for (uint64_t end = at + DIRECT_NEAR; cpu->ram->moves && lin < RUNNER_TOP && at < end; at += PAGE_SIZE) {
+    if (!cpu->ram->moves || lin >= RUNNER_TOP)
+        return;
+    for (; at < end; at += PAGE_SIZE) {
         struct mmu_look look = mmu_look(cpu, at);
         uint64_t gpa = mmu_look_page(&look, at);
         struct ram_slot *s = look.readable ? ram_slot_seen(cpu->ram, &gpa) : NULL;
@@ -526,10 +528,10 @@ bool direct_run(struct direct *d, struct interp *it, struct cpu *cpu)
     it->current = NULL;
     d->vcpu->stats.direct_runs++;
     while (more) {
-        if (s->missing)
+        if (s->missing) {
             direct_move(d, cpu, s->missing);
-        if (s->missing)
             space_expect(&s->space, cpu, &d->rules, s->missing);
+        }
         s->missing = 0;
         space_settle(&s->space, cpu, &d->rules);
         runner_join(&s->space.runner);
